@@ -1,0 +1,51 @@
+"""The networks of a run, and the policy that they make together."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bcvlr_fast.config import Config
+from bcvlr_fast.features import Encoder
+from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.latent_actions import Codebook, LatentActionPredictor, WorldModel
+from bcvlr_fast.policy import ActionDecoder, LatentPolicy
+from bcvlr_fast.compute import Compute
+
+
+class Agent(nn.Module):
+    """f, p, codebook, w, pi and d. The policy is d(pi(f(frame)))."""
+
+    def __init__(self, config: Config, frame_shape: tuple[int, int, int], num_actions: int, compute: Compute) -> None:
+        super().__init__()
+        channels, side, width = frame_shape
+        if side != width:
+            raise ValueError(f"frame_shape: expected square frames, got {side}x{width}")
+        self.compute = compute
+        self.frame_shape = frame_shape
+        self.num_actions = num_actions
+        latent = config.latent_actions
+        self.encoder = Encoder(config.encoder, channels, side)
+        self.predictor = LatentActionPredictor(latent, self.encoder)
+        self.codebook = Codebook(latent)
+        self.world_model = WorldModel(latent, self.encoder)
+        self.policy = LatentPolicy(config.policy, latent, self.encoder)
+        self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, num_actions)
+        compute.network(self)
+
+    @torch.no_grad()
+    def logits(self, frames: Tensor) -> Tensor:
+        """Action logits [B, num_actions] float32 for frames [B, C, H, W] uint8 on the device."""
+        index = torch.arange(len(frames), device=frames.device)[:, None]
+        pixels = random_shift(frames, index, dtype=self.compute.dtype)
+        with self.compute.autocast():
+            return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
+
+    def act(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Actions [B] int64 for frames [B, C, H, W] uint8: sampled with the generator, greedy without one."""
+        logits = self.logits(frames)
+        if generator is None:
+            return logits.argmax(dim=1)
+        return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]

@@ -1,0 +1,274 @@
+"""Every setting of a run as frozen data, and the presets by suite and scale.
+
+Values of the `paper` preset follow the BCV-LR paper (arXiv 2512.21586) and, where it is silent,
+the authors' code. Importing this module imports neither torch nor an environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bcvlr_fast.errors import UserError
+
+PRESETS = ("paper", "quick")
+
+
+def number(default: float, low: float, high: float = math.inf) -> Any:
+    """A dataclass field that `validate` holds to `low <= value <= high`."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Self-supervised encoder f: conv 3x3, then residual blocks, no final activation."""
+
+    channels: int = number(16, 1, 1024)
+    stride: int = number(1, 1, 4)
+    """2 halves the feature map's side: a quarter of every later cost."""
+    residual_blocks: int = number(2, 0, 16)
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Phase 1: f by contrast of two random shifts and by reconstruction (Eq. 1)."""
+
+    updates: int = number(20_000, 0)
+    batch_size: int = number(512, 2, 65_536)
+    learning_rate: float = number(3e-5, 0, 10)
+    shift_pad: int = number(1, 0, 32)
+    shift_mode: Literal["integer", "bilinear"] = "integer"
+    """integer: exact crop with replicated border; bilinear: the official half-pixel blend."""
+    projection_dim: int = number(256, 1, 8192)
+    hidden_dim: int = number(512, 1, 8192)
+    target_rate: float = number(0.05, 0, 1)
+    """Share of the online weights that enters the EMA target at each of its updates."""
+    target_every: int = number(2, 1, 1000)
+    reconstruction_weight: float = number(0.1, 0, 1e4)
+    train_reconstruction: bool = True
+    """False leaves the pixel decoder at its random start, as the official optimiser does."""
+
+
+@dataclass(frozen=True)
+class LatentActionsConfig:
+    """Phase 2: predictor p, codebook and world model w (Eq. 2)."""
+
+    updates: int = number(10_000, 0)
+    batch_size: int = number(128, 2, 65_536)
+    learning_rate: float = number(3e-4, 0, 10)
+    weight_decay: float = number(0.01, 0, 10)
+    grad_clip: float = number(2.0, 0, 1e6)
+    past_frames: int = number(1, 0, 8)
+    """Frames before o_t that p and w see beside it; the policy sees o_t alone."""
+    impala_channels: tuple[int, ...] = (64, 128, 128)
+    hidden_dim: int = number(256, 1, 8192)
+    codebooks: int = number(2, 1, 64)
+    codes: int = number(64, 2, 65_536)
+    code_dim: int = number(16, 1, 1024)
+    positions: int = number(4, 1, 64)
+    commitment: float = number(0.05, 0, 1e4)
+    ema_decay: float = number(0.999, 0, 1)
+    codebook_start: Literal["counted", "zero"] = "counted"
+    """counted: every code starts with weight one; zero: with weight nought, as the official code."""
+    restart_below: float = number(0.0, 0, 1e6)
+    """A code whose EMA count falls below this restarts at a latent of the batch; 0 never does."""
+    world_model_width: int = number(24, 1, 1024)
+    world_model_output: Literal["tanh_half", "linear", "residual"] = "tanh_half"
+    """tanh_half: the official bound of 1/2; residual: the last frame's features plus a change."""
+
+    @property
+    def latent_dim(self) -> int:
+        return self.codebooks * self.code_dim * self.positions
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Phase 3: latent policy pi clones the latent actions of the videos (Eq. 4)."""
+
+    updates: int = number(60_000, 0)
+    batch_size: int = number(128, 1, 65_536)
+    learning_rate: float = number(2e-4, 0, 10)
+    weight_decay: float = number(0.01, 0, 10)
+    impala_channels: tuple[int, ...] = (64, 128, 128)
+    hidden_dim: int = number(256, 1, 8192)
+    shift_pad: int = number(0, 0, 32)
+    """Random shift of the frames that pi clones from; 0 is the paper's."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Phase 4: rounds of acting, fine-tuning p with the action decoder d (Eq. 3), and cloning."""
+
+    interactions: int = number(100_000, 1)
+    """Environment steps in all, the random ones included; resets are not interactions."""
+    num_envs: int = number(64, 1, 4096)
+    round_interactions: int = number(4096, 1)
+    capacity: int = number(20_000, 64)
+    """Transitions kept, oldest dropped first."""
+    finetune_updates: int = number(60, 0)
+    finetune_batch_size: int = number(512, 2, 65_536)
+    predictor_learning_rate: float = number(2e-5, 0, 10)
+    decoder_learning_rate: float = number(1e-3, 0, 10)
+    regularisation: float = number(15.0, 0, 1e6)
+    """beta: weight of world-model error and commitment beside the action loss."""
+    world_model_norm: Literal["train", "eval"] = "train"
+    """Whether the frozen w normalises by batch (and moves its statistics), as officially."""
+    decoder_hidden: tuple[int, ...] = (192, 128, 64)
+    clone_updates: int = number(500, 0)
+    clone_batch_size: int = number(128, 1, 65_536)
+    clone_learning_rate: float = number(2e-4, 0, 10)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, complete: with the same machine and build it repeats the run."""
+
+    env: str = "procgen:bossfight"
+    """suite:task, such as procgen:bossfight."""
+    preset: str = "auto"
+    """paper, quick, or auto: paper on a CUDA device, quick on a CPU."""
+    seed: int = number(0, 0, 2**31 - 1)
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """fp32, bf16, or auto: bf16 where the hardware multiplies it."""
+    videos: Path | None = None
+    """Folder of expert videos; without it the bundled replays of the environment are recorded."""
+    held_out: float = number(0.1, 0.0, 0.9)
+    """Share of the video episodes kept from training, for the health figures."""
+    episodes: int = number(100, 1, 100_000)
+    """Episodes of the closing evaluation."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    latent_actions: LatentActionsConfig = field(default_factory=LatentActionsConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+
+
+def _quick(config: Config) -> Config:
+    """Procgen in minutes on two CPU cores: half-size feature maps, a fraction of the updates."""
+    return dataclasses.replace(
+        config,
+        encoder=EncoderConfig(channels=16, stride=2, residual_blocks=1),
+        features=dataclasses.replace(
+            config.features,
+            updates=300,
+            batch_size=128,
+            learning_rate=5e-4,
+            projection_dim=128,
+            hidden_dim=256,
+        ),
+        latent_actions=dataclasses.replace(
+            config.latent_actions,
+            updates=1200,
+            learning_rate=1e-3,
+            impala_channels=(24, 48, 48),
+            ema_decay=0.99,
+            restart_below=0.02,
+            world_model_width=16,
+            world_model_output="residual",
+        ),
+        policy=dataclasses.replace(
+            config.policy, updates=1500, learning_rate=1e-3, impala_channels=(24, 48, 48)
+        ),
+        online=dataclasses.replace(
+            config.online,
+            finetune_updates=20,
+            finetune_batch_size=256,
+            predictor_learning_rate=2e-4,
+            clone_updates=80,
+            clone_learning_rate=5e-4,
+        ),
+    )
+
+
+def preset(env: str, scale: str) -> Config:
+    """The configuration of an environment at scale `paper` or `quick`.
+
+    Raises UserError for an unknown scale. Source of the exceptions by game: the paper's appendix.
+    """
+    if scale not in PRESETS:
+        raise UserError(f"preset: expected one of {', '.join(PRESETS)}, got '{scale}'{nearest(scale, PRESETS)}")
+    config = Config(env=env, preset=scale)
+    game = env.rpartition(":")[2]
+    if game == "plunder":
+        config = _replace_in(config, "features", reconstruction_weight=1.0)
+    if game in ("miner", "climber", "chaser"):
+        config = _replace_in(config, "online", predictor_learning_rate=1e-3, regularisation=1.0)
+    return _quick(config) if scale == "quick" else config
+
+
+def _replace_in(config: Config, section: str, **changes: Any) -> Config:
+    changed = dataclasses.replace(getattr(config, section), **changes)
+    return dataclasses.replace(config, **{section: changed})
+
+
+def nearest(word: object, words: tuple[str, ...]) -> str:
+    """' (did you mean ...?)' for a near miss, else nothing."""
+    close = difflib.get_close_matches(str(word).lower(), words, n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def validate(config: Any, prefix: str = "") -> None:
+    """Raise UserError for the first field that is out of its range, not finite, or not among its options."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            validate(value, f"{name}.")
+        elif "range" in item.metadata:
+            low, high = item.metadata["range"]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise UserError(f"{name}: expected {low:g} <= value <= {high:g}, got {value}")
+        elif typing.get_origin(hints[item.name]) is Literal:
+            options = typing.get_args(hints[item.name])
+            if value not in options:
+                raise UserError(f"{name}: expected one of {', '.join(options)}, got '{value}'{nearest(value, options)}")
+        elif isinstance(value, tuple) and not (value and all(isinstance(c, int) and 0 < c <= 8192 for c in value)):
+            raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
+
+
+def to_json(config: Config) -> str:
+    """The configuration as JSON text; `from_json` restores it."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str)
+
+
+def from_json(text: str, source: str) -> Config:
+    """Config from JSON text; `source` names it in errors. Raises UserError for unknown or invalid fields."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{source}: expected JSON, got {error}") from None
+    config = _build(Config, data, f"{source}: ")
+    validate(config)
+    return config
+
+
+def _build(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}expected an object, got {type(data).__name__}")
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    values = {}
+    for key, value in data.items():
+        if key not in fields:
+            raise UserError(f"{where}unknown field '{key}'{nearest(key, tuple(fields))}")
+        default = getattr(kind(), key)
+        if dataclasses.is_dataclass(default):
+            values[key] = _build(type(default), value, f"{where}{key}.")
+        elif key == "videos":
+            values[key] = None if value is None else Path(value)
+        elif isinstance(default, tuple) and isinstance(value, list):
+            values[key] = tuple(value)
+        elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif type(value) is not type(default):
+            raise UserError(f"{where}{key}: expected {type(default).__name__}, got {value!r}")
+        else:
+            values[key] = value
+    return kind(**values)

@@ -1,0 +1,191 @@
+"""Scores a run's policy beside the random policy and the expert.
+
+python -m bcvlr_fast.evaluate runs/procgen-bossfight/20260101-120000-s0 --episodes 100
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from rich.table import Table
+
+from bcvlr_fast import checkpoint, config, evaluation_labels
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.command import run_command
+from bcvlr_fast.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs import PixelEnv, make
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.screen import Bar, Screen
+
+RESULT = "evaluation.json"
+_MOST_ENVS = 100
+_RESAMPLES = 10_000
+Act = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Score the sampled and the greedy policy of a run, the random policy and the expert."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    episodes: int = 100
+    seed: int = 10_000
+    """Seed of the environments: levels come from the full distribution."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean return of some episodes, its standard error and 95 % confidence interval (bootstrap percentiles)."""
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    episodes: int
+    mean_length_steps: float | None = None
+
+    @classmethod
+    def of(cls, returns: np.ndarray, lengths: np.ndarray | None = None) -> Score:
+        returns = np.asarray(returns, np.float64)
+        draws = np.random.default_rng(0).choice(returns, (_RESAMPLES, len(returns))).mean(axis=1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")
+        length = None if lengths is None else float(np.mean(lengths))
+        return cls(float(returns.mean()), float(error), float(low), float(high), len(returns), length)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by policy (sampled, greedy, random, expert); `video_norm` is agent / expert."""
+
+    env: str
+    seed: int
+    scores: dict[str, Score]
+
+    def video_norm(self, policy: str) -> float | None:
+        expert = self.scores.get("expert")
+        return self.scores[policy].mean / expert.mean if expert and expert.mean else None
+
+    def to_json(self) -> str:
+        norms = {p: self.video_norm(p) for p in ("sampled", "greedy")}
+        scores = {k: asdict(v) for k, v in self.scores.items()}
+        return json.dumps({"env": self.env, "seed": self.seed, "scores": scores, "video_norm": norms}, indent=1)
+
+    def table(self) -> Table:
+        table = Table(title=f"{self.env}: return over {self.scores['sampled'].episodes} episodes")
+        for heading in ("policy", "mean", "standard error", "95 % interval", "length", "agent / expert"):
+            table.add_column(heading, justify="left" if heading == "policy" else "right")
+        for name, score in self.scores.items():
+            norm = self.video_norm(name) if name in ("sampled", "greedy") else None
+            table.add_row(
+                name,
+                f"{score.mean:.2f}",
+                f"{score.standard_error:.2f}",
+                f"{score.low:.2f} .. {score.high:.2f}",
+                "" if score.mean_length_steps is None else f"{score.mean_length_steps:.0f}",
+                "" if norm is None else f"{norm:.2f}",
+            )
+        return table
+
+
+def main(arguments: Arguments) -> None:
+    """The command."""
+    if arguments.episodes < 1:
+        raise UserError(f"episodes: expected >= 1, got {arguments.episodes}")
+    screen = Screen()
+    agent, settings = load_agent(arguments.run, arguments.device)
+    videos = json.loads((arguments.run / "videos.json").read_text())["path"]
+    evaluation = evaluate(agent, settings.env, arguments.episodes, arguments.seed, Path(videos), screen)
+    (arguments.run / RESULT).write_text(evaluation.to_json())
+    screen.table(evaluation.table())
+    screen.say(f"scores: {arguments.run / RESULT}")
+
+
+def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
+    """The agent of a run's newest checkpoint. Raises UserError where there is none."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"run: {folder}: expected a run folder with config.json")
+    settings = config.from_json(file.read_text(), str(file))
+    saved, _ = checkpoint.load_newest(folder / "ckpt")
+    if saved is None:
+        raise UserError(f"run: {folder}: no usable checkpoint in {folder / 'ckpt'}")
+    compute = choose_compute(choose_device(device), settings.precision)
+    agent = agent_for(settings, compute)
+    saved.get_network("agent", agent)
+    return agent, settings
+
+
+def agent_for(settings: Config, compute: Compute) -> Agent:
+    """A new agent with the networks of a configuration."""
+    from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+
+    return Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
+
+
+def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path, screen: Screen) -> Evaluation:
+    """Plays `episodes` episodes each of the sampled, the greedy and the random policy on the same levels' distribution.
+
+    The expert's score is that of the recorded videos, where their evaluation labels exist.
+    """
+    device = agent.compute.device
+    sampling = torch.Generator(device)
+    sampling.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    policies: dict[str, Act] = {
+        "sampled": lambda frames: _act(agent, frames, sampling),
+        "greedy": lambda frames: _act(agent, frames, None),
+        "random": lambda frames: random.integers(agent.num_actions, size=len(frames)),
+    }
+    scores = {}
+    with screen.bar("evaluating", total=3 * episodes, unit="episodes") as bar:
+        for name, act in policies.items():
+            env = make(env_name, min(episodes, _MOST_ENVS), seed)
+            scores[name] = play(env, act, episodes, bar)
+            env.close()
+    labels = evaluation_labels.load(videos)
+    if labels is not None:
+        scores["expert"] = Score.of(labels.episode_return)
+    return Evaluation(env_name, seed, scores)
+
+
+def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Score:
+    """Score of `episodes` episodes, their number in each environment fixed beforehand.
+
+    Taking the first to finish instead would favour short episodes.
+    """
+    quota = np.full(env.num_envs, episodes // env.num_envs)
+    quota[: episodes % env.num_envs] += 1
+    frames = env.reset()
+    returns, lengths = [], []
+    active = np.flatnonzero(quota)
+    while len(active):
+        step = env.step(act(frames[active]), active)
+        frames[active] = step.next_frames()
+        for score in env.pop_scores():
+            returns.append(score.episode_return)
+            lengths.append(score.length_steps)
+            quota[score.env] -= 1
+            if bar:
+                bar.advance()
+        active = np.flatnonzero(quota)
+    return Score.of(np.array(returns), np.array(lengths))
+
+
+def _act(agent: Agent, frames: np.ndarray, generator: torch.Generator | None) -> np.ndarray:
+    actions: np.ndarray = agent.act(torch.from_numpy(frames).to(agent.compute.device), generator).cpu().numpy()
+    return actions
+
+
+if __name__ == "__main__":
+    run_command(main, Arguments)

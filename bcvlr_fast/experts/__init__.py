@@ -1,0 +1,1 @@
+"""Experts that play for the camera."""

@@ -1,0 +1,153 @@
+"""Phase 1: the encoder f, by contrast of shifted frames and by reconstruction (Eq. 1)."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcvlr_fast.config import EncoderConfig, FeaturesConfig
+from bcvlr_fast.frames import WindowSampler
+from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.layers import ResidualBlock, initialise_orthogonal
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.stage import Metrics, Stage
+
+
+class Encoder(nn.Module):
+    """f: frames [B, C, side, side] in -0.5..0.5 -> features [B, channels, side / stride, side / stride]."""
+
+    def __init__(self, config: EncoderConfig, frame_channels: int, side: int) -> None:
+        super().__init__()
+        self.channels = config.channels
+        self.stride = config.stride
+        self.side = (side - 1) // config.stride + 1
+        self.layers = nn.Sequential(
+            nn.Conv2d(frame_channels, config.channels, 3, stride=config.stride, padding=1),
+            *(ResidualBlock(config.channels) for _ in range(config.residual_blocks)),
+        )
+        initialise_orthogonal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(x))
+
+
+class PixelDecoder(nn.Module):
+    """v: features -> frames, at the encoder's input size."""
+
+    def __init__(self, channels: int, frame_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, frame_channels * stride * stride, 3, padding=1),
+            nn.PixelShuffle(stride) if stride > 1 else nn.Identity(),
+            ResidualBlock(frame_channels),
+            ResidualBlock(frame_channels),
+        )
+        initialise_orthogonal(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(features))
+
+
+class ContrastiveHeads(nn.Module):
+    """Projector, predictor and bilinear weight of the contrast, and the pixel decoder v."""
+
+    def __init__(self, config: FeaturesConfig, encoder: Encoder, frame_channels: int) -> None:
+        super().__init__()
+        flat = encoder.channels * encoder.side**2
+        self.projector = nn.Sequential(nn.Flatten(), nn.Linear(flat, config.projection_dim))
+        self.predictor = nn.Sequential(
+            nn.Linear(config.projection_dim, config.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(config.hidden_dim, config.projection_dim),
+        )
+        self.bilinear = nn.Linear(config.projection_dim, config.projection_dim, bias=False)
+        initialise_orthogonal(self)
+        self.pixel_decoder = PixelDecoder(encoder.channels, frame_channels, encoder.stride)
+
+
+class Features(Stage):
+    """Trains f; the EMA copies of f and its projector give the contrast its targets."""
+
+    name = "features"
+
+    def __init__(self, config: FeaturesConfig, encoder: Encoder, sampler: WindowSampler, compute: Compute) -> None:
+        frame_channels = sampler.store.frames.shape[1]
+        heads = compute.network(ContrastiveHeads(config, encoder, frame_channels))
+        assert isinstance(heads, ContrastiveHeads)
+        self.config, self.sampler, self.compute = config, sampler, compute
+        self.encoder, self.heads = encoder, heads
+        self.online = nn.ModuleList([encoder, heads.projector])
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        heads.pixel_decoder.requires_grad_(config.train_reconstruction)
+        trained = [*encoder.parameters(), *(p for p in heads.parameters() if p.requires_grad)]
+        optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
+        super().__init__(
+            config.updates,
+            {"heads": heads, "target": self.target},
+            {"features": optimizer},
+        )
+
+    def step(self) -> Metrics:
+        anchor, positive = self._two_shifts()
+        with self.compute.autocast():
+            contrast, reconstruction, accuracy = contrastive_loss(
+                self.encoder, self.heads, self.target, anchor, positive
+            )
+        loss = contrast + self.config.reconstruction_weight * reconstruction
+        optimizer = self.optimizers["features"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        self.done += 1
+        if self.done % self.config.target_every == 0:
+            self._move_target()
+        return {
+            "loss": loss.detach(),
+            "contrast": contrast.detach(),
+            "reconstruction": reconstruction.detach(),
+            "contrast_accuracy": accuracy,
+        }
+
+    def _two_shifts(self) -> tuple[Tensor, Tensor]:
+        config, batch = self.config, self.config.batch_size
+        frames, index = self.sampler.store.take(self.sampler.draw(batch)[:, None])
+        offset = torch.randint(
+            2 * config.shift_pad + 1, (2, batch, 2), generator=self.sampler.generator, device=frames.device
+        )
+        views = (random_shift(frames, index, o, pad=config.shift_pad, mode=config.shift_mode) for o in offset)
+        anchor, positive = views
+        return anchor, positive
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        torch._foreach_lerp_(
+            list(self.target.parameters()),
+            [p.detach() for p in self.online.parameters()],
+            self.config.target_rate,
+        )
+
+
+def contrastive_loss(
+    encoder: nn.Module, heads: ContrastiveHeads, target: nn.ModuleList, anchor: Tensor, positive: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 1: (contrast, reconstruction, share of anchors whose own positive scores highest).
+
+    anchor, positive [B, C, H, W]: two shifts of the same frames. With a = MLP(proj(f(anchor))) and
+    b = proj'(f'(positive)): mean over i of -log softmax_j(a_i W b_j)_i, no temperature; and the mean
+    squared error of v(f(anchor)) against the anchor.
+    """
+    features = encoder(anchor)
+    query = heads.predictor(heads.projector(features))
+    with torch.no_grad():
+        key = target[1](target[0](positive))
+    logits = (query @ heads.bilinear(key).T).float()  # [B, B]
+    label = torch.arange(len(logits), device=logits.device)
+    contrast = F.cross_entropy(logits, label)
+    reconstruction = F.mse_loss(heads.pixel_decoder(features).float(), anchor)
+    accuracy = (logits.argmax(dim=1) == label).float().mean().detach()
+    return contrast, reconstruction, accuracy

@@ -1,0 +1,127 @@
+"""FrameStore: every frame once, as uint8; windows of frames are indices into it."""
+
+from __future__ import annotations
+
+import os
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+_DEVICE_SHARE = 0.6
+_HOST_SHARE = 0.25
+
+
+class FrameStore:
+    """Single frames [N, C, H, W] uint8, with the position of each in its episode.
+
+    `position` [N] int64 rises by one from a frame to the next of the same episode and jumps
+    otherwise, so that no window crosses an episode's end. Videos and replay are both of this class.
+    `placement` says where the frames lie: device, pinned (host memory) or mapped (a file).
+    """
+
+    def __init__(self, frames: Tensor, position: np.ndarray, device: torch.device, placement: str = "device") -> None:
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or len(frames) != len(position):
+            raise ValueError(
+                f"frames: expected uint8 [{len(position)}, C, H, W], got {frames.dtype} {list(frames.shape)}"
+            )
+        self.frames = frames
+        self.position = position
+        self.device = device
+        self.placement = placement
+
+    @classmethod
+    def from_episodes(cls, frames: np.ndarray, lengths: np.ndarray, device: torch.device) -> FrameStore:
+        """Store over `frames` [N, C, H, W] uint8, which may be a memory map of any size.
+
+        `lengths` [E] frames of each episode, one after another. Placed on the device if it fits
+        there, else in (pinned) host memory, else left in the map and read as windows are drawn.
+        """
+        placed, placement = _place(frames, device)
+        return cls(placed, episode_positions(np.asarray(lengths, np.int64)), device, placement)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def windows(self, past: int, future: int) -> Tensor:
+        """[W] int64 on the device: every frame with `past` frames before and `future` after it in its episode."""
+        return torch.from_numpy(window_centres(self.position, past, future)).to(self.device)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(frames, index) for `kernels.random_shift`, both on the device.
+
+        A store on the device is handed over whole; from the host only the indexed frames travel.
+        """
+        if self.frames.device == self.device:
+            return self.frames, index
+        picked = self.frames.index_select(0, index.reshape(-1).cpu())
+        pinned = picked.pin_memory() if self.device.type == "cuda" else picked
+        local = torch.arange(index.numel(), device=self.device).view(index.shape)
+        return pinned.to(self.device, non_blocking=True), local
+
+
+class WindowSampler:
+    """Draws windows (t - past .. t + future) uniformly, with a generator on the device."""
+
+    def __init__(self, store: FrameStore, past: int, future: int, generator: torch.Generator) -> None:
+        self.store = store
+        self.generator = generator
+        self.centres = store.windows(past, future)
+        self.steps = torch.arange(-past, future + 1, device=store.device)
+
+    def draw(self, batch_size: int) -> Tensor:
+        """[batch_size] int64 centres t, drawn with replacement."""
+        drawn = torch.randint(len(self.centres), (batch_size,), generator=self.generator, device=self.store.device)
+        return self.centres[drawn]
+
+    def frames_around(self, centres: Tensor) -> Tensor:
+        """[B, past + 1 + future] int64 frame indices of the windows at `centres` [B]."""
+        return centres[:, None] + self.steps
+
+
+def episode_positions(lengths: np.ndarray) -> np.ndarray:
+    """[sum(lengths)] int64: consecutive within an episode, two apart between episodes."""
+    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(np.arange(len(lengths)), lengths)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def window_centres(position: np.ndarray, past: int, future: int) -> np.ndarray:
+    """[W] int64: indices t whose neighbours t - past .. t + future are consecutive in `position`."""
+    count = 0
+    centres = np.empty(len(position), np.int64)
+    run = 0  # frames of this episode up to and with `last`
+    for last in range(len(position)):
+        run = run + 1 if last > 0 and position[last] == position[last - 1] + 1 else 1
+        if run > past + future:
+            centres[count] = last - future
+            count += 1
+    return centres[:count].copy()
+
+
+def _place(frames: np.ndarray, device: torch.device) -> tuple[Tensor, str]:
+    if device.type == "cuda" and frames.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return _copy_in_blocks(frames, torch.empty(frames.shape, dtype=torch.uint8, device=device)), "device"
+    if frames.nbytes < _HOST_SHARE * available_memory():
+        pinned = device.type == "cuda"
+        host = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=pinned)
+        return _copy_in_blocks(frames, host), "pinned" if pinned else "device"
+    return torch.from_numpy(frames), "mapped"
+
+
+def _copy_in_blocks(source: np.ndarray, target: Tensor, block: int = 16_384) -> Tensor:
+    for start in range(0, len(source), block):
+        target[start : start + block].copy_(torch.from_numpy(np.ascontiguousarray(source[start : start + block])))
+    return target
+
+
+def available_memory() -> int:
+    """Bytes of host memory that a new process could use."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

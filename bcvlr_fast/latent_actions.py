@@ -1,0 +1,245 @@
+"""Phase 2: predictor p, codebook and world model w, from features of video windows (Eq. 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcvlr_fast.config import LatentActionsConfig
+from bcvlr_fast.features import Encoder
+from bcvlr_fast.frames import WindowSampler
+from bcvlr_fast.kernels import NearestCode, nearest_code, random_shift
+from bcvlr_fast.layers import Impala, ResidualBlock
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.stage import Metrics, Stage
+
+
+class LatentActionPredictor(nn.Module):
+    """p: features of frames t - past .. t + 1, [B, frames * C, side, side] -> latent action [B, latent_dim]."""
+
+    def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
+        super().__init__()
+        channels = (config.past_frames + 2) * encoder.channels
+        self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
+        self.head = nn.Linear(config.hidden_dim, config.latent_dim)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.trunk(window)))
+
+
+class Codebook(nn.Module):
+    """The codes of the latent actions; their EMA moves when `update` is true, once per training update."""
+
+    codes: Tensor
+    ema_count: Tensor
+    ema_sum: Tensor
+
+    def __init__(self, config: LatentActionsConfig) -> None:
+        super().__init__()
+        self.decay, self.restart_below = config.ema_decay, config.restart_below
+        codes = torch.empty(config.codebooks, config.codes, config.code_dim).uniform_(-1, 1) * 5 / config.codes
+        count = torch.full(codes.shape[:2], 1.0 if config.codebook_start == "counted" else 0.0)
+        self.register_buffer("codes", codes)
+        self.register_buffer("ema_count", count)
+        self.register_buffer("ema_sum", codes.clone())
+
+    def forward(self, z: Tensor, update: bool) -> NearestCode:
+        if not update:
+            return nearest_code(z, self.codes)
+        return nearest_code(
+            z, self.codes, self.ema_count, self.ema_sum, decay=self.decay, restart_below=self.restart_below
+        )
+
+
+class WorldModel(nn.Module):
+    """w: U-Net from features [B, frames * C, side, side] and a latent action [B, latent_dim] to the next features.
+
+    Halves the side down to one pixel, so the side is a power of two; the action enters at the
+    first convolution and at the bottleneck.
+    """
+
+    def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
+        super().__init__()
+        side, width, latent = encoder.side, config.world_model_width, config.latent_dim
+        halvings = side.bit_length() - 1
+        if side != 1 << halvings or side < 4:
+            raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
+        in_channels = (config.past_frames + 1) * encoder.channels
+        widths = [width << i for i in range(halvings)]
+        self.output = config.world_model_output
+        self.channels = encoder.channels
+        self.first = ActionConvolution(in_channels, latent, widths[0])
+        self.down = nn.ModuleList(
+            [Down(None, widths[0])] + [Down(a, b) for a, b in zip(widths[:-2], widths[1:-1], strict=True)]
+        )
+        self.bottleneck = nn.Conv2d(widths[-2], widths[-1], 2)
+        ups = [*reversed(widths), width]
+        skips = [latent, *reversed(widths[:-1])]
+        self.up = nn.ModuleList(Up(a + s, b) for a, b, s in zip(ups[:-1], ups[1:], skips, strict=True))
+        self.final = nn.Sequential(
+            nn.Conv2d(width + in_channels, width, 3, padding=1),
+            ResidualBlock(width, width // 2),
+            nn.ReLU(),
+            nn.Conv2d(width, encoder.channels, 1),
+        )
+
+    def forward(self, features: Tensor, latent_action: Tensor) -> Tensor:
+        x = self.first(features, latent_action)
+        skips = []
+        for layer in self.down:
+            x = layer(x)
+            skips.append(x)
+        x = self.bottleneck(x)
+        skips.append(latent_action[:, :, None, None].to(x.dtype))
+        for layer in self.up:
+            x = layer(torch.cat([x, skips.pop()], dim=1))
+        out = self.final(torch.cat([x, features.to(x.dtype)], dim=1)).float()
+        if self.output == "tanh_half":
+            return torch.tanh(out) / 2
+        if self.output == "residual":
+            return features[:, -self.channels :].float() + out
+        return cast(Tensor, out)
+
+
+class ActionConvolution(nn.Module):
+    """3x3 convolution of [features, latent action tiled over the map], without the tiling.
+
+    A tiled channel is constant but for the zero padding, so its part of the output takes nine
+    values: four corners, four edges, the inside. They are computed on a 3x3 map and spread.
+    """
+
+    def __init__(self, in_channels: int, latent_dim: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.conv = nn.Conv2d(in_channels + latent_dim, out_channels, 3, padding=1)
+
+    def forward(self, features: Tensor, latent_action: Tensor) -> Tensor:
+        side = features.shape[-1]
+        weight, action_weight = self.conv.weight.split([self.in_channels, latent_action.shape[1]], dim=1)
+        tile = latent_action[:, :, None, None].expand(-1, -1, 3, 3)
+        nine = F.conv2d(tile, action_weight, padding=1)
+        spread = torch.ones(side, dtype=torch.int64, device=features.device)
+        spread[0], spread[-1] = 0, 2
+        return F.conv2d(features, weight, self.conv.bias, padding=1) + nine[:, :, spread[:, None], spread]
+
+
+class Down(nn.Module):
+    """Convolution (none for the first block, whose input is convolved with the action), norm, residual, half size."""
+
+    def __init__(self, in_channels: int | None, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1) if in_channels else nn.Identity()
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.residual = ResidualBlock(out_channels, out_channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(F.max_pool2d(self.residual(self.norm(self.conv(x))), 2))
+
+
+class Up(nn.Module):
+    """Transposed convolution to double size, norm, residual."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, 2)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.residual = ResidualBlock(out_channels, out_channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(self.norm(self.conv(x))))
+
+
+@torch.no_grad()
+def window_features(encoder: nn.Module, sampler: WindowSampler, centres: Tensor, compute: Compute) -> Tensor:
+    """Features [B, frames * C, side, side] of the windows at `centres` [B], oldest frame first.
+
+    Each frame is encoded once; f is frozen, so there is no gradient.
+    """
+    frames, index = sampler.store.take(sampler.frames_around(centres).T)  # frame by frame, [frames, B]
+    pixels = random_shift(frames, index.reshape(-1, 1), dtype=compute.dtype)
+    with compute.autocast():
+        features = encoder(pixels)
+    return torch.cat(features.chunk(len(index)), dim=1)
+
+
+class Windows(NamedTuple):
+    """What p, the codebook and w make of one batch of windows."""
+
+    latent_action: Tensor
+    """[B, latent_dim] z, before quantisation."""
+    prediction_error: Tensor
+    """[] mean squared error of w's next features."""
+    code: NearestCode
+
+
+def predict_next(
+    predictor: nn.Module, codebook: Codebook, world_model: WorldModel, window: Tensor, compute: Compute, update: bool
+) -> Windows:
+    """Eq. 2 without its weights: w(s, z_q) against s_{t+1}, on features [B, frames * C, side, side]."""
+    past, future = split_future(window, world_model.channels)
+    with compute.autocast():
+        z = predictor(window).float()
+        code = codebook(z, update)
+        prediction = world_model(past, code.quantised)
+    return Windows(z, F.mse_loss(prediction, future.float()), code)
+
+
+def split_future(window: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """(frames up to t, frame t + 1) of features [B, frames * channels, side, side]."""
+    past, future = window.split([window.shape[1] - channels, channels], dim=1)
+    return past, future
+
+
+def copy_error(window: Tensor, channels: int) -> Tensor:
+    """[] error of the guess that nothing changes: features of t + 1 against those of t."""
+    past, future = split_future(window, channels)
+    return F.mse_loss(past[:, -channels:].float(), future.float())
+
+
+class LatentActions(Stage):
+    """Trains p, the codebook and w on the frozen features of the videos."""
+
+    name = "latent_actions"
+
+    def __init__(
+        self,
+        config: LatentActionsConfig,
+        encoder: nn.Module,
+        predictor: LatentActionPredictor,
+        codebook: Codebook,
+        world_model: WorldModel,
+        sampler: WindowSampler,
+        compute: Compute,
+    ) -> None:
+        self.config, self.sampler, self.compute = config, sampler, compute
+        self.encoder, self.predictor, self.codebook, self.world_model = encoder, predictor, codebook, world_model
+        self.trained = [*predictor.parameters(), *world_model.parameters()]
+        optimizer = torch.optim.AdamW(
+            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        super().__init__(config.updates, {}, {"latent_actions": optimizer})
+
+    def step(self) -> Metrics:
+        self.world_model.train()
+        window = window_features(
+            self.encoder, self.sampler, self.sampler.draw(self.config.batch_size), self.compute
+        )
+        result = predict_next(self.predictor, self.codebook, self.world_model, window, self.compute, update=True)
+        loss = result.prediction_error + self.config.commitment * result.code.commitment
+        optimizer = self.optimizers["latent_actions"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip)
+        optimizer.step()
+        self.done += 1
+        return {
+            "loss": loss.detach(),
+            "prediction_error": result.prediction_error.detach(),
+            "copy_error": copy_error(window, self.world_model.channels),
+            "commitment": result.code.commitment.detach(),
+            "perplexity": result.code.perplexity.mean(),
+            "grad_norm": norm,
+        }

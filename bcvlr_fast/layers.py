@@ -1,0 +1,55 @@
+"""Convolution blocks that several networks share."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between."""
+
+    def __init__(self, channels: int, hidden: int | None = None) -> None:
+        super().__init__()
+        hidden = hidden or channels
+        self.conv0 = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.conv1 = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.conv1(F.relu(self.conv0(F.relu(x)))))
+
+
+class Impala(nn.Module):
+    """IMPALA trunk (Espeholt et al. 2018): stages of conv, max-pool 3/2 and two residual blocks.
+
+    [B, in_channels, side, side] -> [B, hidden_dim], rectified.
+    """
+
+    def __init__(self, in_channels: int, side: int, channels: tuple[int, ...], hidden_dim: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        for width in channels:
+            stages += [
+                nn.Conv2d(in_channels, width, 3, padding=1),
+                nn.MaxPool2d(3, stride=2, padding=1),
+                ResidualBlock(width),
+                ResidualBlock(width),
+            ]
+            in_channels, side = width, (side + 1) // 2
+        self.convolutions = nn.Sequential(*stages)
+        self.linear = nn.Linear(in_channels * side * side, hidden_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.linear(F.relu(self.convolutions(x).flatten(1))))
+
+
+def initialise_orthogonal(module: nn.Module) -> None:
+    """Orthogonal weights (gain sqrt 2 for convolutions), zero biases, in place."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            gain = nn.init.calculate_gain("relu") if isinstance(layer, nn.Conv2d) else 1.0
+            nn.init.orthogonal_(layer.weight, gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

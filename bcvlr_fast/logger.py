@@ -1,0 +1,59 @@
+"""metrics.jsonl: one JSON object a line, and TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bcvlr_fast.errors import UserError
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends rows {phase, step, time_s, ...} to the run's metrics file."""
+
+    def __init__(self, folder: Path, track: str = "none") -> None:
+        self._file = (folder / METRICS).open("a", encoding="utf-8")
+        self._start = time.monotonic()
+        self._board = _tensorboard(folder) if track == "tensorboard" else None
+
+    def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers or text of one moment; not-a-number is written as null."""
+        row = {"phase": phase, "step": step, "time_s": round(time.monotonic() - self._start, 3)}
+        row.update((k, None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in values.items())
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board:
+            for key, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{phase}/{key}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a run's metrics file; a torn last line is left out."""
+    file = folder / METRICS
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("track: tensorboard is not installed (pip install 'bcvlr_fast[tensorboard]')") from None
+    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]

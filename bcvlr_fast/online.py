@@ -1,0 +1,204 @@
+"""Phase 4: act, fine-tune p with the action decoder d on own transitions (Eq. 3), clone pi again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs import PixelEnv, Step
+from bcvlr_fast.frames import WindowSampler
+from bcvlr_fast.latent_actions import predict_next, window_features
+from bcvlr_fast.policy import Cloning
+from bcvlr_fast.replay import Replay, ReplaySampler
+from bcvlr_fast.stage import Metrics, Stage
+
+
+class FinetuningLoss(NamedTuple):
+    """Eq. 3 on one batch of own transitions."""
+
+    total: Tensor
+    action: Tensor
+    regularisation: Tensor
+    accuracy: Tensor
+
+
+class Finetuning(Stage):
+    """Trains p and d on own transitions; the weights of w stay, its error regularises p."""
+
+    name = "finetuning"
+
+    def __init__(
+        self, config: Config, agent: Agent, optimizers: dict[str, torch.optim.Optimizer], sampler: ReplaySampler
+    ) -> None:
+        super().__init__(config.online.finetune_updates, {}, optimizers)
+        self.config, self.agent, self.sampler = config, agent, sampler
+
+    def step(self) -> Metrics:
+        centres, actions = self.sampler.draw(self.config.online.finetune_batch_size)
+        loss = self.loss(centres, actions)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.done += 1
+        return {
+            "loss": loss.total.detach(),
+            "action_loss": loss.action.detach(),
+            "regularisation": loss.regularisation.detach(),
+            "accuracy": loss.accuracy,
+        }
+
+    def loss(self, centres: Tensor, actions: Tensor) -> FinetuningLoss:
+        """CE(d(z), a) + beta * (world-model error + commitment) for windows `centres` [B], actions [B] int64."""
+        agent, online = self.agent, self.config.online
+        agent.world_model.train(online.world_model_norm == "train")
+        window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute)
+        result = predict_next(
+            agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True
+        )
+        with agent.compute.autocast():
+            logits = agent.decoder(result.latent_action).float()
+        action = F.cross_entropy(logits, actions)
+        commitment = self.config.latent_actions.commitment * result.code.commitment
+        regularisation = result.prediction_error + commitment
+        accuracy = (logits.argmax(dim=1) == actions).float().mean().detach()
+        return FinetuningLoss(action + online.regularisation * regularisation, action, regularisation, accuracy)
+
+
+@torch.no_grad()
+def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> float:
+    """Share of own transitions whose action d(p(window)) names: held out as long as d has not trained on them."""
+    centres, actions = sampler.draw(batch_size)
+    window = window_features(agent.encoder, sampler.windows, centres, agent.compute)
+    with agent.compute.autocast():
+        logits = agent.decoder(agent.predictor(window))
+    return float((logits.argmax(dim=1) == actions).float().mean())
+
+
+class Collector:
+    """Steps the environments into the replay, and logs every action, so that a replay of the log restores both."""
+
+    def __init__(self, env: PixelEnv, replay: Replay, interactions: int) -> None:
+        self.env, self.replay = env, replay
+        self.budget = interactions
+        self.interactions = 0
+        self.actions = np.zeros(interactions, np.uint8)
+        self.frames = env.reset()  # [num_envs, C, H, W] uint8, what the policy sees next
+        self._all = np.arange(env.num_envs)
+
+    def taken(self) -> np.ndarray:
+        """[interactions] uint8: every action so far, in order."""
+        return self.actions[: self.interactions]
+
+    def envs_to_step(self, limit: int) -> np.ndarray:
+        """The environments of the next call: all of them, fewer where the limit or the budget ends."""
+        return self._all[: min(limit, self.budget) - self.interactions]
+
+    def step(self, actions: np.ndarray, envs: np.ndarray) -> None:
+        """One interaction in each environment of `envs`."""
+        step = self.env.step(actions, envs)
+        self.actions[self.interactions : self.interactions + len(envs)] = actions
+        self.interactions += len(envs)
+        self._store(step, actions, envs)
+
+    def replay_log(self, actions: np.ndarray) -> None:
+        """Brings a fresh environment and replay to the state after `actions` [interactions] were taken."""
+        while self.interactions < len(actions):
+            envs = self.envs_to_step(len(actions))
+            self.step(actions[self.interactions : self.interactions + len(envs)], envs)
+
+    def _store(self, step: Step, actions: np.ndarray, envs: np.ndarray) -> None:
+        self.replay.append(envs, self.frames[envs], actions)
+        if step.ended.any():
+            self.replay.append(envs[step.ended], step.frames[step.ended], None, ends=True)
+        self.frames[envs] = step.next_frames()
+
+
+class Online:
+    """State of phase 4: the environments, the replay, and the optimisers that live through all rounds.
+
+    A round is: collect (at random in the first), fine-tune, clone. `round` counts finished rounds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        agent: Agent,
+        env: PixelEnv,
+        videos: WindowSampler,
+        generator: torch.Generator,
+    ) -> None:
+        online = config.online
+        self.config, self.agent, self.env, self.videos, self.generator = config, agent, env, videos, generator
+        device = agent.compute.device
+        self.collector = Collector(
+            env, Replay(online.capacity, env.num_envs, agent.frame_shape, device), online.interactions
+        )
+        self.round = 0
+        self.optimizers = {
+            "predictor": _adam(agent.predictor, online.predictor_learning_rate),
+            "decoder": _adam(agent.decoder, online.decoder_learning_rate),
+            "policy": _adam(agent.policy, online.clone_learning_rate),
+        }
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the whole phase."""
+        return -(-self.config.online.interactions // self.config.online.round_interactions)
+
+    @property
+    def round_end(self) -> int:
+        """Interactions after this round's collection."""
+        online = self.config.online
+        return min((self.round + 1) * online.round_interactions, online.interactions)
+
+    def collect_step(self) -> None:
+        """One call of the environments: random in the first round, then sampled from the policy."""
+        envs = self.collector.envs_to_step(self.round_end)
+        device = self.agent.compute.device
+        if self.round == 0:
+            actions = torch.randint(self.agent.num_actions, (len(envs),), generator=self.generator, device=device)
+        else:
+            frames = torch.from_numpy(self.collector.frames[envs]).to(device)
+            actions = self.agent.act(frames, self.generator)
+        self.collector.step(actions.cpu().numpy(), envs)
+
+    def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
+        """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
+        newest = self.config.online.round_interactions // self.env.num_envs
+        return self.collector.replay.sampler(self.config.latent_actions.past_frames, generator, newest)
+
+    def finetuning(self) -> Finetuning | None:
+        """This round's fine-tuning; None where no episode is long enough for a window."""
+        sampler = self.collector.replay.sampler(self.config.latent_actions.past_frames, self.generator)
+        if sampler is None:
+            return None
+        optimizers = {name: self.optimizers[name] for name in ("predictor", "decoder")}
+        return Finetuning(self.config, self.agent, optimizers, sampler)
+
+    def cloning(self) -> Cloning:
+        """This round's cloning."""
+        online, agent = self.config.online, self.agent
+        return Cloning(
+            online.clone_updates,
+            online.clone_batch_size,
+            self.config.policy.shift_pad,
+            self.optimizers["policy"],
+            agent.encoder,
+            agent.predictor,
+            agent.policy,
+            self.videos,
+            agent.compute,
+        )
+
+
+def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+

@@ -1,0 +1,77 @@
+"""Phases 1 to 3, from the videos alone."""
+
+from __future__ import annotations
+
+import torch
+
+from bcvlr_fast import health
+from bcvlr_fast.features import Features
+from bcvlr_fast.latent_actions import LatentActions
+from bcvlr_fast.policy import Cloning
+from bcvlr_fast.run import Run
+
+_SMALLEST_EXPLAINED = 0.0
+
+
+def pretrain(run: Run) -> None:
+    """Features, latent actions, pre-imitation; phases that a resumed run has behind it are skipped."""
+    config, agent = run.config, run.agent
+    if run.before("features"):
+        run.finish_stage(Features(config.features, agent.encoder, run.sampler, run.compute), "1/4 features")
+        run.enter("latent_actions")
+    agent.encoder.requires_grad_(False)
+    if run.before("latent_actions"):
+        run.finish_stage(
+            LatentActions(
+                config.latent_actions,
+                agent.encoder,
+                agent.predictor,
+                agent.codebook,
+                agent.world_model,
+                run.sampler,
+                run.compute,
+            ),
+            "2/4 latent actions",
+        )
+        check_latent_actions(run)
+        run.enter("pre_imitation")
+    if run.before("pre_imitation"):
+        figures = run.finish_stage(_pre_imitation(run), "3/4 pre-imitation")
+        if figures.get("explained", 1.0) <= _SMALLEST_EXPLAINED:
+            run.warn("pre_imitation", ["the policy explains none of the latent actions' variance"])
+        run.enter("online")
+
+
+def check_latent_actions(run: Run) -> None:
+    """Logs the held-out figures of p, codebook and w, and complains where they look broken."""
+    if run.held_out is None:
+        return
+    report = health.latent_report(run.agent, run.held_out)
+    run.log.write(run.cursor.phase, run.updates, {"stage": "health", **report.figures()})
+    probe = "" if report.probe_accuracy is None else (
+        f", probe accuracy {report.probe_accuracy:.0%} (commonest action {report.majority_share:.0%})"
+    )
+    run.screen.say(
+        f"  held out: world model error {report.prediction_error / max(report.copy_error, 1e-12):.2f} of copying, "
+        f"perplexity {report.perplexity:.1f}, {report.dead_codes} of {report.codes} codes unused{probe}"
+    )
+    run.warn(run.cursor.phase, report.complaints())
+
+
+def _pre_imitation(run: Run) -> Cloning:
+    policy = run.config.policy
+    optimizer = torch.optim.AdamW(
+        run.agent.policy.parameters(), lr=policy.learning_rate, weight_decay=policy.weight_decay, fused=True
+    )
+    agent = run.agent
+    return Cloning(
+        policy.updates,
+        policy.batch_size,
+        policy.shift_pad,
+        optimizer,
+        agent.encoder,
+        agent.predictor,
+        agent.policy,
+        run.sampler,
+        run.compute,
+    )

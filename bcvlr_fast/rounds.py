@@ -1,0 +1,47 @@
+"""One round of phase 4 in a run: collect, fine-tune, clone, each resumable."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bcvlr_fast.online import Online, decoder_accuracy
+from bcvlr_fast.run import Run
+
+_CHECKED_TRANSITIONS = 1024
+
+
+def finish_round(run: Run, online: Online) -> None:
+    """Brings the round that `run.cursor` is in to its end."""
+    cursor = run.cursor
+    title = f"4/4 online {online.round + 1}/{online.rounds}"
+    if cursor.part == "collect":
+        while online.collector.interactions < online.round_end:
+            online.collect_step()
+            run.yield_to_signals()
+        log_round(run, online)
+        cursor.part, cursor.done = "finetune", 0
+    if cursor.part == "finetune":
+        finetuning = online.finetuning()
+        if finetuning is not None:
+            run.finish_stage(finetuning, f"{title} fine-tune")
+        cursor.part, cursor.done = "clone", 0
+    if cursor.part == "clone":
+        run.finish_stage(online.cloning(), f"{title} clone")
+    online.round += 1
+    cursor.round, cursor.part, cursor.done = online.round, "collect", 0
+
+
+def log_round(run: Run, online: Online) -> None:
+    """Training returns of the episodes that ended in this round, and d's accuracy before it learns from them."""
+    scores = online.env.pop_scores()
+    figures: dict[str, float] = {"episodes": len(scores)}
+    if scores:
+        figures["return"] = float(np.mean([s.episode_return for s in scores]))
+        figures["length_steps"] = float(np.mean([s.length_steps for s in scores]))
+    newest = online.newest_windows(run.health_generator())
+    if newest is not None and online.round > 0:
+        figures["decoder_accuracy"] = decoder_accuracy(run.agent, newest, _CHECKED_TRANSITIONS)
+    interactions = online.collector.interactions
+    run.log.write("online", interactions, {"stage": "round", "interactions": interactions, **figures})
+    shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items())
+    run.screen.say(f"  {interactions:,} interactions: {shown}")

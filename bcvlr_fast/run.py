@@ -1,0 +1,263 @@
+"""One training run: its folder, its agent and data, its checkpoints, and the loop over a stage."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+import bcvlr_fast
+from bcvlr_fast import checkpoint, config, evaluation_labels, logger
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.checkpoint import Checkpoint
+from bcvlr_fast.compute import choose_compute, choose_device
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.errors import Diverged, Interrupted, UserError
+from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.health import HeldOut
+from bcvlr_fast.screen import Screen
+from bcvlr_fast.stage import Stage
+from bcvlr_fast.videos import Videos
+
+PHASES = ("features", "latent_actions", "pre_imitation", "online", "done")
+_LOG_EVERY_UPDATES = 50
+_SAVE_EVERY_S = 300.0
+
+
+@dataclass
+class Cursor:
+    """How far a run is: `done` updates of `part` of `phase`, in online round `round`."""
+
+    phase: str = PHASES[0]
+    done: int = 0
+    round: int = 0
+    part: str = "collect"
+
+
+class Run:
+    """A run folder opened for training, fresh or resumed, and everything that trains in it."""
+
+    def __init__(self, folder: Path, settings: Config, screen: Screen, track: str = "none") -> None:
+        self.folder, self.config, self.screen = folder, settings, screen
+        self.lock = _lock(folder)
+        self.restored, complaints = checkpoint.load_newest(folder / "ckpt")
+        for line in complaints:
+            screen.warn(line)
+        (folder / "config.json").write_text(config.to_json(settings))
+        (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
+        self.log = logger.MetricsLog(folder, track)
+        self.compute = choose_compute(choose_device(settings.device), settings.precision)
+        torch.manual_seed(settings.seed)
+        self.generator = torch.Generator(self.compute.device)
+        self.generator.manual_seed(settings.seed)
+        self.agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, self.compute)
+        self.cursor = Cursor()
+        self.updates = 0
+        if self.restored:
+            self._restore(self.restored)
+        self._saved_s = time.monotonic()
+        self._stop: int | None = None
+
+    def load_videos(self, videos: Videos) -> None:
+        """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
+        train, held_out = videos.split(self.config.held_out)
+        past = self.config.latent_actions.past_frames
+        self.videos = videos
+        self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device)
+        self.sampler = WindowSampler(self.store, past, 1, self.generator)
+        if len(self.sampler.centres) == 0:
+            raise UserError(f"videos: {videos.path}: expected an episode of at least {past + 2} frames, found none")
+        probe_store = FrameStore.from_episodes(held_out.frames, held_out.lengths, self.compute.device)
+        probe_sampler = WindowSampler(probe_store, past, 1, self.health_generator())
+        labels = evaluation_labels.load(videos.path)
+        actions = labels.action[len(videos.frames) - len(held_out.frames) :] if labels else None
+        self.held_out = HeldOut(probe_sampler, actions) if len(probe_sampler.centres) else None
+
+    def health_generator(self) -> torch.Generator:
+        """A generator for figures alone: drawing from it leaves training as it is."""
+        generator = torch.Generator(self.compute.device)
+        generator.manual_seed(self.config.seed + 1)
+        return generator
+
+    def before(self, phase: str) -> bool:
+        """Whether the run has not finished `phase` yet."""
+        return PHASES.index(self.cursor.phase) <= PHASES.index(phase)
+
+    def enter(self, phase: str) -> None:
+        """Moves the cursor to the start of a later phase and saves."""
+        if PHASES.index(self.cursor.phase) < PHASES.index(phase):
+            self.cursor = Cursor(phase)
+            self.save()
+
+    def finish_stage(self, stage: Stage, title: str) -> dict[str, float]:
+        """Runs a stage to its end, from where a resumed run left it; returns the last metrics."""
+        self._restore_stage(stage)
+        figures: dict[str, float] = {}
+        logged = stage.done
+        with self.screen.bar(title, stage.updates, done=stage.done) as bar:
+            while stage.done < stage.updates:
+                before = stage.done
+                metrics = stage.step()
+                self.cursor.done = stage.done
+                self.updates += stage.done - before
+                bar.advance(stage.done - before)
+                if stage.done - logged >= _LOG_EVERY_UPDATES or stage.done == stage.updates:
+                    logged = stage.done
+                    figures = {name: float(value) for name, value in metrics.items()}
+                    self._check_finite(stage, figures)
+                    self.log.write(self.cursor.phase, self.updates, {"stage": stage.name, **figures})
+                    bar.show(_few(figures))
+                self.yield_to_signals(stage)
+        self.restored = None
+        return figures
+
+    def yield_to_signals(self, stage: Stage | None = None, extra: dict[str, torch.Tensor] | None = None) -> None:
+        """Saves when it is time; saves and raises Interrupted when a signal asked for an end."""
+        if self._stop is None and time.monotonic() - self._saved_s < _SAVE_EVERY_S:
+            return
+        self.save(stage, extra)
+        if self._stop is not None:
+            code = 130 if self._stop == signal.SIGINT else 75
+            raise Interrupted(
+                f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code
+            )
+
+    def save(self, stage: Stage | None = None, extra: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes a checkpoint of the agent, the stage, the generator and the cursor."""
+        kept = Checkpoint()
+        kept.put_network("agent", self.agent)
+        kept.tensors["generator"] = self.generator.get_state()
+        for name, tensor in {**self.extra_tensors(), **(extra or {})}.items():
+            kept.tensors[f"extra.{name}"] = tensor
+        for name, network in (stage.networks if stage else {}).items():
+            kept.put_network(name, network)
+        for name, optimizer in {**(stage.optimizers if stage else {}), **self.extra_optimizers()}.items():
+            kept.put_optimizer(name, optimizer)
+        kept.state = {
+            "cursor": asdict(self.cursor),
+            "updates": self.updates,
+            "version": bcvlr_fast.__version__,
+            "torch": torch.__version__,
+        }
+        checkpoint.save(self.folder / "ckpt", self._checkpoint_step(), kept)
+        self._saved_s = time.monotonic()
+
+    def extra_tensors(self) -> dict[str, torch.Tensor]:
+        """What the online phase adds to a checkpoint; set by `attach`."""
+        return {} if self._online is None else {"actions": torch.from_numpy(self._online.collector.taken())}
+
+    def extra_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {} if self._online is None else self._online.optimizers
+
+    _online: Any = None
+
+    def attach(self, online: Any) -> None:
+        """From here on checkpoints hold the online phase too; a resumed one is brought to where it was."""
+        if self.restored and self.cursor.phase == "online":
+            online.collector.replay_log(self.restored.tensors["extra.actions"].numpy())
+            online.env.pop_scores()
+            for name, optimizer in online.optimizers.items():
+                self.restored.get_optimizer(name, optimizer)
+            online.round = self.cursor.round
+        self._online = online
+
+    def warn(self, phase: str, lines: list[str]) -> None:
+        """Says that a phase looks broken, on the screen and for the report."""
+        for line in lines:
+            self.screen.warn(f"{phase}: {line}")
+            self.log.write(phase, self.updates, {"warning": line})
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Within: the first SIGINT, SIGTERM or SIGUSR1 asks for an end at the next update; a second SIGINT ends now."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            if self._stop is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._stop = number
+
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        before = {number: signal.signal(number, ask) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        self.log.close()
+        self.lock.close()
+
+    def _checkpoint_step(self) -> int:
+        """Rises with every checkpoint: phases first, then what they count."""
+        interactions = 0 if self._online is None else self._online.collector.interactions
+        return PHASES.index(self.cursor.phase) * 10**10 + self.updates + interactions
+
+    def _restore(self, saved: Checkpoint) -> None:
+        saved.get_network("agent", self.agent)
+        self.generator.set_state(saved.tensors["generator"])
+        self.cursor = Cursor(**saved.state["cursor"])
+        self.updates = saved.state["updates"]
+
+    def _restore_stage(self, stage: Stage) -> None:
+        if self.restored is None:
+            return
+        stage.done = self.cursor.done
+        for name, network in stage.networks.items():
+            self.restored.get_network(name, network)
+        for name, optimizer in stage.optimizers.items():
+            self.restored.get_optimizer(name, optimizer)
+
+    def _check_finite(self, stage: Stage, figures: dict[str, float]) -> None:
+        loss = figures["loss"]
+        if not np.isfinite(loss):
+            line = f"{stage.name}: loss is {loss} at update {stage.done}"
+            self.log.write(self.cursor.phase, self.updates, {"warning": line})
+            raise Diverged(f"{line}; the last checkpoint is kept: {self.folder / 'ckpt'}")
+
+
+def machine() -> dict[str, Any]:
+    """Hardware and versions, for the record of a run."""
+    model = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="ignore") as lines:
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "bcvlr_fast": bcvlr_fast.__version__,
+    }
+
+
+def _few(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in list(figures.items())[:4])
+
+
+def _lock(folder: Path) -> Any:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise UserError(f"out: {folder} is in use by process {file.read().strip() or 'unknown'}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

@@ -1,0 +1,209 @@
+"""Learns a policy from expert videos and reward-free interaction.
+
+python -m bcvlr_fast.train --env procgen:bossfight
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bcvlr_fast import config
+from bcvlr_fast.command import call, parse
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs import parse_name
+from bcvlr_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from bcvlr_fast.run import Run
+    from bcvlr_fast.screen import Screen
+
+_PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 60.0
+_EFFICIENCY = 0.35
+
+
+@dataclass(frozen=True)
+class Arguments(Config):
+    """Learn a policy from expert videos alone: no actions, no rewards."""
+
+    out: Path | None = None
+    """Run folder; default runs/<env>/<time>-s<seed>."""
+    resume: str = "never"
+    """never, auto (the newest unfinished run of this environment), or a run folder."""
+    config_file: Path | None = None
+    """JSON of an earlier run's configuration; flags on top override it."""
+    track: Literal["none", "tensorboard"] = "none"
+    print_config: bool = False
+    """Print the resolved configuration as JSON and stop."""
+    dry_run: bool = False
+    """Check everything that can be checked, say what would run, and stop."""
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    arguments, folder, why = resolve(argv)
+    settings = Config(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Config)})
+    if arguments.print_config:
+        print(config.to_json(settings))
+        return
+    from bcvlr_fast.screen import Screen
+
+    screen = Screen()
+    announce(settings, folder, why, screen)
+    videos_path = find_videos(settings, screen, arguments.dry_run)
+    if arguments.dry_run:
+        screen.say("dry run: nothing was written")
+        return
+    train(settings, folder, videos_path, screen, arguments.track)
+
+
+def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, track: str = "none") -> None:
+    """The four phases, the closing evaluation and the report."""
+    from bcvlr_fast import report
+    from bcvlr_fast.envs.procgen import FRAME_SHAPE
+    from bcvlr_fast.evaluate import RESULT, evaluate
+    from bcvlr_fast.pretrain import pretrain
+    from bcvlr_fast.run import Run
+    from bcvlr_fast.videos import open_videos
+
+    start = time.monotonic()
+    videos = open_videos(videos_path, FRAME_SHAPE)
+    run = Run(folder, settings, screen, track)
+    try:
+        (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
+        run.load_videos(videos)
+        screen.say(
+            f"videos: {len(videos.lengths)} episodes, {len(videos.frames):,} frames ({run.store.placement}), {videos_path}"
+        )
+        with run.signals():
+            pretrain(run)
+            interact(run)
+            run.enter("done")
+        evaluation = evaluate(run.agent, settings.env, settings.episodes, 10_000, videos_path, screen)
+        (folder / RESULT).write_text(evaluation.to_json())
+        screen.table(evaluation.table())
+        run.log.write("done", run.updates, {"stage": "evaluation", **{k: s.mean for k, s in evaluation.scores.items()}})
+        report.write(run, evaluation)
+    finally:
+        run.close()
+    screen.say(f"report: {folder / 'report.html'}")
+    screen.say(f"done in {(time.monotonic() - start) / 60:.1f} minutes, peak memory {peak_memory_gb():.1f} GB")
+
+
+def interact(run: Run) -> None:
+    """Phase 4: rounds of collecting, fine-tuning and cloning, until the interactions are used up."""
+    if not run.before("online"):
+        return
+    from bcvlr_fast.envs import make
+    from bcvlr_fast.online import Online
+    from bcvlr_fast.rounds import finish_round
+
+    env = make(run.config.env, run.config.online.num_envs, run.config.seed)
+    online = Online(run.config, run.agent, env, run.sampler, run.generator)
+    run.attach(online)
+    while online.round < online.rounds:
+        finish_round(run, online)
+    env.close()
+
+
+def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
+    """(arguments with the preset filled in, run folder, why this preset) from the command line."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--env", "--preset", "--device", "--config-file", "--resume"):
+        first.add_argument(flag)
+    try:
+        early, _ = first.parse_known_args([a.replace("_", "-") if a.startswith("--") else a for a in argv])
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    base, folder, why = _base(early, helping=bool({"-h", "--help"} & set(argv)))
+    default = Arguments(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Config)})
+    arguments = parse(Arguments, argv, default)
+    config.validate(arguments)
+    parse_name(arguments.env)
+    arguments = dataclasses.replace(arguments, preset=base.preset)
+    if folder is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = arguments.out or Path("runs") / arguments.env.replace(":", "-") / f"{stamp}-s{arguments.seed}"
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
+    return arguments, folder, why
+
+
+def _base(early: argparse.Namespace, helping: bool) -> tuple[Config, Path | None, str]:
+    env = early.env or Config.env
+    if early.resume not in (None, "never"):
+        folder = _newest_unfinished(env) if early.resume == "auto" else Path(early.resume)
+        if folder is not None:
+            file = folder / "config.json"
+            if not file.is_file():
+                raise UserError(f"resume: {folder}: expected a run folder with config.json")
+            return config.from_json(file.read_text(), str(file)), folder, f"resumed from {folder}"
+    if early.config_file:
+        file = Path(early.config_file)
+        if not file.is_file():
+            raise UserError(f"config-file: {file}: no such file")
+        return config.from_json(file.read_text(), str(file)), None, f"from {file}"
+    if helping:
+        return Config(), None, ""
+    parse_name(env)
+    scale, why = early.preset or "auto", "as asked"
+    if scale == "auto":
+        import torch
+
+        wanted = early.device or "auto"
+        cuda = torch.cuda.is_available() if wanted == "auto" else wanted.startswith("cuda")
+        scale = "paper" if cuda else "quick"
+        why = "a CUDA device is there" if cuda else "no CUDA device in use; --preset paper overrides"
+    return config.preset(env, scale), None, why
+
+
+def _newest_unfinished(env: str) -> Path | None:
+    runs = sorted((Path("runs") / env.replace(":", "-")).glob("*/config.json"))
+    unfinished = [file.parent for file in runs if not (file.parent / "report.html").exists()]
+    return unfinished[-1] if unfinished else None
+
+
+def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
+    """The first lines: what will run, where, and about how long it takes here."""
+    from bcvlr_fast.compute import choose_compute, choose_device, measured_tflops
+
+    compute = choose_compute(choose_device(settings.device), settings.precision)
+    tflops = measured_tflops(compute)
+    work = _PAPER_TFLOP if settings.preset == "paper" else _QUICK_TFLOP
+    minutes = work / (tflops * _EFFICIENCY) / 60
+    about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
+    precision = str(compute.dtype).removeprefix("torch.")
+    screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
+    screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
+
+
+def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
+    """The videos asked for, or the bundled replays of the environment, recorded on first use."""
+    from bcvlr_fast import record
+    from bcvlr_fast.envs.procgen import FRAME_SHAPE
+    from bcvlr_fast.videos import open_videos
+
+    if settings.videos is not None:
+        open_videos(settings.videos, FRAME_SHAPE)
+        return settings.videos
+    folder = record.default_folder(settings.env)
+    if not dry_run:
+        record.record(settings.env, folder, screen)
+    return folder
+
+
+def peak_memory_gb() -> float:
+    """Largest resident set of this process so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(call(lambda: main(sys.argv[1:])))
