@@ -7,12 +7,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import Codebook, LatentActionPredictor, WorldModel
 from bcvlr_fast.policy import ActionDecoder, LatentPolicy
-from bcvlr_fast.compute import Compute
 
 
 class Agent(nn.Module):

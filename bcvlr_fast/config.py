@@ -72,6 +72,12 @@ class LatentActionsConfig:
     codes: int = number(64, 2, 65_536)
     code_dim: int = number(16, 1, 1024)
     positions: int = number(4, 1, 64)
+    motion_gain: float = number(0.0, 0, 1000)
+    """Above 0, p sees the changes from frame to frame, times this, and the last frame, instead of the
+    frames: the same function class, but small moving sprites stand out from the start."""
+    latent_norm: bool = False
+    """True standardises each latent action (mean 0, variance 1 over its elements), so that a short
+    training need not first grow it to a size that w and d can see."""
     commitment: float = number(0.05, 0, 1e4)
     ema_decay: float = number(0.999, 0, 1)
     codebook_start: Literal["counted", "zero"] = "counted"
@@ -169,19 +175,20 @@ def _quick(config: Config) -> Config:
             updates=1200,
             learning_rate=1e-3,
             impala_channels=(24, 48, 48),
+            motion_gain=8.0,
+            latent_norm=True,
             ema_decay=0.99,
             restart_below=0.02,
             world_model_width=16,
             world_model_output="residual",
         ),
-        policy=dataclasses.replace(
-            config.policy, updates=1500, learning_rate=1e-3, impala_channels=(24, 48, 48)
-        ),
+        policy=dataclasses.replace(config.policy, updates=1500, learning_rate=1e-3, impala_channels=(24, 48, 48)),
         online=dataclasses.replace(
             config.online,
-            finetune_updates=20,
-            finetune_batch_size=256,
-            predictor_learning_rate=2e-4,
+            finetune_updates=40,
+            finetune_batch_size=128,
+            predictor_learning_rate=1e-3,
+            regularisation=1.0,
             clone_updates=80,
             clone_learning_rate=5e-4,
         ),

@@ -27,9 +27,7 @@ class EvaluationLabels:
     level: np.ndarray
 
     def save(self, folder: Path) -> None:
-        np.savez_compressed(
-            folder / FILE, action=self.action, episode_return=self.episode_return, level=self.level
-        )
+        np.savez_compressed(folder / FILE, action=self.action, episode_return=self.episode_return, level=self.level)
 
 
 def load(folder: Path) -> EvaluationLabels | None:

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import EncoderConfig, FeaturesConfig
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.layers import ResidualBlock, initialise_orthogonal
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.stage import Metrics, Stage
 
 

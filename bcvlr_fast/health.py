@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bcvlr_fast import evaluation_labels
 from bcvlr_fast.agent import Agent
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.config import Config
 from bcvlr_fast.evaluation_labels import NO_ACTION
-from bcvlr_fast.frames import WindowSampler
+from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import copy_error, predict_next, window_features
+from bcvlr_fast.videos import Videos
 
 _BATCH = 256
 _MOST_WINDOWS = 4096
@@ -40,6 +44,18 @@ class HeldOut:
         return actions
 
 
+def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> HeldOut | None:
+    """The held-out episodes as windows with a generator of their own; None where they are too short."""
+    _, held_out = videos.split(settings.held_out)
+    generator = torch.Generator(compute.device)
+    store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device)
+    sampler = WindowSampler(store, settings.latent_actions.past_frames, 1, generator)
+    if len(sampler.centres) == 0:
+        return None
+    labels = evaluation_labels.load(videos.path)
+    return HeldOut(sampler, labels.action[len(videos.frames) - len(held_out.frames) :] if labels else None)
+
+
 @dataclass(frozen=True)
 class LatentReport:
     """Figures of p, the codebook and w on held-out windows."""
@@ -49,10 +65,10 @@ class LatentReport:
     perplexity: float
     dead_codes: int
     codes: int
-    probe_accuracy: float | None
-    """A linear readout of true actions from z; None without labels."""
-    majority_share: float | None
-    """Share of the commonest true action: what a probe gets for nothing."""
+    probe_recall: float | None
+    """Mean recall over true actions of a linear readout from z; None without labels."""
+    probe_chance: float | None
+    """What a readout gets for nothing."""
 
     def figures(self) -> dict[str, float]:
         return {k: float(v) for k, v in vars(self).items() if v is not None}
@@ -68,12 +84,11 @@ class LatentReport:
             lines.append(f"the codebook has collapsed (perplexity {self.perplexity:.1f})")
         elif self.dead_codes > 0.75 * self.codes:
             lines.append(f"{self.dead_codes} of {self.codes} codes are never used on held-out frames")
-        if self.probe_accuracy is not None and self.majority_share is not None:
-            if self.probe_accuracy <= self.majority_share:
-                lines.append(
-                    f"latent actions do not tell true actions apart (probe {self.probe_accuracy:.0%}, "
-                    f"commonest action {self.majority_share:.0%})"
-                )
+        if self.probe_recall is not None and self.probe_chance is not None and self.probe_recall < self.probe_chance:
+            lines.append(
+                f"latent actions do not tell true actions apart "
+                f"(probe recall {self.probe_recall:.0%}, chance {self.probe_chance:.0%})"
+            )
         return lines
 
 
@@ -82,50 +97,66 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     """Runs p, codebook and w over the held-out windows."""
     training = agent.world_model.training
     agent.world_model.eval()
-    latents, errors, copies, codes = [], [], [], []
+    latents, errors, copies = [], [], []
     for centres in held_out.centres().split(_BATCH):
         window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
-        result = predict_next(
-            agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=False
-        )
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=False)
         latents.append(result.latent_action)
-        codes.append(result.code.indices)
         errors.append(result.prediction_error * len(centres))
         copies.append(copy_error(window, agent.encoder.channels) * len(centres))
     agent.world_model.train(training)
     z = torch.cat(latents)
-    use = _code_use(torch.cat(codes), agent.codebook.codes.shape[1])  # [K, M] shares
+    use = _shares(agent.codebook(z, update=False).indices, agent.codebook.codes.shape[1])  # [K, M]
     perplexity = torch.exp(-(use * (use + 1e-10).log()).sum(dim=1)).mean()
     truth = held_out.true_actions()
+    recall, chance = (None, None) if truth is None else probe_recall(z.cpu(), truth)
     return LatentReport(
         prediction_error=float(torch.stack(errors).sum()) / len(z),
         copy_error=float(torch.stack(copies).sum()) / len(z),
         perplexity=float(perplexity),
         dead_codes=int((use == 0).sum()),
         codes=use.numel(),
-        probe_accuracy=None if truth is None else probe_accuracy(z.cpu(), truth),
-        majority_share=None if truth is None else float(truth.bincount().max()) / len(truth),
+        probe_recall=recall,
+        probe_chance=chance,
     )
 
 
-def _code_use(indices: Tensor, size: int) -> Tensor:
+@torch.no_grad()
+def code_use(agent: Agent, held_out: HeldOut) -> np.ndarray:
+    """[K, M] share of each code on the held-out windows."""
+    latents = []
+    for centres in held_out.centres().split(_BATCH):
+        window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
+        with agent.compute.autocast():
+            latents.append(agent.predictor(window).float())
+    indices = agent.codebook(torch.cat(latents), update=False).indices
+    shares: np.ndarray = _shares(indices, agent.codebook.codes.shape[1]).cpu().numpy()
+    return shares
+
+
+def _shares(indices: Tensor, size: int) -> Tensor:
     return torch.stack([i.reshape(-1).bincount(minlength=size) / i.numel() for i in indices.unbind(1)])
 
 
-def probe_accuracy(z: Tensor, truth: Tensor) -> float:
-    """Accuracy of a ridge classifier from latent actions z [W, D] to true actions [W].
+def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
+    """(mean recall over actions, chance level) of a ridge classifier from latent actions z [W, D] to truth [W].
 
-    Fitted on alternate blocks of 64 windows and scored on the others: neighbours in time look alike.
+    Every action weighs the same, however rare. Fitted on alternate blocks of 64 windows and scored on
+    the others, since neighbours in time look alike; actions that either side lacks are left out.
     """
     fit = (torch.arange(len(z)) // 64) % 2 == 0
-    if fit.all():
-        return float("nan")
+    actions = [a for a in truth.unique() if (truth[fit] == a).any() and (truth[~fit] == a).any()]
+    if not actions:
+        return float("nan"), float("nan")
     z = (z - z[fit].mean(dim=0)) / (z[fit].std(dim=0) + 1e-6)
     x = torch.cat([z, torch.ones(len(z), 1)], dim=1).double()
-    y = torch.nn.functional.one_hot(truth, int(truth.max()) + 1).double()
-    gram = x[fit].T @ x[fit] + 10.0 * torch.eye(x.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(gram, x[fit].T @ y[fit])
-    return float(((x @ weight).argmax(dim=1) == truth)[~fit].double().mean())
+    y = torch.stack([truth == a for a in actions], dim=1).double()
+    weight = (y[fit] / y[fit].sum(dim=0)).sum(dim=1, keepdim=True)  # [fit, 1]
+    gram = (x[fit] * weight).T @ x[fit] + 1e-2 * torch.eye(x.shape[1], dtype=torch.float64)
+    readout = torch.linalg.solve(gram, (x[fit] * weight).T @ y[fit])
+    chosen = (x @ readout).argmax(dim=1)
+    recalls = [(chosen[~fit & (truth == a)] == i).double().mean() for i, a in enumerate(actions)]
+    return float(torch.stack(recalls).mean()), 1 / len(actions)
 
 
 @dataclass(frozen=True)

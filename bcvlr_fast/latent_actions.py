@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import NearestCode, nearest_code, random_shift
 from bcvlr_fast.layers import Impala, ResidualBlock
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.stage import Metrics, Stage
 
 
@@ -22,12 +22,22 @@ class LatentActionPredictor(nn.Module):
 
     def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
         super().__init__()
+        self.motion_gain, self.frame_channels = config.motion_gain, encoder.channels
         channels = (config.past_frames + 2) * encoder.channels
         self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
         self.head = nn.Linear(config.hidden_dim, config.latent_dim)
+        self.norm = nn.LayerNorm(config.latent_dim, elementwise_affine=False) if config.latent_norm else nn.Identity()
 
     def forward(self, window: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.trunk(window)))
+        if self.motion_gain > 0:
+            window = _motion(window, self.frame_channels, self.motion_gain)
+        return cast(Tensor, self.norm(self.head(self.trunk(window)).float()))
+
+
+def _motion(window: Tensor, channels: int, gain: float) -> Tensor:
+    """The changes between successive frames, times gain, and the last frame: as many channels as the frames."""
+    changes = (window[:, channels:] - window[:, :-channels]) * gain
+    return torch.cat([changes, window[:, -channels:]], dim=1)
 
 
 class Codebook(nn.Module):
@@ -224,9 +234,7 @@ class LatentActions(Stage):
 
     def step(self) -> Metrics:
         self.world_model.train()
-        window = window_features(
-            self.encoder, self.sampler, self.sampler.draw(self.config.batch_size), self.compute
-        )
+        window = window_features(self.encoder, self.sampler, self.sampler.draw(self.config.batch_size), self.compute)
         result = predict_next(self.predictor, self.codebook, self.world_model, window, self.compute, update=True)
         loss = result.prediction_error + self.config.commitment * result.code.commitment
         optimizer = self.optimizers["latent_actions"]

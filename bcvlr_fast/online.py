@@ -60,9 +60,7 @@ class Finetuning(Stage):
         agent, online = self.agent, self.config.online
         agent.world_model.train(online.world_model_norm == "train")
         window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute)
-        result = predict_next(
-            agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True
-        )
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True)
         with agent.compute.autocast():
             logits = agent.decoder(result.latent_action).float()
         action = F.cross_entropy(logits, actions)
@@ -201,4 +199,3 @@ class Online:
 
 def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
-

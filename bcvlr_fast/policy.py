@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import LatentActionsConfig, PolicyConfig
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import window_features
 from bcvlr_fast.layers import Impala
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.stage import Metrics, Stage
 
 _UPDATES_PER_STEP = 16

@@ -48,8 +48,10 @@ def check_latent_actions(run: Run) -> None:
         return
     report = health.latent_report(run.agent, run.held_out)
     run.log.write(run.cursor.phase, run.updates, {"stage": "health", **report.figures()})
-    probe = "" if report.probe_accuracy is None else (
-        f", probe accuracy {report.probe_accuracy:.0%} (commonest action {report.majority_share:.0%})"
+    probe = (
+        ""
+        if report.probe_recall is None
+        else f", probe recall {report.probe_recall:.0%} (chance {report.probe_chance:.0%})"
     )
     run.screen.say(
         f"  held out: world model error {report.prediction_error / max(report.copy_error, 1e-12):.2f} of copying, "

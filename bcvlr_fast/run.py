@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import bcvlr_fast
-from bcvlr_fast import checkpoint, config, evaluation_labels, logger
+from bcvlr_fast import checkpoint, config, health, logger
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.checkpoint import Checkpoint
 from bcvlr_fast.compute import choose_compute, choose_device
@@ -27,7 +27,6 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.health import HeldOut
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.stage import Stage
 from bcvlr_fast.videos import Videos
@@ -73,18 +72,13 @@ class Run:
 
     def load_videos(self, videos: Videos) -> None:
         """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
-        train, held_out = videos.split(self.config.held_out)
+        train, _ = videos.split(self.config.held_out)
         past = self.config.latent_actions.past_frames
-        self.videos = videos
         self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device)
         self.sampler = WindowSampler(self.store, past, 1, self.generator)
         if len(self.sampler.centres) == 0:
             raise UserError(f"videos: {videos.path}: expected an episode of at least {past + 2} frames, found none")
-        probe_store = FrameStore.from_episodes(held_out.frames, held_out.lengths, self.compute.device)
-        probe_sampler = WindowSampler(probe_store, past, 1, self.health_generator())
-        labels = evaluation_labels.load(videos.path)
-        actions = labels.action[len(videos.frames) - len(held_out.frames) :] if labels else None
-        self.held_out = HeldOut(probe_sampler, actions) if len(probe_sampler.centres) else None
+        self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
     def health_generator(self) -> torch.Generator:
         """A generator for figures alone: drawing from it leaves training as it is."""
@@ -131,9 +125,7 @@ class Run:
         self.save(stage, extra)
         if self._stop is not None:
             code = 130 if self._stop == signal.SIGINT else 75
-            raise Interrupted(
-                f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code
-            )
+            raise Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
 
     def save(self, stage: Stage | None = None, extra: dict[str, torch.Tensor] | None = None) -> None:
         """Writes a checkpoint of the agent, the stage, the generator and the cursor."""

@@ -89,7 +89,7 @@ def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, tra
         (folder / RESULT).write_text(evaluation.to_json())
         screen.table(evaluation.table())
         run.log.write("done", run.updates, {"stage": "evaluation", **{k: s.mean for k, s in evaluation.scores.items()}})
-        report.write(run, evaluation)
+        report.write(folder, run.agent, settings, videos)
     finally:
         run.close()
     screen.say(f"report: {folder / 'report.html'}")

@@ -32,9 +32,7 @@ class Procgen:
         self.name = f"procgen:{game}"
         self.num_envs = num_envs
         levels = {} if level is None else {"num_levels": 1, "start_level": level}
-        self._pool = _envpool().make_gymnasium(
-            f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels
-        )
+        self._pool = _envpool().make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
         self._all = np.arange(num_envs, dtype=np.int32)
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
@@ -80,7 +78,7 @@ class Procgen:
         actions = np.asarray(actions)
         if actions.shape != (count,) or not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(f"actions: expected integers [{count}], got {actions.dtype} {list(actions.shape)}")
-        if count and not (0 <= actions.min() and actions.max() < NUM_ACTIONS):
+        if count and not (actions.min() >= 0 and actions.max() < NUM_ACTIONS):
             raise ValueError(f"actions: expected 0..{NUM_ACTIONS - 1}, got {actions.min()}..{actions.max()}")
         return actions.astype(np.int32)
 
@@ -97,9 +95,7 @@ def _envpool() -> Any:
         import envpool
         import envpool.procgen
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"env: procgen needs the package '{error.name}' (pip install 'bcvlr_fast[procgen]')"
-        ) from None
+        raise UserError(f"env: procgen needs the package '{error.name}' (pip install 'bcvlr_fast[procgen]')") from None
     except ImportError as error:
         raise UserError(missing_library(error)) from None
     return envpool
