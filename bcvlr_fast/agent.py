@@ -34,6 +34,7 @@ class Agent(nn.Module):
         self.policy = LatentPolicy(config.policy, latent, self.encoder)
         self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, num_actions)
         compute.network(self)
+        self.eval()  # stages put in training mode what they train
 
     @torch.no_grad()
     def logits(self, frames: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole (None if there is none), and a line on each newer one that is not."""
-    bad = []
+    bad: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             return load(path), bad

@@ -28,7 +28,7 @@ class Compute:
 
     def network(self, module: nn.Module) -> nn.Module:
         """The module on the device, convolutions channels last."""
-        return module.to(self.device, memory_format=torch.channels_last)
+        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def choose_device(name: str) -> torch.device:

@@ -75,9 +75,6 @@ class LatentActionsConfig:
     motion_gain: float = number(0.0, 0, 1000)
     """Above 0, p sees the changes from frame to frame, times this, and the last frame, instead of the
     frames: the same function class, but small moving sprites stand out from the start."""
-    latent_norm: bool = False
-    """True standardises each latent action (mean 0, variance 1 over its elements), so that a short
-    training need not first grow it to a size that w and d can see."""
     commitment: float = number(0.05, 0, 1e4)
     ema_decay: float = number(0.999, 0, 1)
     codebook_start: Literal["counted", "zero"] = "counted"
@@ -115,6 +112,8 @@ class OnlineConfig:
     """Environment steps in all, the random ones included; resets are not interactions."""
     num_envs: int = number(64, 1, 4096)
     round_interactions: int = number(4096, 1)
+    exploration: float = number(0.0, 0, 1)
+    """Share of actions taken at random after the first round; the paper takes none."""
     capacity: int = number(20_000, 64)
     """Transitions kept, oldest dropped first."""
     finetune_updates: int = number(60, 0)
@@ -122,7 +121,7 @@ class OnlineConfig:
     predictor_learning_rate: float = number(2e-5, 0, 10)
     decoder_learning_rate: float = number(1e-3, 0, 10)
     regularisation: float = number(15.0, 0, 1e6)
-    """beta: weight of world-model error and commitment beside the action loss."""
+    """beta: weight of world-model error and commitment beside the action loss; at 0 neither is computed."""
     world_model_norm: Literal["train", "eval"] = "train"
     """Whether the frozen w normalises by batch (and moves its statistics), as officially."""
     decoder_hidden: tuple[int, ...] = (192, 128, 64)
@@ -164,7 +163,7 @@ def _quick(config: Config) -> Config:
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=1),
         features=dataclasses.replace(
             config.features,
-            updates=300,
+            updates=200,
             batch_size=128,
             learning_rate=5e-4,
             projection_dim=128,
@@ -172,25 +171,26 @@ def _quick(config: Config) -> Config:
         ),
         latent_actions=dataclasses.replace(
             config.latent_actions,
-            updates=1200,
+            updates=300,
             learning_rate=1e-3,
             impala_channels=(24, 48, 48),
             motion_gain=8.0,
-            latent_norm=True,
             ema_decay=0.99,
             restart_below=0.02,
             world_model_width=16,
             world_model_output="residual",
         ),
-        policy=dataclasses.replace(config.policy, updates=1500, learning_rate=1e-3, impala_channels=(24, 48, 48)),
+        policy=dataclasses.replace(config.policy, updates=300, learning_rate=1e-3, impala_channels=(24, 48, 48)),
         online=dataclasses.replace(
             config.online,
-            finetune_updates=40,
+            exploration=0.3,
+            capacity=50_000,
+            finetune_updates=120,
             finetune_batch_size=128,
             predictor_learning_rate=1e-3,
-            regularisation=1.0,
-            clone_updates=80,
-            clone_learning_rate=5e-4,
+            regularisation=0.0,
+            clone_updates=140,
+            clone_learning_rate=7e-4,
         ),
     )
 
@@ -205,13 +205,13 @@ def preset(env: str, scale: str) -> Config:
     config = Config(env=env, preset=scale)
     game = env.rpartition(":")[2]
     if game == "plunder":
-        config = _replace_in(config, "features", reconstruction_weight=1.0)
+        config = replace_in(config, "features", reconstruction_weight=1.0)
     if game in ("miner", "climber", "chaser"):
-        config = _replace_in(config, "online", predictor_learning_rate=1e-3, regularisation=1.0)
+        config = replace_in(config, "online", predictor_learning_rate=1e-3, regularisation=1.0)
     return _quick(config) if scale == "quick" else config
 
 
-def _replace_in(config: Config, section: str, **changes: Any) -> Config:
+def replace_in(config: Config, section: str, **changes: Any) -> Config:
     changed = dataclasses.replace(getattr(config, section), **changes)
     return dataclasses.replace(config, **{section: changed})
 

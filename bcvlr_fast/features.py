@@ -101,7 +101,7 @@ class Features(Stage):
         loss = contrast + self.config.reconstruction_weight * reconstruction
         optimizer = self.optimizers["features"]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         self.done += 1
         if self.done % self.config.target_every == 0:

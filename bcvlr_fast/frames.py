@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numba
 import numpy as np
@@ -85,7 +86,7 @@ def episode_positions(lengths: np.ndarray) -> np.ndarray:
     return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(np.arange(len(lengths)), lengths)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def window_centres(position: np.ndarray, past: int, future: int) -> np.ndarray:
     """[W] int64: indices t whose neighbours t - past .. t + future are consecutive in `position`."""
     count = 0
@@ -106,12 +107,19 @@ def _place(frames: np.ndarray, device: torch.device) -> tuple[Tensor, str]:
         pinned = device.type == "cuda"
         host = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=pinned)
         return _copy_in_blocks(frames, host), "pinned" if pinned else "device"
-    return torch.from_numpy(frames), "mapped"
+    return _shared(frames), "mapped"
+
+
+def _shared(frames: np.ndarray) -> Tensor:
+    """A tensor over the array's own memory, which may be a read-only map: it is only ever read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(frames)
 
 
 def _copy_in_blocks(source: np.ndarray, target: Tensor, block: int = 16_384) -> Tensor:
     for start in range(0, len(source), block):
-        target[start : start + block].copy_(torch.from_numpy(np.ascontiguousarray(source[start : start + block])))
+        target[start : start + block].copy_(_shared(source[start : start + block]))
     return target
 
 

@@ -95,8 +95,7 @@ class LatentReport:
 @torch.no_grad()
 def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     """Runs p, codebook and w over the held-out windows."""
-    training = agent.world_model.training
-    agent.world_model.eval()
+    agent.eval()
     latents, errors, copies = [], [], []
     for centres in held_out.centres().split(_BATCH):
         window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
@@ -104,7 +103,6 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
         latents.append(result.latent_action)
         errors.append(result.prediction_error * len(centres))
         copies.append(copy_error(window, agent.encoder.channels) * len(centres))
-    agent.world_model.train(training)
     z = torch.cat(latents)
     use = _shares(agent.codebook(z, update=False).indices, agent.codebook.codes.shape[1])  # [K, M]
     perplexity = torch.exp(-(use * (use + 1e-10).log()).sum(dim=1)).mean()
@@ -124,6 +122,7 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
 @torch.no_grad()
 def code_use(agent: Agent, held_out: HeldOut) -> np.ndarray:
     """[K, M] share of each code on the held-out windows."""
+    agent.eval()
     latents = []
     for centres in held_out.centres().split(_BATCH):
         window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
@@ -177,6 +176,7 @@ def action_report(agent: Agent, held_out: HeldOut) -> ActionReport | None:
     truth = held_out.true_actions()
     if truth is None or len(truth) == 0:
         return None
+    agent.eval()
     labelled, chosen = [], []
     for centres in held_out.centres().split(_BATCH):
         window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)

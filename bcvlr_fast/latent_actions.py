@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, cast
 
 import torch
@@ -26,12 +27,11 @@ class LatentActionPredictor(nn.Module):
         channels = (config.past_frames + 2) * encoder.channels
         self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
         self.head = nn.Linear(config.hidden_dim, config.latent_dim)
-        self.norm = nn.LayerNorm(config.latent_dim, elementwise_affine=False) if config.latent_norm else nn.Identity()
 
     def forward(self, window: Tensor) -> Tensor:
         if self.motion_gain > 0:
             window = _motion(window, self.frame_channels, self.motion_gain)
-        return cast(Tensor, self.norm(self.head(self.trunk(window)).float()))
+        return cast(Tensor, self.head(self.trunk(window)))
 
 
 def _motion(window: Tensor, channels: int, gain: float) -> Tensor:
@@ -82,9 +82,7 @@ class WorldModel(nn.Module):
         self.output = config.world_model_output
         self.channels = encoder.channels
         self.first = ActionConvolution(in_channels, latent, widths[0])
-        self.down = nn.ModuleList(
-            [Down(None, widths[0])] + [Down(a, b) for a, b in zip(widths[:-2], widths[1:-1], strict=True)]
-        )
+        self.down = nn.ModuleList([Down(None, widths[0])] + [Down(a, b) for a, b in itertools.pairwise(widths[:-1])])
         self.bottleneck = nn.Conv2d(widths[-2], widths[-1], 2)
         ups = [*reversed(widths), width]
         skips = [latent, *reversed(widths[:-1])]
@@ -233,13 +231,14 @@ class LatentActions(Stage):
         super().__init__(config.updates, {}, {"latent_actions": optimizer})
 
     def step(self) -> Metrics:
+        self.predictor.train()
         self.world_model.train()
         window = window_features(self.encoder, self.sampler, self.sampler.draw(self.config.batch_size), self.compute)
         result = predict_next(self.predictor, self.codebook, self.world_model, window, self.compute, update=True)
         loss = result.prediction_error + self.config.commitment * result.code.commitment
         optimizer = self.optimizers["latent_actions"]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip)
         optimizer.step()
         self.done += 1

@@ -44,7 +44,7 @@ class Finetuning(Stage):
         loss = self.loss(centres, actions)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.done += 1
@@ -57,22 +57,33 @@ class Finetuning(Stage):
 
     def loss(self, centres: Tensor, actions: Tensor) -> FinetuningLoss:
         """CE(d(z), a) + beta * (world-model error + commitment) for windows `centres` [B], actions [B] int64."""
-        agent, online = self.agent, self.config.online
-        agent.world_model.train(online.world_model_norm == "train")
+        agent = self.agent
+        agent.predictor.train()
         window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute)
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True)
+        z, regularisation = self._latent_action(window)
         with agent.compute.autocast():
-            logits = agent.decoder(result.latent_action).float()
+            logits = agent.decoder(z).float()
         action = F.cross_entropy(logits, actions)
-        commitment = self.config.latent_actions.commitment * result.code.commitment
-        regularisation = result.prediction_error + commitment
         accuracy = (logits.argmax(dim=1) == actions).float().mean().detach()
-        return FinetuningLoss(action + online.regularisation * regularisation, action, regularisation, accuracy)
+        total = action + self.config.online.regularisation * regularisation
+        return FinetuningLoss(total, action, regularisation, accuracy)
+
+    def _latent_action(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """(z [B, latent_dim], world-model error + commitment []); the latter is zero where it has no weight."""
+        agent, online = self.agent, self.config.online
+        if online.regularisation == 0:
+            with agent.compute.autocast():
+                return agent.predictor(window).float(), window.new_zeros((), dtype=torch.float32)
+        agent.world_model.train(online.world_model_norm == "train")
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True)
+        commitment = self.config.latent_actions.commitment * result.code.commitment
+        return result.latent_action, result.prediction_error + commitment
 
 
 @torch.no_grad()
 def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> float:
     """Share of own transitions whose action d(p(window)) names: held out as long as d has not trained on them."""
+    agent.eval()
     centres, actions = sampler.draw(batch_size)
     window = window_features(agent.encoder, sampler.windows, centres, agent.compute)
     with agent.compute.autocast():
@@ -160,12 +171,12 @@ class Online:
     def collect_step(self) -> None:
         """One call of the environments: random in the first round, then sampled from the policy."""
         envs = self.collector.envs_to_step(self.round_end)
-        device = self.agent.compute.device
-        if self.round == 0:
-            actions = torch.randint(self.agent.num_actions, (len(envs),), generator=self.generator, device=device)
-        else:
+        device, generator = self.agent.compute.device, self.generator
+        actions = torch.randint(self.agent.num_actions, (len(envs),), generator=generator, device=device)
+        if self.round > 0:
             frames = torch.from_numpy(self.collector.frames[envs]).to(device)
-            actions = self.agent.act(frames, self.generator)
+            explores = torch.rand(len(envs), generator=generator, device=device) < self.config.online.exploration
+            actions = torch.where(explores, actions, self.agent.act(frames, generator))
         self.collector.step(actions.cpu().numpy(), envs)
 
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:

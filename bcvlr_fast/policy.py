@@ -73,6 +73,7 @@ class Cloning(Stage):
         self.batch_size, self.shift_pad = batch_size, shift_pad
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
         self.sampler, self.compute = sampler, compute
+        predictor.eval()
         self.label_all = updates * batch_size >= len(sampler.centres)
         self.all_labels: Tensor | None = None  # [W, latent_dim], row i for window sampler.centres[i]
 
@@ -84,7 +85,7 @@ class Cloning(Stage):
             loss = self.loss(centres, z)
             optimizer = self.optimizers["policy"]
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             metrics = {"loss": loss.detach(), "explained": 1 - loss.detach() / z.var(dim=0).mean()}
         self.done += count

@@ -124,7 +124,8 @@ def _section(title: str, body: str) -> str:
 
 def _video(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><video controls loop muted src="data:video/mp4;base64,{data}"></video><figcaption>{path.stem}</figcaption></figure>'
+    film = f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>'
+    return f"<figure>{film}<figcaption>{path.stem}</figcaption></figure>"
 
 
 def _model_card(settings: Config, evaluation: dict[str, Any]) -> str:
@@ -150,12 +151,15 @@ Score it again: `python -m bcvlr_fast.evaluate <this folder>`. Everything else i
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd; }}
 svg {{ max-width: 100%; height: auto; }} figure {{ display: inline-block; margin: 0 1rem 1rem 0; }}
-video {{ width: 28rem; max-width: 100%; image-rendering: pixelated; }} figcaption {{ font-size: .85rem; color: #555; }}
-pre {{ font-size: .8rem; background: #f6f6f6; padding: 1rem; overflow: auto; max-height: 24rem; }} .warning {{ color: #a33; }}
+video {{ width: 28rem; max-width: 100%; image-rendering: pixelated; }}
+figcaption {{ font-size: .85rem; color: #555; }}
+pre {{ font-size: .8rem; background: #f6f6f6; padding: 1rem; overflow: auto; max-height: 24rem; }}
+.warning {{ color: #a33; }}
 </style></head><body><h1>{title}</h1>
 {body}
 </body></html>

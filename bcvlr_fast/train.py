@@ -79,7 +79,8 @@ def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, tra
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
         run.load_videos(videos)
         screen.say(
-            f"videos: {len(videos.lengths)} episodes, {len(videos.frames):,} frames ({run.store.placement}), {videos_path}"
+            f"videos: {len(videos.lengths)} episodes, {len(videos.frames):,} frames "
+            f"({run.store.placement}), {videos_path}"
         )
         with run.signals():
             pretrain(run)

@@ -118,7 +118,7 @@ class DatasetWriter:
 def _open_dataset(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
     manifest = read_manifest(path)
     try:
-        frames = np.load(path / FRAMES, mmap_mode="c", allow_pickle=False)
+        frames = np.load(path / FRAMES, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"videos: {path / FRAMES}: {error}") from None
     lengths = np.array(manifest.lengths, np.int64)
@@ -152,7 +152,7 @@ def _fit(episode: np.ndarray, frame_shape: tuple[int, int, int]) -> np.ndarray:
     return np.ascontiguousarray(episode.transpose(0, 3, 1, 2))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def resize_area(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """[T, h, w, C] uint8 -> [T, height, width, C] uint8: every new pixel is the mean of the area that it covers."""
     count, old_height, old_width, channels = frames.shape

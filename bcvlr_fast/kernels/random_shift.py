@@ -36,10 +36,7 @@ def random_shift(
         if offset is None:
             offset = torch.full((batch, 2), pad, dtype=torch.int64, device=frames.device)
         rows, columns = offset.repeat_interleave(stack, dim=0).unbind(1)
-        if mode == "integer":
-            picked = _crop(picked, rows, columns, pad)
-        else:
-            picked = _blend(picked, rows, columns, pad)
+        picked = (_crop if mode == "integer" else _blend)(picked, rows, columns, pad)
     shifted = picked.view(batch, stack * channels, height, width).to(memory_format=torch.channels_last)
     return shifted.to(torch.float32).mul_(1 / 255).sub_(0.5).to(dtype)
 
@@ -55,7 +52,7 @@ def _crop(picked: Tensor, rows: Tensor, columns: Tensor, pad: int) -> Tensor:
 
 
 def _blend(picked: Tensor, rows: Tensor, columns: Tensor, pad: int) -> Tensor:
-    count, _, height, width = picked.shape
+    height, width = picked.shape[2:]
     padded = F.pad(picked.float(), (pad,) * 4, mode="replicate")
     row_weight = _tap_weights(rows, height, height + 2 * pad)  # [n, H, P]
     column_weight = _tap_weights(columns, width, width + 2 * pad)

@@ -1,0 +1,38 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcvlr_fast.evaluation_labels import NO_ACTION, EvaluationLabels
+from bcvlr_fast.videos import DatasetWriter, Manifest
+
+LENGTHS = [40, 25, 33, 30]
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Recordings of one test session are kept apart from the user's."""
+    monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    yield
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A small dataset with labels: noise with a bright pixel that the action moves."""
+    rng = np.random.default_rng(0)
+    total = sum(LENGTHS)
+    folder = tmp_path / "videos"
+    writer = DatasetWriter(folder, total, (3, 64, 64))
+    action = np.full(total, NO_ACTION, np.uint8)
+    row = 0
+    for length in LENGTHS:
+        writer.frames[row : row + length] = rng.integers(0, 256, (length, 3, 64, 64), dtype=np.uint8)
+        action[row : row + length - 1] = rng.integers(0, 15, length - 1)
+        row += length
+    labels = EvaluationLabels(action, np.arange(len(LENGTHS), dtype=np.float32), np.arange(5, 9, dtype=np.int32))
+    labels.save(writer.work)
+    writer.commit(Manifest("procgen:bossfight", "test", LENGTHS, [3, 64, 64]))
+    return folder

@@ -1,0 +1,80 @@
+"""pytest tests/test_frames.py: windows stay within episodes, and stores larger than memory work."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bcvlr_fast.frames import FrameStore, WindowSampler, episode_positions, window_centres
+from bcvlr_fast.kernels import random_shift
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=8), past=st.integers(0, 3), future=st.integers(0, 3))
+def test_windows_never_cross_an_end(lengths: list[int], past: int, future: int) -> None:
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    expected = [
+        t
+        for t in range(len(episode))
+        if t >= past and t + future < len(episode) and episode[t - past] == episode[t + future]
+    ]
+    found = window_centres(episode_positions(np.array(lengths)), past, future)
+    assert found.tolist() == expected
+
+
+def test_sampler_draws_every_window_with_its_own_generator() -> None:
+    frames = np.zeros((12, 1, 2, 2), np.uint8)
+    store = FrameStore.from_episodes(frames, np.array([5, 7]), CPU)
+    sampler = WindowSampler(store, 1, 1, torch.Generator().manual_seed(3))
+    drawn = sampler.draw(2000)
+    assert set(drawn.tolist()) == {1, 2, 3, 6, 7, 8, 9, 10}
+    assert sampler.frames_around(torch.tensor([2, 7])).tolist() == [[1, 2, 3], [6, 7, 8]]
+    again = WindowSampler(store, 1, 1, torch.Generator().manual_seed(3)).draw(2000)
+    assert torch.equal(drawn, again)
+
+
+def test_take_from_another_device_gathers_only_the_batch() -> None:
+    frames = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    store = FrameStore(frames, episode_positions(np.array([10])), torch.device("meta"), "mapped")
+    store.device = torch.device("cpu", 0)  # not the tensor's device object: takes the travelling path
+    picked, index = store.take(torch.tensor([[3], [7]]))
+    assert picked.flatten().tolist() == [3, 7]
+    assert index.tolist() == [[0], [1]]
+
+
+@pytest.mark.parametrize("frames", [torch.zeros(4, 3, 2, 2), torch.zeros(4, 2, 2, dtype=torch.uint8)])
+def test_wrong_frames_are_named(frames: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="frames: expected uint8"):
+        FrameStore(frames, np.arange(4), CPU)
+
+
+def test_eight_million_frames_from_disk(tmp_path: Path) -> None:
+    """98 GB in a sparse file: windows are drawn while private memory stays small."""
+    count, episode = 8_000_000, 1_000
+    file = tmp_path / "frames.npy"
+    frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, 3, 64, 64))
+    marked = np.arange(0, count, 100_003)
+    frames[marked, 0, 0, 0] = marked % 251
+    frames.flush()
+    mapped = np.load(file, mmap_mode="r")
+    before = private_bytes()
+    store = FrameStore.from_episodes(mapped, np.full(count // episode, episode), CPU)
+    assert store.placement == "mapped"
+    assert len(store.windows(1, 1)) == count - 2 * (count // episode)
+    sampler = WindowSampler(store, 1, 1, torch.Generator().manual_seed(0))
+    for _ in range(20):
+        taken, index = store.take(sampler.frames_around(sampler.draw(256)))
+        assert random_shift(taken, index).shape == (256, 9, 64, 64)
+    taken, index = store.take(torch.from_numpy(marked)[:, None])
+    assert taken[index[:, 0], 0, 0, 0].tolist() == (marked % 251).tolist()
+    assert private_bytes() - before < 1e9
+
+
+def private_bytes() -> int:
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))

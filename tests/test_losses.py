@@ -1,0 +1,246 @@
+"""pytest tests/test_losses.py: one update of each phase against a plain re-derivation."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcvlr_fast import config
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
+from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.latent_actions import LatentActions
+from bcvlr_fast.online import Finetuning
+from bcvlr_fast.policy import Cloning
+from bcvlr_fast.replay import ReplaySampler
+
+FP32 = Compute(torch.device("cpu"), torch.float32)
+
+
+def small(**latent: object) -> Config:
+    """The official rules (not the quick ones) on small networks."""
+    settings = config.preset("procgen:bossfight", "paper")
+    settings = replace_in(settings, "encoder", channels=4, stride=2, residual_blocks=1)
+    settings = replace_in(settings, "features", batch_size=8, projection_dim=16, hidden_dim=24)
+    narrow = {"impala_channels": (4, 8), "hidden_dim": 32}
+    settings = replace_in(settings, "latent_actions", batch_size=6, world_model_width=4, **narrow, **latent)
+    settings = replace_in(settings, "policy", batch_size=6, **narrow)
+    return replace_in(settings, "online", finetune_batch_size=6, clone_batch_size=6)
+
+
+def make(settings: Config) -> tuple[Agent, WindowSampler]:
+    torch.manual_seed(0)
+    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    frames = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
+    store = FrameStore.from_episodes(frames, np.array([25, 35]), FP32.device)
+    return agent, WindowSampler(store, 1, 1, torch.Generator().manual_seed(1))
+
+
+def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
+    return sampler.store.frames[index].float() / 255 - 0.5
+
+
+def features_of(encoder: nn.Module, sampler: WindowSampler, centres: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        return [encoder(pixels(sampler, centres + step)) for step in (-1, 0, 1)]
+
+
+def assert_moved_alike(found: nn.Module, wanted: nn.Module) -> None:
+    """Same gradients to 1e-4 of their norm, and same weights wherever the gradient is not rounding noise.
+
+    Adam's first step is lr * sign(gradient): where the gradient vanishes (biases before a batch norm) the sign is
+    chance, so there the weights may differ by two steps.
+    """
+    largest = max(float(p.grad.norm()) for p in wanted.parameters() if p.grad is not None)
+    for (name, a), b in zip(found.named_parameters(), wanted.parameters(), strict=True):
+        if b.grad is None:
+            assert torch.equal(a, b), name
+            continue
+        assert a.grad is not None, name
+        assert float((a.grad - b.grad).norm()) <= 1e-4 * float(b.grad.norm()) + 1e-6 * largest, name
+        clear = b.grad.abs() > 1e-5 * largest
+        torch.testing.assert_close(a[clear], b[clear], rtol=1e-4, atol=2e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def assert_same(found: nn.Module, wanted: nn.Module) -> None:
+    for a, b in zip(found.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
+
+
+def test_contrastive_loss_is_equation_1() -> None:
+    agent, sampler = make(small())
+    heads = ContrastiveHeads(small().features, agent.encoder, 3)
+    target = nn.ModuleList([copy.deepcopy(agent.encoder), copy.deepcopy(heads.projector)])
+    anchor, positive = pixels(sampler, torch.arange(5)), pixels(sampler, torch.arange(5) + 1)
+    contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, anchor, positive)
+    a = heads.predictor(heads.projector(agent.encoder(anchor)))
+    b = target[1](target[0](positive))
+    weight = heads.bilinear.weight
+    score = torch.stack([torch.stack([a[i] @ (weight @ b[j]) for j in range(5)]) for i in range(5)])
+    by_hand = torch.stack([-(score[i, i] - score[i].exp().sum().log()) for i in range(5)]).mean()
+    torch.testing.assert_close(contrast, by_hand, rtol=1e-4, atol=1e-5)
+    rebuilt = heads.pixel_decoder(agent.encoder(anchor))
+    torch.testing.assert_close(reconstruction, (rebuilt - anchor).square().mean())
+
+
+def test_features_update() -> None:
+    settings = small()
+    agent, sampler = make(settings)
+    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
+    target = copy.deepcopy(stage.target)
+    generator = torch.Generator().manual_seed(1)
+    trained = [*encoder.parameters(), *heads.parameters()]
+    adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
+    for update in range(2):
+        stage.step()
+        centres = sampler.centres[torch.randint(len(sampler.centres), (8,), generator=generator)]
+        offset = torch.randint(3, (2, 8, 2), generator=generator)
+        views = []
+        for view in range(2):
+            padded = F.pad(sampler.store.frames[centres].float(), (1,) * 4, mode="replicate")
+            crops = [padded[i, :, y : y + 64, x : x + 64] for i, (y, x) in enumerate(offset[view].tolist())]
+            views.append(torch.stack(crops) / 255 - 0.5)
+        query = heads.predictor(heads.projector(encoder(views[0])))
+        with torch.no_grad():
+            key = target[1](target[0](views[1]))
+        loss = F.cross_entropy(query @ heads.bilinear.weight @ key.T, torch.arange(8))
+        loss = loss + 0.1 * F.mse_loss(heads.pixel_decoder(encoder(views[0])), views[0])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        if update == 1:  # the target follows every second update
+            online = [*encoder.parameters(), *heads.projector.parameters()]
+            for t, p in zip(target.parameters(), online, strict=True):
+                t.data = 0.95 * t.data + 0.05 * p.data
+    assert_moved_alike(agent.encoder, encoder)
+    assert_moved_alike(stage.heads, heads)
+    assert_same(stage.target, target)
+
+
+def test_reconstruction_can_stay_untrained_as_officially() -> None:
+    settings = replace_in(small(), "features", train_reconstruction=False)
+    agent, sampler = make(settings)
+    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    before = copy.deepcopy(stage.heads.pixel_decoder)
+    stage.step()
+    assert all(torch.equal(a, b) for a, b in zip(stage.heads.pixel_decoder.parameters(), before.parameters()))
+
+
+@pytest.mark.parametrize("output", ["tanh_half", "linear"])
+def test_latent_actions_update(output: str) -> None:
+    settings = small(world_model_output=output)
+    latent = settings.latent_actions
+    agent, sampler = make(settings)
+    stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
+    plain = copy.deepcopy(agent).train()
+    codes = plain.codebook.codes.clone()
+    metrics = stage.step()
+
+    generator = torch.Generator().manual_seed(1)
+    centres = sampler.centres[torch.randint(len(sampler.centres), (6,), generator=generator)]
+    past, now, future = features_of(plain.encoder, sampler, centres)
+    z = plain.predictor(torch.cat([past, now, future], dim=1))
+    split = z.view(6, 2, 16, 4)
+    distance = (split.permute(0, 1, 3, 2)[:, :, :, None] - codes[None, :, None]).square().sum(4)  # [B, K, P, M]
+    index = distance.argmin(3)
+    picked = torch.stack([codes[k][index[:, k]] for k in range(2)], dim=1).permute(0, 1, 3, 2).reshape(6, 128)
+    commitment = (z - picked).square().mean()
+    prediction = plain.world_model(torch.cat([past, now], dim=1), z + (picked - z).detach())
+    loss = (prediction - future).square().mean() + 0.05 * commitment
+    trained = [*plain.predictor.parameters(), *plain.world_model.parameters()]
+    adam = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.01)
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, 2.0)
+    adam.step()
+    torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(metrics["copy_error"], (now - future).square().mean(), rtol=1e-5, atol=1e-7)
+    assert_moved_alike(agent.predictor, plain.predictor)
+    assert_moved_alike(agent.world_model, plain.world_model)
+    assert not torch.equal(agent.codebook.codes, codes)
+
+
+@pytest.mark.parametrize("updates", [16, 1])
+def test_cloning_update(updates: int) -> None:
+    """16 updates draw more windows than the store has, so all are labelled at once; 1 does not."""
+    settings = small()
+    agent, sampler = make(settings)
+    adam = torch.optim.AdamW(agent.policy.parameters(), lr=2e-4, weight_decay=0.01)
+    stage = Cloning(updates, 6, 0, adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    assert stage.label_all == (updates == 16)
+    plain = copy.deepcopy(agent)
+    stage.step()
+    assert stage.done == updates
+
+    generator = torch.Generator().manual_seed(1)
+    drawn = sampler.centres[torch.randint(len(sampler.centres), (updates, 6), generator=generator)]
+    adam = torch.optim.AdamW(plain.policy.parameters(), lr=2e-4, weight_decay=0.01)
+    for centres in drawn:
+        past, now, future = features_of(plain.encoder, sampler, centres)
+        with torch.no_grad():
+            z = plain.predictor(torch.cat([past, now, future], dim=1))
+        loss = (plain.policy(now) - z).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert_moved_alike(agent.policy, plain.policy)
+
+
+def test_finetuning_update_is_equation_3() -> None:
+    settings = small()
+    agent, sampler = make(settings)
+    actions = torch.randint(15, (60,))
+    optimizers = {
+        "predictor": torch.optim.Adam(agent.predictor.parameters(), lr=2e-5),
+        "decoder": torch.optim.Adam(agent.decoder.parameters(), lr=1e-3),
+    }
+    stage = Finetuning(settings, agent, optimizers, ReplaySampler(sampler, actions))
+    plain = copy.deepcopy(agent).train()
+    metrics = stage.step()
+
+    generator = torch.Generator().manual_seed(1)
+    centres = sampler.centres[torch.randint(len(sampler.centres), (6,), generator=generator)]
+    past, now, future = features_of(plain.encoder, sampler, centres)
+    z = plain.predictor(torch.cat([past, now, future], dim=1))
+    code = plain.codebook(z, update=False)
+    prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantised)
+    action_loss = F.cross_entropy(plain.decoder(z), actions[centres])
+    loss = action_loss + 15 * ((prediction - future).square().mean() + 0.05 * code.commitment)
+    loss.backward()
+    torch.optim.Adam(plain.predictor.parameters(), lr=2e-5).step()
+    torch.optim.Adam(plain.decoder.parameters(), lr=1e-3).step()
+    torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["action_loss"], action_loss.detach(), rtol=1e-5, atol=1e-6)
+    assert_moved_alike(agent.predictor, plain.predictor)
+    assert_moved_alike(agent.decoder, plain.decoder)
+
+
+def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:
+    settings = replace_in(small(), "online", regularisation=0.0)
+    agent, sampler = make(settings)
+    actions = torch.randint(15, (60,))
+    optimizers = {"decoder": torch.optim.Adam(agent.decoder.parameters())}
+    stage = Finetuning(settings, agent, optimizers, ReplaySampler(sampler, actions))
+    loss = stage.loss(sampler.centres[:6], actions[sampler.centres[:6]])
+    assert torch.equal(loss.total, loss.action)
+    assert float(loss.regularisation) == 0.0
+
+
+def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
+    settings = small()
+    agent, sampler = make(settings)
+    agent.encoder.requires_grad_(False)
+    before = copy.deepcopy(agent)
+    optimizers = {
+        "predictor": torch.optim.Adam(agent.predictor.parameters()),
+        "decoder": torch.optim.Adam(agent.decoder.parameters()),
+    }
+    Finetuning(settings, agent, optimizers, ReplaySampler(sampler, torch.zeros(60, dtype=torch.int64))).step()
+    for name in ("encoder", "world_model", "policy"):
+        pairs = zip(getattr(agent, name).parameters(), getattr(before, name).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs), name

@@ -1,0 +1,65 @@
+"""pytest tests/test_no_leak.py: nothing that trains can reach expert actions, returns or rewards."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import bcvlr_fast
+from bcvlr_fast.envs import Step
+from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.videos import Manifest, Videos
+
+PACKAGE = Path(bcvlr_fast.__file__).parent
+TRAINING = ["features", "latent_actions", "policy", "online", "replay", "frames", "videos", "agent", "stage"]
+FORBIDDEN = {"bcvlr_fast.evaluation_labels", "bcvlr_fast.experts.replays", "bcvlr_fast.health", "bcvlr_fast.evaluate"}
+
+
+def imports(module: str) -> set[str]:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("bcvlr_fast.") and exists(name)}
+
+
+def exists(module: str) -> bool:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_code_reaches_no_labels(name: str) -> None:
+    seen, todo = set(), [f"bcvlr_fast.{name}"]
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        todo += imports(module)
+    assert not seen & FORBIDDEN
+
+
+@pytest.mark.parametrize("name", [n for n in TRAINING if n not in ("replay",)])
+def test_training_code_names_no_reward(name: str) -> None:
+    words = {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text()))
+        if isinstance(node, ast.Name | ast.Attribute)
+    }
+    assert not {w for w in words if "reward" in w or "score" in w or "return_" in w or "labels" == w} - {"labels"}
+    assert "pop_scores" not in words
+
+
+def test_what_training_is_handed_has_no_field_for_them() -> None:
+    assert set(Step._fields) == {"frames", "ended", "first_frames"}
+    assert {f.name for f in dataclasses.fields(Videos)} == {"frames", "lengths", "path"}
+    assert "action" not in " ".join(f.name for f in dataclasses.fields(Manifest))
+    store_fields = set(FrameStore.__init__.__code__.co_varnames) | set(WindowSampler.__init__.__code__.co_varnames)
+    assert not {f for f in store_fields if "action" in f or "reward" in f or "label" in f}

@@ -1,0 +1,166 @@
+"""pytest tests/test_videos.py: recording, datasets, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bcvlr_fast import evaluation_labels, record
+from bcvlr_fast.envs import make
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.evaluation_labels import NO_ACTION
+from bcvlr_fast.experts import replays
+from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.screen import Screen
+from bcvlr_fast.videos import cache_folder, open_videos, read_manifest, resize_area
+
+SHAPE = (3, 64, 64)
+
+
+@pytest.fixture
+def three_episodes(monkeypatch: pytest.MonkeyPatch) -> Replays:
+    whole = replays.load("dodgeball")
+    keep = np.argsort(whole.length)[:3]
+    actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
+    part = Replays(whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
+    monkeypatch.setattr(replays, "load", lambda game: part)
+    return part
+
+
+def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_episodes: Replays, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    record.record("procgen:dodgeball", folder, Screen(quiet=True))
+    videos = open_videos(folder, SHAPE)
+    assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
+    assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
+    manifest = read_manifest(folder)
+    assert (manifest.env, manifest.source) == ("procgen:dodgeball", "replays")
+
+    env = make("procgen:dodgeball", 1, seed=9, level=int(three_episodes.level[1]))
+    frames = [env.reset()[0]]
+    frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
+    np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
+
+    labels = evaluation_labels.load(folder)
+    assert labels is not None
+    ends = videos.lengths.cumsum() - 1
+    assert (labels.action[ends] == NO_ACTION).all()
+    np.testing.assert_array_equal(np.delete(labels.action, ends), three_episodes.actions)
+    np.testing.assert_array_equal(labels.episode_return, three_episodes.episode_return)
+
+
+@pytest.mark.parametrize("change", ["return", "actions"])
+def test_a_replay_that_differs_is_refused_and_leaves_nothing(
+    three_episodes: Replays, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
+) -> None:
+    wrong = Replays(
+        three_episodes.level,
+        three_episodes.length,
+        three_episodes.actions * (change == "return"),
+        three_episodes.episode_return + (change == "return"),
+    )
+    monkeypatch.setattr(replays, "load", lambda game: wrong)
+    with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
+        record.record("procgen:dodgeball", tmp_path / "data", Screen(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bundled_replays() -> None:
+    paper = {"bigfish": 36.3, "bossfight": 11.6, "dodgeball": 13.5, "fruitbot": 29.9, "chaser": 10.0, "miner": 11.9}
+    assert set(paper) <= set(replays.available())
+    for game, expert in paper.items():
+        loaded = replays.load(game)
+        assert loaded.length.sum() == len(loaded.actions)
+        assert len(np.unique(loaded.level)) == len(loaded.level)
+        assert loaded.episode_return.mean() >= expert * 0.95
+    assert replays.load("bossfight").length.sum() > 100_000
+
+
+def test_a_game_without_replays_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="give --videos PATH"):
+        replays.load("heist")
+
+
+def test_default_folder_names_environment_source_size_and_seed() -> None:
+    folder = record.default_folder("procgen:bossfight")
+    assert folder.parent == cache_folder() / "videos"
+    assert folder.name.startswith("procgen-bossfight_replays-")
+    assert folder.name.endswith("_64x64_s0")
+
+
+def test_split_is_by_episode(dataset: Path) -> None:
+    videos = open_videos(dataset, SHAPE)
+    train, held_out = videos.split(0.2)
+    assert train.lengths.tolist() == [40, 25, 33]
+    assert held_out.lengths.tolist() == [30]
+    np.testing.assert_array_equal(np.concatenate([train.frames, held_out.frames]), videos.frames)
+    assert len(videos.split(0.0)[1].lengths) == 0
+    assert len(videos.split(0.9)[0].lengths) >= 1
+
+
+def test_npy_episodes_are_read_and_resized(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8))
+    np.save(tmp_path / "b.npy", np.full((4, 128, 96, 3), 77, np.uint8))
+    videos = open_videos(tmp_path, SHAPE)
+    assert videos.lengths.tolist() == [5, 4]
+    assert videos.frames.shape == (9, 3, 64, 64)
+    assert (videos.frames[5:] == 77).all()
+    np.testing.assert_array_equal(videos.frames[:5], np.load(tmp_path / "a.npy").transpose(0, 3, 1, 2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(h=st.integers(1, 9), w=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_resize_is_the_mean_of_the_covered_area(h: int, w: int, height: int, width: int) -> None:
+    frames = np.random.default_rng(h * 9 + w).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+    fine = frames.repeat(height, axis=1).repeat(width, axis=2).astype(np.float64)
+    wanted = fine.reshape(2, height, h, width, w, 3).mean(axis=(2, 4))
+    assert np.abs(resize_area(frames, height, width) - wanted).max() <= 0.5 + 1e-6
+
+
+def bad_inputs() -> dict[str, object]:
+    return {
+        "gray": np.zeros((5, 64, 64), np.uint8),
+        "float": np.zeros((5, 64, 64, 3), np.float32),
+        "alpha": np.zeros((5, 64, 64, 4), np.uint8),
+        "short": np.zeros((2, 64, 64, 3), np.uint8),
+        "object": np.array([{"a": 1}], dtype=object),
+    }
+
+
+@pytest.mark.parametrize("kind", [*bad_inputs(), "text", "empty", "nothing", "empty folder"])
+def test_bad_videos_are_bad_input(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "video.npy"
+    if kind in bad_inputs():
+        np.save(file, bad_inputs()[kind], allow_pickle=True)
+    elif kind in ("text", "empty"):
+        file.write_text("hello" if kind == "text" else "")
+    elif kind == "empty folder":
+        file = tmp_path
+    with pytest.raises(UserError, match="^videos: "):
+        open_videos(file, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["lengths", "format", "json", "field", "frames", "missing"],
+)
+def test_damaged_datasets_are_bad_input(dataset: Path, damage: str) -> None:
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    if damage == "lengths":
+        manifest["lengths"][0] += 1
+    elif damage == "format":
+        manifest["format"] = 99
+    elif damage == "field":
+        manifest["extra"] = 1
+    elif damage == "frames":
+        (dataset / "frames.npy").write_bytes(b"\x93NUMPY")
+    elif damage == "missing":
+        (dataset / "frames.npy").unlink()
+    text = "{" if damage == "json" else json.dumps(manifest)
+    (dataset / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="^videos: "):
+        open_videos(dataset, SHAPE)

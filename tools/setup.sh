@@ -1,0 +1,49 @@
+#!/bin/sh
+# Makes the virtual environment $VENV with the tested versions of everything, and checks that Procgen loads.
+set -eu
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+
+fail() {
+    echo "set-up: $1" >&2
+    exit 2
+}
+
+# install PACKAGES...: with apt where this user may, else say what to run.
+install() {
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"
+    elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
+        sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"
+    else
+        fail "please run: sudo apt-get install $*"
+    fi
+}
+
+command -v "$PYTHON" >/dev/null || install python3
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "expected Python 3.11 or newer, got $("$PYTHON" -V) (PYTHON=python3.12 make ... chooses another)"
+"$PYTHON" -c 'import ensurepip' 2>/dev/null || install python3-venv
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip="$VENV/bin/python -m pip --disable-pip-version-check"
+
+# The general torch wheel carries gigabytes of CUDA. uv picks the build that this machine's driver
+# can use, the CPU's where there is none; wheels that the user has configured for pip come first.
+torch=$(grep '^torch==' constraints.txt)
+if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
+    echo "set-up: installing $torch"
+    $pip install -q --no-index "$torch" 2>/dev/null && $pip install -q -c constraints.txt "$torch" ||
+        { $pip install -q uv && "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --torch-backend auto \
+            -c constraints.txt "$torch"; } ||
+        $pip install -q -c constraints.txt "$torch"
+fi
+echo "set-up: installing the package and what it needs (EnvPool alone is 400 MB)"
+$pip install -q -c constraints.txt -e '.[procgen,tensorboard,dev]'
+
+check() {
+    "$VENV/bin/python" -c 'from bcvlr_fast.envs import make; make("procgen:bossfight", 1, 0).reset()'
+}
+check 2>/dev/null || {
+    install libgl1 libglib2.0-0
+    check || fail "EnvPool's Procgen does not load; the lines above say why"
+}
