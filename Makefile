@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint format type bench clean
+.PHONY: train test lint format type clean
 
 train: $(VENV)/stamp
 	$(BIN)/python -m bcvlr_fast.train --env procgen:bossfight
@@ -20,9 +20,6 @@ type: $(VENV)/stamp
 format: $(VENV)/stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-bench: $(VENV)/stamp
-	$(BIN)/python -m pytest bench
 
 $(VENV)/stamp: pyproject.toml constraints.txt tools/setup.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh tools/setup.sh

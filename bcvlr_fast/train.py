@@ -47,6 +47,7 @@ class Arguments(Config):
 
 def main(argv: list[str]) -> None:
     """The command."""
+    start = time.monotonic()
     arguments, folder, why = resolve(argv)
     settings = Config(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Config)})
     if arguments.print_config:
@@ -60,11 +61,14 @@ def main(argv: list[str]) -> None:
     if arguments.dry_run:
         screen.say("dry run: nothing was written")
         return
-    train(settings, folder, videos_path, screen, arguments.track)
+    train(settings, folder, videos_path, screen, arguments.track, start)
 
 
-def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, track: str = "none") -> None:
-    """The four phases, the closing evaluation and the report."""
+def train(
+    settings: Config, folder: Path, videos_path: Path, screen: Screen, track: str = "none", start: float | None = None
+) -> None:
+    """The four phases, the closing evaluation and the report; `start` is when the clock began (time.monotonic)."""
+    start = time.monotonic() if start is None else start
     from bcvlr_fast import report
     from bcvlr_fast.envs.procgen import FRAME_SHAPE
     from bcvlr_fast.evaluate import RESULT, evaluate
@@ -72,7 +76,6 @@ def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, tra
     from bcvlr_fast.run import Run
     from bcvlr_fast.videos import open_videos
 
-    start = time.monotonic()
     videos = open_videos(videos_path, FRAME_SHAPE)
     run = Run(folder, settings, screen, track)
     try:
@@ -93,8 +96,10 @@ def train(settings: Config, folder: Path, videos_path: Path, screen: Screen, tra
         report.write(folder, run.agent, settings, videos)
     finally:
         run.close()
+    status = {"minutes": round((time.monotonic() - start) / 60, 2), "peak_memory_gb": round(peak_memory_gb(), 2)}
+    (folder / "status.json").write_text(json.dumps(status))
     screen.say(f"report: {folder / 'report.html'}")
-    screen.say(f"done in {(time.monotonic() - start) / 60:.1f} minutes, peak memory {peak_memory_gb():.1f} GB")
+    screen.say(f"done in {status['minutes']:.1f} minutes, peak memory {status['peak_memory_gb']:.1f} GB")
 
 
 def interact(run: Run) -> None:
@@ -166,7 +171,7 @@ def _base(early: argparse.Namespace, helping: bool) -> tuple[Config, Path | None
 
 def _newest_unfinished(env: str) -> Path | None:
     runs = sorted((Path("runs") / env.replace(":", "-")).glob("*/config.json"))
-    unfinished = [file.parent for file in runs if not (file.parent / "report.html").exists()]
+    unfinished = [file.parent for file in runs if not (file.parent / "status.json").exists()]
     return unfinished[-1] if unfinished else None
 
 

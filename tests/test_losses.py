@@ -129,7 +129,8 @@ def test_reconstruction_can_stay_untrained_as_officially() -> None:
     stage = Features(settings.features, agent.encoder, sampler, FP32)
     before = copy.deepcopy(stage.heads.pixel_decoder)
     stage.step()
-    assert all(torch.equal(a, b) for a, b in zip(stage.heads.pixel_decoder.parameters(), before.parameters()))
+    pairs = zip(stage.heads.pixel_decoder.parameters(), before.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("output", ["tanh_half", "linear"])

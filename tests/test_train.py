@@ -15,16 +15,16 @@ import torch
 
 from bcvlr_fast import checkpoint, logger
 
-TINY = (
-    "--env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu "
-    "--encoder.channels 4 --features.updates 6 --features.batch-size 16 --features.projection-dim 16 "
-    "--features.hidden-dim 16 --latent-actions.updates 6 --latent-actions.batch-size 16 "
-    "--latent-actions.impala-channels 4 8 --latent-actions.hidden-dim 16 --latent-actions.world-model-width 4 "
-    "--policy.updates 32 --policy.batch-size 16 --policy.impala-channels 4 8 --policy.hidden-dim 16 "
-    "--online.interactions 700 --online.num-envs 8 --online.round-interactions 240 --online.capacity 400 "
-    "--online.finetune-updates 4 --online.finetune-batch-size 16 --online.clone-updates 20 "
-    "--online.clone-batch-size 16 --online.regularisation 1"
-).split()
+TINY = """
+--env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu
+--encoder.channels 4 --features.updates 6 --features.batch-size 16 --features.projection-dim 16
+--features.hidden-dim 16 --latent-actions.updates 6 --latent-actions.batch-size 16
+--latent-actions.impala-channels 4 8 --latent-actions.hidden-dim 16 --latent-actions.world-model-width 4
+--policy.updates 32 --policy.batch-size 16 --policy.impala-channels 4 8 --policy.hidden-dim 16
+--online.interactions 700 --online.num-envs 8 --online.round-interactions 240 --online.capacity 400
+--online.finetune-updates 4 --online.finetune-batch-size 16 --online.clone-updates 20
+--online.clone-batch-size 16 --online.regularisation 1
+""".split()  # noqa: SIM905
 
 
 def command(module: str, *arguments: str) -> list[str]:

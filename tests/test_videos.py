@@ -26,7 +26,7 @@ def three_episodes(monkeypatch: pytest.MonkeyPatch) -> Replays:
     keep = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
     part = Replays(whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
-    monkeypatch.setattr(replays, "load", lambda game: part)
+    monkeypatch.setattr(replays, "load", lambda _: part)
     return part
 
 
@@ -62,7 +62,7 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
         three_episodes.actions * (change == "return"),
         three_episodes.episode_return + (change == "return"),
     )
-    monkeypatch.setattr(replays, "load", lambda game: wrong)
+    monkeypatch.setattr(replays, "load", lambda _: wrong)
     with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
         record.record("procgen:dodgeball", tmp_path / "data", Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
@@ -140,7 +140,7 @@ def test_bad_videos_are_bad_input(tmp_path: Path, kind: str) -> None:
         file.write_text("hello" if kind == "text" else "")
     elif kind == "empty folder":
         file = tmp_path
-    with pytest.raises(UserError, match="^videos: "):
+    with pytest.raises(UserError, match=r"^videos: "):
         open_videos(file, SHAPE)
 
 
@@ -162,5 +162,5 @@ def test_damaged_datasets_are_bad_input(dataset: Path, damage: str) -> None:
         (dataset / "frames.npy").unlink()
     text = "{" if damage == "json" else json.dumps(manifest)
     (dataset / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="^videos: "):
+    with pytest.raises(UserError, match=r"^videos: "):
         open_videos(dataset, SHAPE)
