@@ -44,12 +44,16 @@ class Checkpoint:
                 self.tensors[f"optimizer.{name}.{index}.{key}"] = value
 
     def get_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         prefix = f"optimizer.{name}."
         for full, value in self.tensors.items():
             if full.startswith(prefix):
                 index, key = full[len(prefix) :].split(".", 1)
-                state.setdefault(int(index), {})[key] = value
+                # Fused Adam walks memory: moments must lie as their parameter does (channels last).
+                parameter = parameters[int(index)].detach()
+                placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                state.setdefault(int(index), {})[key] = placed
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

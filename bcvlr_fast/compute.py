@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device: {name}: this machine shows torch {torch.cuda.device_count()} CUDA devices")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def choose_compute(device: torch.device, precision: str) -> Compute:

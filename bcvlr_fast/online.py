@@ -81,14 +81,18 @@ class Finetuning(Stage):
 
 
 @torch.no_grad()
-def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> float:
-    """Share of own transitions whose action d(p(window)) names: held out as long as d has not trained on them."""
+def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> tuple[float, float]:
+    """(share of own transitions whose action d(p(window)) names, share of the commonest action).
+
+    Held out as long as d has not trained on these transitions.
+    """
     agent.eval()
     centres, actions = sampler.draw(batch_size)
     window = window_features(agent.encoder, sampler.windows, centres, agent.compute)
     with agent.compute.autocast():
         logits = agent.decoder(agent.predictor(window))
-    return float((logits.argmax(dim=1) == actions).float().mean())
+    commonest = actions.bincount().max() / len(actions)
+    return float((logits.argmax(dim=1) == actions).float().mean()), float(commonest)
 
 
 class Collector:

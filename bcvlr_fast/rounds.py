@@ -8,6 +8,7 @@ from bcvlr_fast.online import Online, decoder_accuracy
 from bcvlr_fast.run import Run
 
 _CHECKED_TRANSITIONS = 1024
+_JUDGED_ROUND = 4
 
 
 def finish_round(run: Run, online: Online) -> None:
@@ -40,7 +41,11 @@ def log_round(run: Run, online: Online) -> None:
         figures["length_steps"] = float(np.mean([s.length_steps for s in scores]))
     newest = online.newest_windows(run.health_generator())
     if newest is not None and online.round > 0:
-        figures["decoder_accuracy"] = decoder_accuracy(run.agent, newest, _CHECKED_TRANSITIONS)
+        accuracy, commonest = decoder_accuracy(run.agent, newest, _CHECKED_TRANSITIONS)
+        figures.update(decoder_accuracy=accuracy, commonest_action=commonest)
+        if accuracy <= commonest and online.round in (_JUDGED_ROUND, online.rounds - 1):
+            line = f"the decoder names {accuracy:.0%} of own actions; always naming the commonest gives {commonest:.0%}"
+            run.warn("online", [line])
     interactions = online.collector.interactions
     run.log.write("online", interactions, {"stage": "round", "interactions": interactions, **figures})
     shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items())

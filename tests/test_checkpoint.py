@@ -15,9 +15,12 @@ def some(step: int) -> Checkpoint:
 
 
 def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+
+    net = network()
     adam = torch.optim.Adam(net.parameters(), lr=0.1, fused=True)
-    net(torch.randn(5, 3)).square().sum().backward()
+    net(torch.randn(5, 3, 6, 6)).square().sum().backward()
     adam.step()
     saved = Checkpoint()
     saved.put_network("net", net)
@@ -27,11 +30,11 @@ def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
     loaded, complaints = checkpoint.load_newest(tmp_path)
     assert loaded is not None
     assert complaints == []
-    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    other = network()
     other_adam = torch.optim.Adam(other.parameters(), lr=0.1, fused=True)
     loaded.get_network("net", other)
     loaded.get_optimizer("adam", other_adam)
-    x = torch.randn(5, 3)
+    x = torch.randn(5, 3, 6, 6)
     for n, a in ((net, adam), (other, other_adam)):
         a.zero_grad()
         n(x).square().sum().backward()
