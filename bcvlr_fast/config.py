@@ -66,6 +66,9 @@ class LatentActionsConfig:
     grad_clip: float = number(2.0, 0, 1e6)
     past_frames: int = number(1, 0, 8)
     """Frames before o_t that p and w see beside it; the policy sees o_t alone."""
+    future_frames: int = number(1, 1, 8)
+    """Frames after o_t that p sees. 1 is the paper's; an action whose effect shows later needs more:
+    a shot in bossfight is nowhere in o_{t+1} and one or two pixels in o_{t+2}."""
     impala_channels: tuple[int, ...] = (64, 128, 128)
     hidden_dim: int = number(256, 1, 8192)
     codebooks: int = number(2, 1, 64)
@@ -174,6 +177,7 @@ def _quick(config: Config) -> Config:
             updates=300,
             learning_rate=1e-3,
             impala_channels=(24, 48, 48),
+            future_frames=2,
             motion_gain=8.0,
             ema_decay=0.99,
             restart_below=0.02,

@@ -49,7 +49,8 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     _, held_out = videos.split(settings.held_out)
     generator = torch.Generator(compute.device)
     store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device)
-    sampler = WindowSampler(store, settings.latent_actions.past_frames, 1, generator)
+    latent = settings.latent_actions
+    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
     if len(sampler.centres) == 0:
         return None
     labels = evaluation_labels.load(videos.path)
@@ -102,7 +103,7 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
         result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=False)
         latents.append(result.latent_action)
         errors.append(result.prediction_error * len(centres))
-        copies.append(copy_error(window, agent.encoder.channels) * len(centres))
+        copies.append(copy_error(window, agent.world_model) * len(centres))
     z = torch.cat(latents)
     use = _shares(agent.codebook(z, update=False).indices, agent.codebook.codes.shape[1])  # [K, M]
     perplexity = torch.exp(-(use * (use + 1e-10).log()).sum(dim=1)).mean()

@@ -19,12 +19,12 @@ from bcvlr_fast.stage import Metrics, Stage
 
 
 class LatentActionPredictor(nn.Module):
-    """p: features of frames t - past .. t + 1, [B, frames * C, side, side] -> latent action [B, latent_dim]."""
+    """p: features of frames t - past .. t + future, [B, frames * C, side, side] -> latent action [B, latent_dim]."""
 
     def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
         super().__init__()
         self.motion_gain, self.frame_channels = config.motion_gain, encoder.channels
-        channels = (config.past_frames + 2) * encoder.channels
+        channels = (config.past_frames + 1 + config.future_frames) * encoder.channels
         self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
         self.head = nn.Linear(config.hidden_dim, config.latent_dim)
 
@@ -79,6 +79,7 @@ class WorldModel(nn.Module):
             raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
         in_channels = (config.past_frames + 1) * encoder.channels
         widths = [width << i for i in range(halvings)]
+        self.in_channels = in_channels
         self.output = config.world_model_output
         self.channels = encoder.channels
         self.first = ActionConvolution(in_channels, latent, widths[0])
@@ -187,24 +188,24 @@ def predict_next(
     predictor: nn.Module, codebook: Codebook, world_model: WorldModel, window: Tensor, compute: Compute, update: bool
 ) -> Windows:
     """Eq. 2 without its weights: w(s, z_q) against s_{t+1}, on features [B, frames * C, side, side]."""
-    past, future = split_future(window, world_model.channels)
+    seen, following = split_window(window, world_model)
     with compute.autocast():
         z = predictor(window).float()
         code = codebook(z, update)
-        prediction = world_model(past, code.quantised)
-    return Windows(z, F.mse_loss(prediction, future.float()), code)
+        prediction = world_model(seen, code.quantised)
+    return Windows(z, F.mse_loss(prediction, following.float()), code)
 
 
-def split_future(window: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """(frames up to t, frame t + 1) of features [B, frames * channels, side, side]."""
-    past, future = window.split([window.shape[1] - channels, channels], dim=1)
-    return past, future
+def split_window(window: Tensor, world_model: WorldModel) -> tuple[Tensor, Tensor]:
+    """(features of the frames up to t, of frame t + 1), of a window that may go further."""
+    end = world_model.in_channels + world_model.channels
+    return window[:, : world_model.in_channels], window[:, world_model.in_channels : end]
 
 
-def copy_error(window: Tensor, channels: int) -> Tensor:
+def copy_error(window: Tensor, world_model: WorldModel) -> Tensor:
     """[] error of the guess that nothing changes: features of t + 1 against those of t."""
-    past, future = split_future(window, channels)
-    return F.mse_loss(past[:, -channels:].float(), future.float())
+    seen, following = split_window(window, world_model)
+    return F.mse_loss(seen[:, -world_model.channels :].float(), following.float())
 
 
 class LatentActions(Stage):
@@ -245,7 +246,7 @@ class LatentActions(Stage):
         return {
             "loss": loss.detach(),
             "prediction_error": result.prediction_error.detach(),
-            "copy_error": copy_error(window, self.world_model.channels),
+            "copy_error": copy_error(window, self.world_model),
             "commitment": result.code.commitment.detach(),
             "perplexity": result.code.perplexity.mean(),
             "grad_norm": norm,

@@ -186,11 +186,13 @@ class Online:
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
         newest = self.config.online.round_interactions // self.env.num_envs
-        return self.collector.replay.sampler(self.config.latent_actions.past_frames, generator, newest)
+        latent = self.config.latent_actions
+        return self.collector.replay.sampler(latent.past_frames, latent.future_frames, generator, newest)
 
     def finetuning(self) -> Finetuning | None:
         """This round's fine-tuning; None where no episode is long enough for a window."""
-        sampler = self.collector.replay.sampler(self.config.latent_actions.past_frames, self.generator)
+        latent = self.config.latent_actions
+        sampler = self.collector.replay.sampler(latent.past_frames, latent.future_frames, self.generator)
         if sampler is None:
             return None
         optimizers = {name: self.optimizers[name] for name in ("predictor", "decoder")}

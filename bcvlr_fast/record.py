@@ -18,7 +18,7 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import EvaluationLabels
 from bcvlr_fast.experts import replays
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import DatasetWriter, Manifest, cache_folder
+from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, cache_folder
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,11 @@ def main(arguments: Arguments) -> None:
     parse_name(arguments.env)
     screen = Screen()
     folder = arguments.out or default_folder(arguments.env)
-    if folder.exists() and not (arguments.force and evaluation_labels.load(folder)) and arguments.out:
-        raise UserError(f"out: {folder} exists (--force records again over a dataset)")
+    if arguments.out and folder.exists():
+        if not (folder / MANIFEST).exists():
+            raise UserError(f"out: {folder} exists and is not a dataset")
+        if not arguments.force:
+            raise UserError(f"out: {folder} exists (--force records it again)")
     record(arguments.env, folder, screen, force=arguments.force)
     screen.say(f"videos: {folder}")
 
@@ -57,7 +60,7 @@ def record(env_name: str, folder: Path, screen: Screen, force: bool = False) -> 
 
     Every episode must end where the replay ends, with the replay's return, or UserError is raised.
     """
-    if (folder / "manifest.json").exists() and not force:
+    if (folder / MANIFEST).exists() and not force:
         return
     _, game = parse_name(env_name)
     source = replays.load(game)

@@ -39,15 +39,17 @@ class Replay:
         self._written[envs] += 1
         self._position[envs] += 2 if ends else 1
 
-    def sampler(self, past: int, generator: torch.Generator, newest: int | None = None) -> ReplaySampler | None:
-        """Sampler over the windows (t - past .. t + 1) that the ring holds now; None if there is none.
+    def sampler(
+        self, past: int, future: int, generator: torch.Generator, newest: int | None = None
+    ) -> ReplaySampler | None:
+        """Sampler over the windows (t - past .. t + future) that the ring holds now; None if there is none.
 
         `newest` restricts it to windows within the last so many frames of each environment.
         """
-        sampler = WindowSampler(self.store, past, 1, generator)
+        sampler = WindowSampler(self.store, past, future, generator)
         rows = sampler.centres.cpu().numpy()
         # A row's neighbour in memory may belong to the next environment, or lie a whole ring later.
-        same_ring = (rows - past) // self.slots == (rows + 1) // self.slots
+        same_ring = (rows - past) // self.slots == (rows + future) // self.slots
         kept = rows[same_ring & (self.action[rows] != _NO_ACTION)]
         if newest is not None:
             oldest = self._position[kept // self.slots] - newest

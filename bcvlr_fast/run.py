@@ -27,6 +27,7 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.online import Online
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.stage import Stage
 from bcvlr_fast.videos import Videos
@@ -65,6 +66,7 @@ class Run:
         self.agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, self.compute)
         self.cursor = Cursor()
         self.updates = 0
+        self.online: Online | None = None
         if self.restored:
             self._restore(self.restored)
         self._saved_s = time.monotonic()
@@ -73,11 +75,13 @@ class Run:
     def load_videos(self, videos: Videos) -> None:
         """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
         train, _ = videos.split(self.config.held_out)
-        past = self.config.latent_actions.past_frames
+        past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
         self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device)
-        self.sampler = WindowSampler(self.store, past, 1, self.generator)
+        self.sampler = WindowSampler(self.store, past, future, self.generator)
         if len(self.sampler.centres) == 0:
-            raise UserError(f"videos: {videos.path}: expected an episode of at least {past + 2} frames, found none")
+            raise UserError(
+                f"videos: {videos.path}: expected an episode of at least {past + 1 + future} frames, found none"
+            )
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
     def health_generator(self) -> torch.Generator:
@@ -118,25 +122,27 @@ class Run:
         self.restored = None
         return figures
 
-    def yield_to_signals(self, stage: Stage | None = None, extra: dict[str, torch.Tensor] | None = None) -> None:
+    def yield_to_signals(self, stage: Stage | None = None) -> None:
         """Saves when it is time; saves and raises Interrupted when a signal asked for an end."""
         if self._stop is None and time.monotonic() - self._saved_s < _SAVE_EVERY_S:
             return
-        self.save(stage, extra)
+        self.save(stage)
         if self._stop is not None:
             code = 130 if self._stop == signal.SIGINT else 75
             raise Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
 
-    def save(self, stage: Stage | None = None, extra: dict[str, torch.Tensor] | None = None) -> None:
+    def save(self, stage: Stage | None = None) -> None:
         """Writes a checkpoint of the agent, the stage, the generator and the cursor."""
         kept = Checkpoint()
         kept.put_network("agent", self.agent)
         kept.tensors["generator"] = self.generator.get_state()
-        for name, tensor in {**self.extra_tensors(), **(extra or {})}.items():
-            kept.tensors[f"extra.{name}"] = tensor
         for name, network in (stage.networks if stage else {}).items():
             kept.put_network(name, network)
-        for name, optimizer in {**(stage.optimizers if stage else {}), **self.extra_optimizers()}.items():
+        optimizers = dict(stage.optimizers) if stage else {}
+        if self.online is not None:
+            optimizers.update(self.online.optimizers)
+            kept.tensors["actions"] = torch.from_numpy(self.online.collector.taken())
+        for name, optimizer in optimizers.items():
             kept.put_optimizer(name, optimizer)
         kept.state = {
             "cursor": asdict(self.cursor),
@@ -147,24 +153,15 @@ class Run:
         checkpoint.save(self.folder / "ckpt", self._checkpoint_step(), kept)
         self._saved_s = time.monotonic()
 
-    def extra_tensors(self) -> dict[str, torch.Tensor]:
-        """What the online phase adds to a checkpoint; set by `attach`."""
-        return {} if self._online is None else {"actions": torch.from_numpy(self._online.collector.taken())}
-
-    def extra_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {} if self._online is None else self._online.optimizers
-
-    _online: Any = None
-
-    def attach(self, online: Any) -> None:
+    def attach(self, online: Online) -> None:
         """From here on checkpoints hold the online phase too; a resumed one is brought to where it was."""
         if self.restored and self.cursor.phase == "online":
-            online.collector.replay_log(self.restored.tensors["extra.actions"].numpy())
+            online.collector.replay_log(self.restored.tensors["actions"].numpy())
             online.env.pop_scores()
             for name, optimizer in online.optimizers.items():
                 self.restored.get_optimizer(name, optimizer)
             online.round = self.cursor.round
-        self._online = online
+        self.online = online
 
     def warn(self, phase: str, lines: list[str]) -> None:
         """Says that a phase looks broken, on the screen and for the report."""
@@ -195,7 +192,7 @@ class Run:
 
     def _checkpoint_step(self) -> int:
         """Rises with every checkpoint: phases first, then what they count."""
-        interactions = 0 if self._online is None else self._online.collector.interactions
+        interactions = 0 if self.online is None else self.online.collector.interactions
         return PHASES.index(self.cursor.phase) * 10**10 + self.updates + interactions
 
     def _restore(self, saved: Checkpoint) -> None:

@@ -62,13 +62,13 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     assert held_out is not None
     truth = held_out.true_actions()
     assert truth is not None
-    assert len(truth) == 28
+    assert len(truth) == 27
     latent = health.latent_report(agent, held_out)
     assert latent.codes == 128
     assert latent.copy_error > 0
     actions = health.action_report(agent, held_out)
     assert actions is not None
-    assert np.sum(actions.confusion) == 28
+    assert np.sum(actions.confusion) == 27
     assert health.code_use(agent, held_out).sum() == pytest.approx(2)
     (dataset / "evaluation_only.npz").unlink()
     unlabelled = health.held_out_windows(videos, settings, FP32)

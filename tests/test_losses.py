@@ -14,7 +14,7 @@ from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.latent_actions import LatentActions
+from bcvlr_fast.latent_actions import LatentActions, copy_error, split_window
 from bcvlr_fast.online import Finetuning
 from bcvlr_fast.policy import Cloning
 from bcvlr_fast.replay import ReplaySampler
@@ -43,6 +43,24 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
 
 def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
     return sampler.store.frames[index].float() / 255 - 0.5
+
+
+@pytest.mark.parametrize("gain", [0.0, 8.0])
+def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
+    """With future_frames=2 p reads o_{t+2}; w still predicts o_{t+1} from what came before it."""
+    settings = small(future_frames=2, motion_gain=gain)
+    torch.manual_seed(0)
+    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    channels = agent.encoder.channels
+    window = torch.randn(3, 4 * channels, 32, 32)
+    changed = window.clone()
+    changed[:, -channels:] += 1
+    assert not torch.allclose(agent.predictor(window), agent.predictor(changed))
+    seen, following = split_window(window, agent.world_model)
+    assert torch.equal(seen, window[:, : 2 * channels])
+    assert torch.equal(following, window[:, 2 * channels : 3 * channels])
+    wanted = (window[:, channels : 2 * channels] - following).square().mean()
+    torch.testing.assert_close(copy_error(window, agent.world_model), wanted)
 
 
 def features_of(encoder: nn.Module, sampler: WindowSampler, centres: Tensor) -> list[Tensor]:

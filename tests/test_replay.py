@@ -36,7 +36,7 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
             (first, e0, _), (centre, _, action), (_, e2, _) = kept[i - past], kept[i], kept[i + 1]
             if e0 == e2 and action >= 0:
                 expected.add((env, first, centre, action))
-    sampler = replay.sampler(past, torch.Generator().manual_seed(0))
+    sampler = replay.sampler(past, 1, torch.Generator().manual_seed(0))
     assert sampler is not None
     centres, actions = sampler.draw(20_000)
     windows = replay.store.frames[sampler.windows.frames_around(centres)].flatten(2).int()  # [B, 3, (env, hi, lo)]
@@ -52,10 +52,10 @@ def test_newest_leaves_older_windows_out() -> None:
     replay = Replay(100, 1, (1, 1, 1), torch.device("cpu"))
     for i in range(50):
         replay.append(np.array([0]), np.full((1, 1, 1, 1), i, np.uint8), np.array([0]))
-    sampler = replay.sampler(1, torch.Generator(), newest=10)
+    sampler = replay.sampler(1, 1, torch.Generator(), newest=10)
     assert sampler is not None
     assert sorted(sampler.windows.centres.tolist()) == list(range(41, 49))
 
 
 def test_an_empty_ring_has_no_windows() -> None:
-    assert Replay(100, 2, (1, 1, 1), torch.device("cpu")).sampler(1, torch.Generator()) is None
+    assert Replay(100, 2, (1, 1, 1), torch.device("cpu")).sampler(1, 1, torch.Generator()) is None
