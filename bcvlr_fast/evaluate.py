@@ -19,9 +19,10 @@ from rich.table import Table
 from bcvlr_fast import checkpoint, config, evaluation_labels
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.command import run_command
-from bcvlr_fast.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PixelEnv, make
+from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.screen import Bar, Screen
 
@@ -121,16 +122,9 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     if saved is None:
         raise UserError(f"run: {folder}: no usable checkpoint in {folder / 'ckpt'}")
     compute = choose_compute(choose_device(device), settings.precision)
-    agent = agent_for(settings, compute)
+    agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
     saved.get_network("agent", agent)
     return agent, settings
-
-
-def agent_for(settings: Config, compute: Compute) -> Agent:
-    """A new agent with the networks of a configuration."""
-    from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
-
-    return Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
 
 
 def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path, screen: Screen) -> Evaluation:

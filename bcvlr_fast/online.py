@@ -100,7 +100,6 @@ class Collector:
 
     def __init__(self, env: PixelEnv, replay: Replay, interactions: int) -> None:
         self.env, self.replay = env, replay
-        self.budget = interactions
         self.interactions = 0
         self.actions = np.zeros(interactions, np.uint8)
         self.frames = env.reset()  # [num_envs, C, H, W] uint8, what the policy sees next
@@ -111,8 +110,8 @@ class Collector:
         return self.actions[: self.interactions]
 
     def envs_to_step(self, limit: int) -> np.ndarray:
-        """The environments of the next call: all of them, fewer where the limit or the budget ends."""
-        return self._all[: min(limit, self.budget) - self.interactions]
+        """The environments of the next call: all of them, fewer where `limit` interactions in all are near."""
+        return self._all[: limit - self.interactions]
 
     def step(self, actions: np.ndarray, envs: np.ndarray) -> None:
         """One interaction in each environment of `envs`."""
@@ -185,14 +184,15 @@ class Online:
 
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
-        newest = self.config.online.round_interactions // self.env.num_envs
+        return self._own_windows(generator, self.config.online.round_interactions // self.env.num_envs)
+
+    def _own_windows(self, generator: torch.Generator, newest: int | None = None) -> ReplaySampler | None:
         latent = self.config.latent_actions
         return self.collector.replay.sampler(latent.past_frames, latent.future_frames, generator, newest)
 
     def finetuning(self) -> Finetuning | None:
         """This round's fine-tuning; None where no episode is long enough for a window."""
-        latent = self.config.latent_actions
-        sampler = self.collector.replay.sampler(latent.past_frames, latent.future_frames, self.generator)
+        sampler = self._own_windows(self.generator)
         if sampler is None:
             return None
         optimizers = {name: self.optimizers[name] for name in ("predictor", "decoder")}

@@ -196,7 +196,8 @@ def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
     from bcvlr_fast.videos import open_videos
 
     if settings.videos is not None:
-        open_videos(settings.videos, FRAME_SHAPE)
+        if dry_run:  # a real run opens them next, before it writes anything
+            open_videos(settings.videos, FRAME_SHAPE)
         return settings.videos
     folder = record.default_folder(settings.env)
     if not dry_run:
