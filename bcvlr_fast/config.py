@@ -117,10 +117,14 @@ class OnlineConfig:
     round_interactions: int = number(4096, 1)
     exploration: float = number(0.0, 0, 1)
     """Share of actions taken at random after the first round; the paper takes none."""
+    exploration_steps: int = number(1, 1, 1000)
+    """Steps for which a random action, in the first round too, is repeated; 1 is the paper's."""
     capacity: int = number(20_000, 64)
     """Transitions kept, oldest dropped first."""
     finetune_updates: int = number(60, 0)
     finetune_batch_size: int = number(512, 2, 65_536)
+    finetune_shift_pad: int = number(0, 0, 32)
+    """Random shift of own windows, the same for all frames of a window; 0 is the paper's."""
     predictor_learning_rate: float = number(2e-5, 0, 10)
     decoder_learning_rate: float = number(1e-3, 0, 10)
     regularisation: float = number(15.0, 0, 1e6)
@@ -163,7 +167,7 @@ def _quick(config: Config) -> Config:
     """Procgen in minutes on two CPU cores: half-size feature maps, a fraction of the updates."""
     return dataclasses.replace(
         config,
-        encoder=EncoderConfig(channels=16, stride=2, residual_blocks=1),
+        encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
         features=dataclasses.replace(
             config.features,
             updates=200,
@@ -176,24 +180,29 @@ def _quick(config: Config) -> Config:
             config.latent_actions,
             updates=300,
             learning_rate=1e-3,
-            impala_channels=(24, 48, 48),
-            future_frames=2,
+            impala_channels=(16, 32, 32),
+            future_frames=3,
             motion_gain=8.0,
             ema_decay=0.99,
             restart_below=0.02,
             world_model_width=16,
             world_model_output="residual",
         ),
-        policy=dataclasses.replace(config.policy, updates=300, learning_rate=1e-3, impala_channels=(24, 48, 48)),
+        policy=dataclasses.replace(
+            config.policy, updates=300, learning_rate=1e-3, impala_channels=(16, 32, 32), shift_pad=2
+        ),
         online=dataclasses.replace(
             config.online,
-            exploration=0.3,
-            capacity=50_000,
-            finetune_updates=120,
+            exploration=0.5,
+            exploration_steps=6,
+            capacity=30_000,
+            finetune_updates=240,
             finetune_batch_size=128,
+            finetune_shift_pad=3,
             predictor_learning_rate=1e-3,
             regularisation=0.0,
-            clone_updates=140,
+            decoder_hidden=(128,),
+            clone_updates=160,
             clone_learning_rate=7e-4,
         ),
     )

@@ -116,12 +116,12 @@ class Features(Stage):
     def _two_shifts(self) -> tuple[Tensor, Tensor]:
         config, batch = self.config, self.config.batch_size
         frames, index = self.sampler.store.take(self.sampler.draw(batch)[:, None])
-        offset = torch.randint(
-            2 * config.shift_pad + 1, (2, batch, 2), generator=self.sampler.generator, device=frames.device
-        )
-        views = (random_shift(frames, index, o, pad=config.shift_pad, mode=config.shift_mode) for o in offset)
-        anchor, positive = views
-        return anchor, positive
+
+        def shifted() -> Tensor:
+            offset = self.sampler.draw_shifts(batch, config.shift_pad)
+            return random_shift(frames, index, offset, pad=config.shift_pad, mode=config.shift_mode)
+
+        return shifted(), shifted()
 
     @torch.no_grad()
     def _move_target(self) -> None:

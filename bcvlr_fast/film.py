@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,11 @@ _SCALE = 4
 _GAP = 4
 _MOST_STEPS = 600
 _SEED = 7
+
+
+def available() -> bool:
+    """Whether PyAV is there to write films."""
+    return importlib.util.find_spec("av") is not None
 
 
 def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, folder: Path, count: int) -> list[Path]:
@@ -72,7 +78,7 @@ def write_mp4(path: Path, frames: np.ndarray, frames_per_s: int = FRAMES_PER_S) 
 
     The enlargement keeps the chroma subsampling from touching the picture: visually lossless.
     """
-    import av  # not on every compute node
+    import av
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=frames_per_s, options={"crf": "12", "preset": "fast"})

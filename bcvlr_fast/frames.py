@@ -76,6 +76,10 @@ class WindowSampler:
         drawn = torch.randint(len(self.centres), (batch_size,), generator=self.generator, device=self.store.device)
         return self.centres[drawn]
 
+    def draw_shifts(self, batch_size: int, pad: int) -> Tensor:
+        """[batch_size, 2] int64 from 0 to 2 * pad: offsets for `kernels.random_shift`."""
+        return torch.randint(2 * pad + 1, (batch_size, 2), generator=self.generator, device=self.store.device)
+
     def frames_around(self, centres: Tensor) -> Tensor:
         """[B, past + 1 + future] int64 frame indices of the windows at `centres` [B]."""
         return centres[:, None] + self.steps

@@ -63,16 +63,29 @@ class LatentReport:
 
     prediction_error: float
     copy_error: float
-    perplexity: float
-    dead_codes: int
-    codes: int
+    code_use: np.ndarray
+    """[K, M] share of each code in its codebook."""
     probe_recall: float | None
     """Mean recall over true actions of a linear readout from z; None without labels."""
     probe_chance: float | None
     """What a readout gets for nothing."""
 
+    @property
+    def perplexity(self) -> float:
+        """Mean over the codebooks."""
+        return float(np.exp(-(self.code_use * np.log(self.code_use + 1e-10)).sum(axis=1)).mean())
+
+    @property
+    def dead_codes(self) -> int:
+        return int((self.code_use == 0).sum())
+
+    @property
+    def codes(self) -> int:
+        return self.code_use.size
+
     def figures(self) -> dict[str, float]:
-        return {k: float(v) for k, v in vars(self).items() if v is not None}
+        names = ("prediction_error", "copy_error", "perplexity", "dead_codes", "codes", "probe_recall", "probe_chance")
+        return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def complaints(self) -> list[str]:
         lines = []
@@ -105,37 +118,17 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
         errors.append(result.prediction_error * len(centres))
         copies.append(copy_error(window, agent.world_model) * len(centres))
     z = torch.cat(latents)
-    use = _shares(agent.codebook(z, update=False).indices, agent.codebook.codes.shape[1])  # [K, M]
-    perplexity = torch.exp(-(use * (use + 1e-10).log()).sum(dim=1)).mean()
+    chosen = agent.codebook(z, update=False).indices.unbind(1)
+    shares = [i.reshape(-1).bincount(minlength=agent.codebook.codes.shape[1]) / i.numel() for i in chosen]
     truth = held_out.true_actions()
     recall, chance = (None, None) if truth is None else probe_recall(z.cpu(), truth)
     return LatentReport(
         prediction_error=float(torch.stack(errors).sum()) / len(z),
         copy_error=float(torch.stack(copies).sum()) / len(z),
-        perplexity=float(perplexity),
-        dead_codes=int((use == 0).sum()),
-        codes=use.numel(),
+        code_use=torch.stack(shares).cpu().numpy(),
         probe_recall=recall,
         probe_chance=chance,
     )
-
-
-@torch.no_grad()
-def code_use(agent: Agent, held_out: HeldOut) -> np.ndarray:
-    """[K, M] share of each code on the held-out windows."""
-    agent.eval()
-    latents = []
-    for centres in held_out.centres().split(_BATCH):
-        window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
-        with agent.compute.autocast():
-            latents.append(agent.predictor(window).float())
-    indices = agent.codebook(torch.cat(latents), update=False).indices
-    shares: np.ndarray = _shares(indices, agent.codebook.codes.shape[1]).cpu().numpy()
-    return shares
-
-
-def _shares(indices: Tensor, size: int) -> Tensor:
-    return torch.stack([i.reshape(-1).bincount(minlength=size) / i.numel() for i in indices.unbind(1)])
 
 
 def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:

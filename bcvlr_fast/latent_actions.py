@@ -162,13 +162,17 @@ class Up(nn.Module):
 
 
 @torch.no_grad()
-def window_features(encoder: nn.Module, sampler: WindowSampler, centres: Tensor, compute: Compute) -> Tensor:
+def window_features(
+    encoder: nn.Module, sampler: WindowSampler, centres: Tensor, compute: Compute, shift_pad: int = 0
+) -> Tensor:
     """Features [B, frames * C, side, side] of the windows at `centres` [B], oldest frame first.
 
-    Each frame is encoded once; f is frozen, so there is no gradient.
+    Each frame is encoded once; f is frozen, so there is no gradient. With `shift_pad` above 0 each
+    window is shifted at random, all its frames alike.
     """
     frames, index = sampler.store.take(sampler.frames_around(centres).T)  # frame by frame, [frames, B]
-    pixels = random_shift(frames, index.reshape(-1, 1), dtype=compute.dtype)
+    offset = None if shift_pad == 0 else sampler.draw_shifts(len(centres), shift_pad).repeat(len(index), 1)
+    pixels = random_shift(frames, index.reshape(-1, 1), offset, pad=shift_pad, dtype=compute.dtype)
     with compute.autocast():
         features = encoder(pixels)
     return torch.cat(features.chunk(len(index)), dim=1)

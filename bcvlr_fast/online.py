@@ -57,15 +57,15 @@ class Finetuning(Stage):
 
     def loss(self, centres: Tensor, actions: Tensor) -> FinetuningLoss:
         """CE(d(z), a) + beta * (world-model error + commitment) for windows `centres` [B], actions [B] int64."""
-        agent = self.agent
+        agent, online = self.agent, self.config.online
         agent.predictor.train()
-        window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute)
+        window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute, online.finetune_shift_pad)
         z, regularisation = self._latent_action(window)
         with agent.compute.autocast():
             logits = agent.decoder(z).float()
         action = F.cross_entropy(logits, actions)
         accuracy = (logits.argmax(dim=1) == actions).float().mean().detach()
-        total = action + self.config.online.regularisation * regularisation
+        total = action + online.regularisation * regularisation
         return FinetuningLoss(total, action, regularisation, accuracy)
 
     def _latent_action(self, window: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,15 +172,25 @@ class Online:
         return min((self.round + 1) * online.round_interactions, online.interactions)
 
     def collect_step(self) -> None:
-        """One call of the environments: random in the first round, then sampled from the policy."""
+        """One call of the environments: at random in the first round, then sampled from the policy."""
         envs = self.collector.envs_to_step(self.round_end)
-        device, generator = self.agent.compute.device, self.generator
-        actions = torch.randint(self.agent.num_actions, (len(envs),), generator=generator, device=device)
-        if self.round > 0:
-            frames = torch.from_numpy(self.collector.frames[envs]).to(device)
-            explores = torch.rand(len(envs), generator=generator, device=device) < self.config.online.exploration
-            actions = torch.where(explores, actions, self.agent.act(frames, generator))
-        self.collector.step(actions.cpu().numpy(), envs)
+        explores, actions = self._exploration()
+        if not explores[envs].all():
+            frames = torch.from_numpy(self.collector.frames[envs]).to(self.agent.compute.device)
+            chosen = self.agent.act(frames, self.generator).cpu().numpy()
+            actions[envs] = np.where(explores[envs], actions[envs], chosen)
+        self.collector.step(actions[envs], envs)
+
+    def _exploration(self) -> tuple[np.ndarray, np.ndarray]:
+        """(whether each environment explores now [num_envs] bool, its random action [num_envs] int64).
+
+        A function of seed and interactions alone, so that a resumed run goes on with the same ones.
+        """
+        online, num_envs = self.config.online, self.env.num_envs
+        held = self.collector.interactions // (num_envs * online.exploration_steps)
+        rng = np.random.default_rng((self.config.seed, held))
+        share = 1.0 if self.round == 0 else online.exploration
+        return rng.random(num_envs) < share, rng.integers(self.agent.num_actions, size=num_envs)
 
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""

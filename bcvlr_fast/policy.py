@@ -94,11 +94,7 @@ class Cloning(Stage):
     def loss(self, centres: Tensor, z: Tensor) -> Tensor:
         """Eq. 4: mean squared error of pi(f(o_t)) against z, for frames `centres` [B] and z [B, latent_dim]."""
         frames, index = self.sampler.store.take(centres[:, None])
-        offset = None
-        if self.shift_pad:
-            offset = torch.randint(
-                2 * self.shift_pad + 1, (len(centres), 2), generator=self.sampler.generator, device=frames.device
-            )
+        offset = self.sampler.draw_shifts(len(centres), self.shift_pad) if self.shift_pad else None
         pixels = random_shift(frames, index, offset, pad=self.shift_pad, dtype=self.compute.dtype)
         with self.compute.autocast():
             with torch.no_grad():

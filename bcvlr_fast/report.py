@@ -38,34 +38,35 @@ def main(arguments: Arguments) -> None:
     """The command."""
     agent, settings = load_agent(arguments.run)
     videos = open_videos(Path(json.loads((arguments.run / "videos.json").read_text())["path"]), FRAME_SHAPE)
-    write(arguments.run, agent, settings, videos)
+    held_out = health.held_out_windows(videos, settings, agent.compute)
+    write(arguments.run, agent, settings, videos, held_out)
     print(arguments.run / "report.html")
 
 
-def write(folder: Path, agent: Agent, settings: Config, videos: Videos) -> None:
-    """report.html, videos/*.mp4 and README.md from the metrics and the evaluation that the folder holds."""
+def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out: health.HeldOut | None) -> None:
+    """report.html, videos/*.mp4 and README.md from the metrics and the evaluation that the folder holds.
+
+    Without PyAV, which a compute node may lack, the films are left out and the report says so.
+    """
     result = folder / RESULT
     if not result.is_file():
         raise UserError(f"run: {folder}: not evaluated yet (python -m bcvlr_fast.evaluate {folder})")
     evaluation = json.loads(result.read_text())
     rows = logger.read(folder)
-    _, held_out = videos.split(settings.held_out)
-    films = film.write_films(agent, settings.env, videos, held_out, folder / "videos", _FILMS)
-    probe = health.held_out_windows(videos, settings, agent.compute)
-    latent = health.latent_report(agent, probe) if probe else None
-    actions = health.action_report(agent, probe) if probe else None
+    latent = health.latent_report(agent, held_out) if held_out else None
+    actions = health.action_report(agent, held_out) if held_out else None
     parts = [
         _section("Scores", _scores(evaluation)),
         _section("Warnings", _warnings(rows)),
         _section("Learning curve", plots.learning_curve(rows, evaluation)),
-        _section("Films: agent beside expert, same level", "".join(_video(path) for path in films)),
+        _section("Films: agent beside expert, same level", _films(folder, agent, settings, videos)),
         _section("Losses", plots.losses(rows)),
         _section("Health on held-out frames", _health(latent, actions)),
     ]
     if actions:
         parts.append(_section("True actions and what d(p) decodes", plots.confusion(actions.confusion)))
-    if probe:
-        parts.append(_section("Codebook use on held-out frames", plots.code_use(health.code_use(agent, probe))))
+    if latent:
+        parts.append(_section("Codebook use on held-out frames", plots.code_use(latent.code_use)))
     parts.append(_section("Configuration", f"<pre>{html.escape(config.to_json(settings))}</pre>"))
     machine = (folder / "environment.json").read_text()
     parts.append(_section("Machine", f"<pre>{html.escape(machine)}</pre>"))
@@ -116,6 +117,14 @@ def _health(latent: health.LatentReport | None, actions: health.ActionReport | N
         figures["the policy's greedy actions, d(pi), that are the expert's"] = f"{actions.policy_accuracy:.1%}"
     body = "".join(f"<tr><td>{name}<td>{value}</tr>" for name, value in figures.items())
     return f"<table>{body}</table>"
+
+
+def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
+    if not film.available():
+        return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
+    _, held_out = videos.split(settings.held_out)
+    paths = film.write_films(agent, settings.env, videos, held_out, folder / "videos", _FILMS)
+    return "".join(_video(path) for path in paths)
 
 
 def _section(title: str, body: str) -> str:

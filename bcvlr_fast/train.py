@@ -93,7 +93,7 @@ def train(
         (folder / RESULT).write_text(evaluation.to_json())
         screen.table(evaluation.table())
         run.log.write("done", run.updates, {"stage": "evaluation", **{k: s.mean for k, s in evaluation.scores.items()}})
-        report.write(folder, run.agent, settings, videos)
+        report.write(folder, run.agent, settings, videos, run.held_out)
     finally:
         run.close()
     status = {"minutes": round((time.monotonic() - start) / 60, 2), "peak_memory_gb": round(peak_memory_gb(), 2)}

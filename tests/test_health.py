@@ -18,9 +18,11 @@ from bcvlr_fast.videos import open_videos
 FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
-def report(**change: float | None) -> LatentReport:
-    figures = {"prediction_error": 0.5, "copy_error": 1.0, "perplexity": 20.0, "dead_codes": 3, "codes": 128}
-    return LatentReport(**{**figures, "probe_recall": 0.5, "probe_chance": 0.1, **change})  # type: ignore[arg-type]
+def report(codes_used: int = 61, **change: float | None) -> LatentReport:
+    use = np.zeros((2, 64))
+    use[:, :codes_used] = 1 / codes_used
+    figures = {"prediction_error": 0.5, "copy_error": 1.0, "probe_recall": 0.5, "probe_chance": 0.1, **change}
+    return LatentReport(code_use=use, **figures)  # type: ignore[arg-type]
 
 
 def test_a_sound_phase_has_no_complaints() -> None:
@@ -32,8 +34,8 @@ def test_a_sound_phase_has_no_complaints() -> None:
     ("change", "message"),
     [
         ({"prediction_error": 1.0}, "no better than copying"),
-        ({"perplexity": 1.5}, "collapsed"),
-        ({"dead_codes": 120}, "120 of 128 codes"),
+        ({"codes_used": 1}, "collapsed (perplexity 1.0)"),
+        ({"codes_used": 4}, "120 of 128 codes"),
         ({"probe_recall": 0.09}, "do not tell true actions apart"),
     ],
 )
@@ -62,14 +64,16 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     assert held_out is not None
     truth = held_out.true_actions()
     assert truth is not None
-    assert len(truth) == 27
+    windows = 30 - settings.latent_actions.past_frames - settings.latent_actions.future_frames
+    assert len(truth) == windows
     latent = health.latent_report(agent, held_out)
     assert latent.codes == 128
     assert latent.copy_error > 0
     actions = health.action_report(agent, held_out)
     assert actions is not None
-    assert np.sum(actions.confusion) == 27
-    assert health.code_use(agent, held_out).sum() == pytest.approx(2)
+    assert np.sum(actions.confusion) == windows
+    assert latent.code_use.sum() == pytest.approx(2)
+    assert 1 <= latent.perplexity <= 64
     (dataset / "evaluation_only.npz").unlink()
     unlabelled = health.held_out_windows(videos, settings, FP32)
     assert unlabelled is not None

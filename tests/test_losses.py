@@ -14,7 +14,7 @@ from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.latent_actions import LatentActions, copy_error, split_window
+from bcvlr_fast.latent_actions import LatentActions, copy_error, split_window, window_features
 from bcvlr_fast.online import Finetuning
 from bcvlr_fast.policy import Cloning
 from bcvlr_fast.replay import ReplaySampler
@@ -263,3 +263,16 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
     for name in ("encoder", "world_model", "policy"):
         pairs = zip(getattr(agent, name).parameters(), getattr(before, name).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs), name
+
+
+def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
+    _, sampler = make(small())
+    centres = sampler.centres[:16]
+    window = window_features(nn.Identity(), sampler, centres, FP32, shift_pad=2)
+    plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
+    padded = F.pad(plain, (2,) * 4, mode="replicate")
+    crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
+    matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
+    assert bool((matches.sum(dim=0) == 1).all())
+    assert len(set(matches.int().argmax(dim=0).tolist())) > 3
+    torch.testing.assert_close(window_features(nn.Identity(), sampler, centres, FP32), plain)

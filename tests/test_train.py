@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import checkpoint, logger
+from bcvlr_fast import checkpoint, film, logger, report
 
 TINY = """
 --env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu
@@ -88,6 +89,17 @@ def test_evaluate_and_report_again(finished: tuple[Path, Path, str]) -> None:
     assert json.loads((folder / "evaluation.json").read_text()) == before
     done = run(str(folder), module="report")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_without_pyav_says_so(
+    finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("videos", "report.html"))
+    monkeypatch.setattr(film, "available", lambda: False)
+    report.main(report.Arguments(folder))
+    page = (folder / "report.html").read_text()
+    assert "PyAV is not installed" in page
+    assert "<video" not in page
 
 
 @pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
