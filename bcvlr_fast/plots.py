@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
+_PANELS_A_ROW = 3
 _NOT_LOSSES = {"phase", "step", "time_s", "stage", "warning"}
 
 
@@ -24,7 +25,7 @@ def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
     ]
     figure, axes = plt.subplots(figsize=(8, 3.6))
     if points:
-        axes.plot(*zip(*points, strict=True), marker=".", label="training episodes, sampled policy")
+        axes.plot(*zip(*points, strict=True), marker=".", label="training episodes, exploration included")
     styles = {"sampled": "C0", "greedy": "C1", "random": "C7", "expert": "C2"}
     for name, score in evaluation["scores"].items():
         axes.axhline(
@@ -49,8 +50,12 @@ def losses(rows: Rows) -> str:
                 stages[key][name].append((row["step"], value))
     if not stages:
         return "<p>No updates were logged.</p>"
-    figure, panels = plt.subplots(1, len(stages), figsize=(4.2 * len(stages), 3.4), squeeze=False)
-    for axes, (stage, series) in zip(panels[0], stages.items(), strict=True):
+    rows_of_panels = -(-len(stages) // _PANELS_A_ROW)
+    size = (4.2 * _PANELS_A_ROW, 3.4 * rows_of_panels)
+    figure, panels = plt.subplots(rows_of_panels, _PANELS_A_ROW, figsize=size, squeeze=False)
+    for axes in panels.flat[len(stages) :]:
+        axes.axis("off")
+    for axes, (stage, series) in zip(panels.flat, stages.items(), strict=False):
         for name, points in series.items():
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
         axes.set_title(stage, fontsize=10)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bcvlr_fast.run import Run
     from bcvlr_fast.screen import Screen
 
-_PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 130.0
+_PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 120.0
 _EFFICIENCY = 0.35
 
 
