@@ -60,10 +60,11 @@ class Checkpoint:
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     """Writes `folder`/step-<step>, then drops all but the newest three."""
     target = folder / f"step-{step:012d}"
-    work = folder / f".step-{step:012d}.{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work, aside = folder / ".new", folder / ".old"
+    for leftover in (work, aside):  # of a process that was killed; a run folder has one owner
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
+        work.mkdir(parents=True)
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
         save_file(tensors, work / _TENSORS)
         (work / _STATE).write_text(json.dumps(checkpoint.state, indent=1))
@@ -72,13 +73,13 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         for name in (_TENSORS, _STATE, _MANIFEST):
             _sync(work / name)
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(aside)
         work.rename(target)
         _sync(folder)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(work, ignore_errors=True)
-        free = shutil.disk_usage(folder).free
-        raise UserError(f"checkpoint: {target}: {error.strerror} ({free:,} bytes free)") from None
+        raise UserError(f"checkpoint: {target}: {error} ({_free(folder):,} bytes free)") from None
+    shutil.rmtree(aside, ignore_errors=True)
     for old in sorted(folder.glob("step-*"))[:-_KEPT]:
         shutil.rmtree(old)
     return target
@@ -91,7 +92,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return load(path), bad
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            bad.append(f"checkpoint: {path} is damaged ({error}); an older one is used")
+            bad.append(f"checkpoint: {path} is damaged ({error})")
     return None, bad
 
 
@@ -102,6 +103,12 @@ def load(path: Path) -> Checkpoint:
         if _sha256(path / name) != expected:
             raise ValueError(f"{name}: sha256 differs from the manifest's")
     return Checkpoint(load_file(path / _TENSORS), json.loads((path / _STATE).read_text()))
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where `folder` is, or would be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _sha256(path: Path) -> str:

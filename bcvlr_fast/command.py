@@ -16,10 +16,6 @@ from bcvlr_fast.errors import Diverged, Interrupted, UserError
 
 T = TypeVar("T")
 
-# Idle OpenMP threads spin for a moment instead of for long: updates keep their speed, EnvPool's threads get the
-# cores (1.5 times as many steps/s on two), and a busy machine is not ground to a halt. Read when torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
 
 def run_command(main: Callable[[T], None], arguments: type[T]) -> None:
     """Parses the command line into `arguments` and calls `main`.

@@ -30,7 +30,7 @@ class EncoderConfig:
     """Self-supervised encoder f: conv 3x3, then residual blocks, no final activation."""
 
     channels: int = number(16, 1, 1024)
-    stride: int = number(1, 1, 4)
+    stride: Literal[1, 2, 4] = 1
     """2 halves the feature map's side: a quarter of every later cost."""
     residual_blocks: int = number(2, 0, 16)
 
@@ -249,9 +249,18 @@ def validate(config: Any, prefix: str = "") -> None:
         elif typing.get_origin(hints[item.name]) is Literal:
             options = typing.get_args(hints[item.name])
             if value not in options:
-                raise UserError(f"{name}: expected one of {', '.join(options)}, got '{value}'{nearest(value, options)}")
+                known = tuple(map(str, options))
+                raise UserError(f"{name}: expected one of {', '.join(known)}, got '{value}'{nearest(value, known)}")
         elif isinstance(value, tuple) and not (value and all(isinstance(c, int) and 0 < c <= 8192 for c in value)):
             raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
+    if isinstance(config, Config):
+        window = config.latent_actions.past_frames + 1 + config.latent_actions.future_frames
+        least = window * config.online.num_envs
+        if config.online.capacity < least:
+            raise UserError(
+                f"online.capacity: expected at least {least}, a window of {window} frames for each of "
+                f"{config.online.num_envs} environments, got {config.online.capacity}"
+            )
 
 
 def to_json(config: Config) -> str:
@@ -282,6 +291,8 @@ def _build(kind: type, data: Any, where: str) -> Any:
         if dataclasses.is_dataclass(default):
             values[key] = _build(type(default), value, f"{where}{key}.")
         elif key == "videos":
+            if value is not None and not isinstance(value, str):
+                raise UserError(f"{where}videos: expected a path or null, got {value!r}")
             values[key] = None if value is None else Path(value)
         elif isinstance(default, tuple) and isinstance(value, list):
             values[key] = tuple(value)

@@ -27,6 +27,7 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.screen import Bar, Screen
 
 RESULT = "evaluation.json"
+EVALUATION_SEED = 2**30  # environments of training are seeded below it
 _MOST_ENVS = 100
 _RESAMPLES = 10_000
 Act = Callable[[np.ndarray], np.ndarray]
@@ -39,7 +40,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     episodes: int = 100
-    seed: int = 10_000
+    seed: int = EVALUATION_SEED
     """Seed of the environments: levels come from the full distribution."""
     device: str = "auto"
 
@@ -105,8 +106,7 @@ def main(arguments: Arguments) -> None:
         raise UserError(f"episodes: expected >= 1, got {arguments.episodes}")
     screen = Screen()
     agent, settings = load_agent(arguments.run, arguments.device)
-    videos = json.loads((arguments.run / "videos.json").read_text())["path"]
-    evaluation = evaluate(agent, settings.env, arguments.episodes, arguments.seed, Path(videos), screen)
+    evaluation = evaluate(agent, settings.env, arguments.episodes, arguments.seed, videos_of(arguments.run), screen)
     (arguments.run / RESULT).write_text(evaluation.to_json())
     screen.table(evaluation.table())
     screen.say(f"scores: {arguments.run / RESULT}")
@@ -118,13 +118,22 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     if not file.is_file():
         raise UserError(f"run: {folder}: expected a run folder with config.json")
     settings = config.from_json(file.read_text(), str(file))
-    saved, _ = checkpoint.load_newest(folder / "ckpt")
-    if saved is None:
-        raise UserError(f"run: {folder}: no usable checkpoint in {folder / 'ckpt'}")
+    saved, complaints = checkpoint.load_newest(folder / "ckpt")
+    if complaints or saved is None:
+        raise UserError(f"run: {folder}: {complaints[0] if complaints else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
     agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
     saved.get_network("agent", agent)
     return agent, settings
+
+
+def videos_of(folder: Path) -> Path:
+    """The videos that a run learned from. Raises UserError where it does not tell."""
+    file = folder / "videos.json"
+    try:
+        return Path(json.loads(file.read_text())["path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"run: {file}: expected the path of the run's videos ({error})") from None
 
 
 def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path, screen: Screen) -> Evaluation:
@@ -166,10 +175,10 @@ def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Scor
     while len(active):
         step = env.step(act(frames[active]), active)
         frames[active] = step.next_frames()
-        for score in env.pop_scores():
-            returns.append(score.episode_return)
-            lengths.append(score.length_steps)
-            quota[score.env] -= 1
+        for episode in env.pop_episodes():
+            returns.append(episode.episode_return)
+            lengths.append(episode.length_steps)
+            quota[episode.env] -= 1
             if bar:
                 bar.advance()
         active = np.flatnonzero(quota)

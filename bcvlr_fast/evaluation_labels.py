@@ -1,4 +1,4 @@
-"""Actions and returns of recorded experts, for evaluation alone: no training code opens this file.
+"""Actions and returns of recorded experts, for evaluation and health figures: no stage of training reads them.
 
 They lie beside the frames of a dataset and answer two questions: how well latent actions name
 true ones (the probes), and how well the expert scores.

@@ -35,20 +35,20 @@ def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, f
     paths = []
     for episode in range(min(count, len(expert.lengths))):
         level = int(labels.level[first + episode]) if labels else None
-        played = play_episode(agent, env_name, level)
+        played = play_episode(agent, env_name, level, _SEED + episode)
         shown = expert.part(episode, episode + 1).frames[: _MOST_STEPS + 1]
-        name = f"level-{level}" if level is not None else f"episode-{episode}"
+        name = f"level-{level}" if level is not None else f"expert-episode-{episode}-other-level"
         path = folder / f"{name}-agent-expert.mp4"
         write_mp4(path, side_by_side(played, np.asarray(shown)))
         paths.append(path)
     return paths
 
 
-def play_episode(agent: Agent, env_name: str, level: int | None) -> np.ndarray:
+def play_episode(agent: Agent, env_name: str, level: int | None, seed: int) -> np.ndarray:
     """Frames [T, C, H, W] uint8 of one episode of the sampled policy, at most 600 steps."""
-    env = make(env_name, num_envs=1, seed=_SEED, level=level)
+    env = make(env_name, num_envs=1, seed=seed, level=level)
     generator = torch.Generator(agent.compute.device)
-    generator.manual_seed(_SEED)
+    generator.manual_seed(seed)
     frames = [env.reset()[0]]
     for _ in range(_MOST_STEPS):
         actions = agent.act(torch.from_numpy(frames[-1][None]).to(agent.compute.device), generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -41,9 +42,6 @@ class FrameStore:
         """
         placed, placement = _place(frames, device)
         return cls(placed, episode_positions(np.asarray(lengths, np.int64)), device, placement)
-
-    def __len__(self) -> int:
-        return len(self.frames)
 
     def windows(self, past: int, future: int) -> Tensor:
         """[W] int64 on the device: every frame with `past` frames before and `future` after it in its episode."""
@@ -128,7 +126,17 @@ def _copy_in_blocks(source: np.ndarray, target: Tensor, block: int = 16_384) -> 
 
 
 def available_memory() -> int:
-    """Bytes of host memory that a new process could use."""
+    """Bytes of host memory that this process could still use, within its control group's limit."""
+    free = _host_memory()
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        return free if limit == "max" else max(0, min(free, int(limit) - used))
+    except (OSError, ValueError):
+        return free
+
+
+def _host_memory() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -54,7 +54,7 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     if len(sampler.centres) == 0:
         return None
     labels = evaluation_labels.load(videos.path)
-    return HeldOut(sampler, labels.action[len(videos.frames) - len(held_out.frames) :] if labels else None)
+    return HeldOut(sampler, labels.action[len(videos.frames) - len(held_out.frames) :].copy() if labels else None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class LatentReport:
     """Mean recall over true actions of a linear readout from z; None without labels."""
     probe_chance: float | None
     """What a readout gets for nothing."""
+
+    @property
+    def error_of_copy(self) -> float:
+        """World-model error, the error of copying the last frame being 1."""
+        return self.prediction_error / max(self.copy_error, 1e-12)
 
     @property
     def perplexity(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -51,9 +52,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def check_tracker(track: str) -> None:
+    """Raises UserError where the package that `track` needs is missing."""
+    if track == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("track: tensorboard is not installed (pip install tensorboard)")
+
+
 def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("track: tensorboard is not installed (pip install 'bcvlr_fast[tensorboard]')") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder / "tensorboard"))

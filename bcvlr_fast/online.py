@@ -120,12 +120,6 @@ class Collector:
         self.interactions += len(envs)
         self._store(step, actions, envs)
 
-    def replay_log(self, actions: np.ndarray) -> None:
-        """Brings a fresh environment and replay to the state after `actions` [interactions] were taken."""
-        while self.interactions < len(actions):
-            envs = self.envs_to_step(len(actions))
-            self.step(actions[self.interactions : self.interactions + len(envs)], envs)
-
     def _store(self, step: Step, actions: np.ndarray, envs: np.ndarray) -> None:
         self.replay.append(envs, self.frames[envs], actions)
         if step.ended.any():
@@ -154,6 +148,7 @@ class Online:
             env, Replay(online.capacity, env.num_envs, agent.frame_shape, device), online.interactions
         )
         self.round = 0
+        agent.world_model.requires_grad_(False)
         self.optimizers = {
             "predictor": _adam(agent.predictor, online.predictor_learning_rate),
             "decoder": _adam(agent.decoder, online.decoder_learning_rate),
@@ -168,8 +163,26 @@ class Online:
     @property
     def round_end(self) -> int:
         """Interactions after this round's collection."""
+        return self._end_of(self.round)
+
+    def _end_of(self, number: int) -> int:
         online = self.config.online
-        return min((self.round + 1) * online.round_interactions, online.interactions)
+        return min((number + 1) * online.round_interactions, online.interactions)
+
+    def replay_log(self, actions: np.ndarray) -> None:
+        """Brings fresh environments and an empty replay to the state after `actions` [interactions] were taken.
+
+        The calls are those of collecting: short ones at the end of each round where the environments do not
+        divide it. Scores of the rounds before the last are dropped.
+        """
+        collector = self.collector
+        number = 0
+        while collector.interactions < len(actions):
+            if collector.interactions == self._end_of(number):
+                self.env.pop_episodes()
+                number += 1
+            envs = collector.envs_to_step(min(self._end_of(number), len(actions)))
+            collector.step(actions[collector.interactions : collector.interactions + len(envs)], envs)
 
     def collect_step(self) -> None:
         """One call of the environments: at random in the first round, then sampled from the policy."""
@@ -194,7 +207,8 @@ class Online:
 
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
-        return self._own_windows(generator, self.config.online.round_interactions // self.env.num_envs)
+        round_start = self.round * self.config.online.round_interactions
+        return self._own_windows(generator, (self.collector.interactions - round_start) // self.env.num_envs)
 
     def _own_windows(self, generator: torch.Generator, newest: int | None = None) -> ReplaySampler | None:
         latent = self.config.latent_actions

@@ -54,7 +54,7 @@ def check_latent_actions(run: Run) -> None:
         else f", probe recall {report.probe_recall:.0%} (chance {report.probe_chance:.0%})"
     )
     run.screen.say(
-        f"  held out: world model error {report.prediction_error / max(report.copy_error, 1e-12):.2f} of copying, "
+        f"  held out: world model error {report.error_of_copy:.2f} of copying, "
         f"perplexity {report.perplexity:.1f}, {report.dead_codes} of {report.codes} codes unused{probe}"
     )
     run.warn(run.cursor.phase, report.complaints())

@@ -80,9 +80,9 @@ def record(env_name: str, folder: Path, screen: Screen, force: bool = False) -> 
                     writer.frames[row + 1 + i] = step.frames[0]
                     if step.ended[0] != (i == len(actions) - 1):
                         raise _mismatch(env_name, level, f"ended at step {i + 1} of {len(actions)}")
-                score = env.pop_scores()[0]
-                if abs(score.episode_return - source.episode_return[episode]) > 1e-3:
-                    found = f"return {score.episode_return:g}, not {source.episode_return[episode]:g}"
+                played = env.pop_episodes()[0]
+                if abs(played.episode_return - source.episode_return[episode]) > 1e-3:
+                    found = f"return {played.episode_return:g}, not {source.episode_return[episode]:g}"
                     raise _mismatch(env_name, level, found)
                 action[row : row + len(actions)] = actions
                 row += len(actions) + 1

@@ -20,7 +20,7 @@ from bcvlr_fast.command import run_command
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.evaluate import RESULT, load_agent
+from bcvlr_fast.evaluate import RESULT, load_agent, videos_of
 from bcvlr_fast.videos import Videos, open_videos
 
 _FILMS = 3
@@ -37,7 +37,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """The command."""
     agent, settings = load_agent(arguments.run)
-    videos = open_videos(Path(json.loads((arguments.run / "videos.json").read_text())["path"]), FRAME_SHAPE)
+    videos = open_videos(videos_of(arguments.run), FRAME_SHAPE)
     held_out = health.held_out_windows(videos, settings, agent.compute)
     write(arguments.run, agent, settings, videos, held_out)
     print(arguments.run / "report.html")
@@ -59,7 +59,7 @@ def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out
         _section("Scores", _scores(evaluation)),
         _section("Warnings", _warnings(rows)),
         _section("Learning curve", plots.learning_curve(rows, evaluation)),
-        _section("Films: agent beside expert, same level", _films(folder, agent, settings, videos)),
+        _section("Films: agent beside expert", _films(folder, agent, settings, videos)),
         _section("Losses", plots.losses(rows)),
         _section("Health on held-out frames", _health(latent, actions)),
     ]
@@ -98,14 +98,14 @@ def _score_rows(evaluation: dict[str, Any], form: str, between: str) -> list[str
 
 def _warnings(rows: list[dict[str, Any]]) -> str:
     lines = [f"<li>{html.escape(row['phase'])}: {html.escape(row['warning'])}" for row in rows if "warning" in row]
-    return f"<ul class=warning>{''.join(lines)}</ul>" if lines else "<p>None: every phase passed its checks.</p>"
+    return f"<ul class=warning>{''.join(lines)}</ul>" if lines else "<p>None.</p>"
 
 
 def _health(latent: health.LatentReport | None, actions: health.ActionReport | None) -> str:
     if latent is None:
         return "<p>No held-out frames.</p>"
     figures = {
-        "world-model error / error of copying the last frame": f"{latent.prediction_error / latent.copy_error:.3f}",
+        "world-model error / error of copying the last frame": f"{latent.error_of_copy:.3f}",
         "codebook perplexity, mean over codebooks": f"{latent.perplexity:.1f}",
         "codes never used": f"{latent.dead_codes} of {latent.codes}",
     }

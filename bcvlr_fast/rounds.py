@@ -34,11 +34,11 @@ def finish_round(run: Run, online: Online) -> None:
 
 def log_round(run: Run, online: Online) -> None:
     """Training returns of the episodes that ended in this round, and d's accuracy before it learns from them."""
-    scores = online.env.pop_scores()
-    figures: dict[str, float] = {"episodes": len(scores)}
-    if scores:
-        figures["return"] = float(np.mean([s.episode_return for s in scores]))
-        figures["length_steps"] = float(np.mean([s.length_steps for s in scores]))
+    episodes = online.env.pop_episodes()
+    figures: dict[str, float] = {"episodes": len(episodes)}
+    if episodes:
+        figures["return"] = float(np.mean([e.episode_return for e in episodes]))
+        figures["length_steps"] = float(np.mean([e.length_steps for e in episodes]))
     newest = online.newest_windows(run.health_generator())
     if newest is not None and online.round > 0:
         accuracy, commonest = decoder_accuracy(run.agent, newest, _CHECKED_TRANSITIONS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
 import platform
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -50,13 +52,17 @@ class Cursor:
 class Run:
     """A run folder opened for training, fresh or resumed, and everything that trains in it."""
 
-    def __init__(self, folder: Path, settings: Config, screen: Screen, track: str = "none") -> None:
+    def __init__(self, folder: Path, settings: Config, screen: Screen, track: str, start: float) -> None:
         self.folder, self.config, self.screen = folder, settings, screen
+        self.start = start
         self.lock = _lock(folder)
-        self.restored, complaints = checkpoint.load_newest(folder / "ckpt")
+        self.restored, complaints = checkpoint.load_newest(self._kept)
+        if complaints and self.restored is None:
+            raise UserError(complaints[0])
         for line in complaints:
-            screen.warn(line)
-        (folder / "config.json").write_text(config.to_json(settings))
+            screen.warn(f"{line}; an older one is used")
+        if not (folder / "config.json").exists():
+            (folder / "config.json").write_text(config.to_json(settings))
         (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
         self.log = logger.MetricsLog(folder, track)
         self.compute = choose_compute(choose_device(settings.device), settings.precision)
@@ -78,10 +84,6 @@ class Run:
         past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
         self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device)
         self.sampler = WindowSampler(self.store, past, future, self.generator)
-        if len(self.sampler.centres) == 0:
-            raise UserError(
-                f"videos: {videos.path}: expected an episode of at least {past + 1 + future} frames, found none"
-            )
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
     def health_generator(self) -> torch.Generator:
@@ -132,7 +134,9 @@ class Run:
             raise Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
 
     def save(self, stage: Stage | None = None) -> None:
-        """Writes a checkpoint of the agent, the stage, the generator and the cursor."""
+        """Writes a checkpoint of the agent, the stage, the generator and the cursor; never one that diverged."""
+        if not all(bool(p.isfinite().all()) for p in self.agent.parameters()):
+            raise Diverged(f"{self.cursor.phase}: weights are not finite; the last checkpoint is kept: {self._kept}")
         kept = Checkpoint()
         kept.put_network("agent", self.agent)
         kept.tensors["generator"] = self.generator.get_state()
@@ -147,17 +151,19 @@ class Run:
         kept.state = {
             "cursor": asdict(self.cursor),
             "updates": self.updates,
+            "elapsed_s": time.monotonic() - self.start,
             "version": bcvlr_fast.__version__,
             "torch": torch.__version__,
         }
-        checkpoint.save(self.folder / "ckpt", self._checkpoint_step(), kept)
+        checkpoint.save(self._kept, self._checkpoint_step(), kept)
         self._saved_s = time.monotonic()
 
     def attach(self, online: Online) -> None:
         """From here on checkpoints hold the online phase too; a resumed one is brought to where it was."""
-        if self.restored and self.cursor.phase == "online":
-            online.collector.replay_log(self.restored.tensors["actions"].numpy())
-            online.env.pop_scores()
+        if self.restored and "actions" in self.restored.tensors:
+            online.replay_log(self.restored.tensors["actions"].numpy())
+            if self.cursor.part != "collect":  # this round's episodes are in the log already
+                online.env.pop_episodes()
             for name, optimizer in online.optimizers.items():
                 self.restored.get_optimizer(name, optimizer)
             online.round = self.cursor.round
@@ -190,6 +196,10 @@ class Run:
         self.log.close()
         self.lock.close()
 
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "ckpt"
+
     def _checkpoint_step(self) -> int:
         """Rises with every checkpoint: phases first, then what they count."""
         interactions = 0 if self.online is None else self.online.collector.interactions
@@ -200,6 +210,7 @@ class Run:
         self.generator.set_state(saved.tensors["generator"])
         self.cursor = Cursor(**saved.state["cursor"])
         self.updates = saved.state["updates"]
+        self.start -= saved.state["elapsed_s"]
 
     def _restore_stage(self, stage: Stage) -> None:
         if self.restored is None:
@@ -215,7 +226,7 @@ class Run:
         if not np.isfinite(loss):
             line = f"{stage.name}: loss is {loss} at update {stage.done}"
             self.log.write(self.cursor.phase, self.updates, {"warning": line})
-            raise Diverged(f"{line}; the last checkpoint is kept: {self.folder / 'ckpt'}")
+            raise Diverged(f"{line}; the last checkpoint is kept: {self._kept}")
 
 
 def machine() -> dict[str, Any]:
@@ -231,7 +242,21 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "bcvlr_fast": bcvlr_fast.__version__,
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the clone that the package is used from, with -dirty where it was changed; None outside one."""
+    root = Path(bcvlr_fast.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _few(figures: dict[str, float]) -> str:

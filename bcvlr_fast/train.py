@@ -23,6 +23,7 @@ from bcvlr_fast.errors import UserError
 if TYPE_CHECKING:
     from bcvlr_fast.run import Run
     from bcvlr_fast.screen import Screen
+    from bcvlr_fast.videos import Videos
 
 _PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 120.0
 _EFFICIENCY = 0.35
@@ -53,10 +54,14 @@ def main(argv: list[str]) -> None:
     if arguments.print_config:
         print(config.to_json(settings))
         return
+    from bcvlr_fast import logger
+    from bcvlr_fast.envs import make
     from bcvlr_fast.screen import Screen
 
     screen = Screen()
     announce(settings, folder, why, screen)
+    make(settings.env, num_envs=1, seed=0).close()  # what is missing is said before anything is written
+    logger.check_tracker(arguments.track)
     videos_path = find_videos(settings, screen, arguments.dry_run)
     if arguments.dry_run:
         screen.say("dry run: nothing was written")
@@ -71,13 +76,14 @@ def train(
     start = time.monotonic() if start is None else start
     from bcvlr_fast import report
     from bcvlr_fast.envs.procgen import FRAME_SHAPE
-    from bcvlr_fast.evaluate import RESULT, evaluate
+    from bcvlr_fast.evaluate import EVALUATION_SEED, RESULT, evaluate
     from bcvlr_fast.pretrain import pretrain
     from bcvlr_fast.run import Run
     from bcvlr_fast.videos import open_videos
 
     videos = open_videos(videos_path, FRAME_SHAPE)
-    run = Run(folder, settings, screen, track)
+    check_videos(videos, settings)
+    run = Run(folder, settings, screen, track, start)
     try:
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
         run.load_videos(videos)
@@ -89,14 +95,14 @@ def train(
             pretrain(run)
             interact(run)
             run.enter("done")
-        evaluation = evaluate(run.agent, settings.env, settings.episodes, 10_000, videos_path, screen)
+        evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
         (folder / RESULT).write_text(evaluation.to_json())
         screen.table(evaluation.table())
         run.log.write("done", run.updates, {"stage": "evaluation", **{k: s.mean for k, s in evaluation.scores.items()}})
         report.write(folder, run.agent, settings, videos, run.held_out)
     finally:
         run.close()
-    status = {"minutes": round((time.monotonic() - start) / 60, 2), "peak_memory_gb": round(peak_memory_gb(), 2)}
+    status = {"minutes": round((time.monotonic() - run.start) / 60, 2), "peak_memory_gb": round(peak_memory_gb(), 2)}
     (folder / "status.json").write_text(json.dumps(status))
     screen.say(f"report: {folder / 'report.html'}")
     screen.say(f"done in {status['minutes']:.1f} minutes, peak memory {status['peak_memory_gb']:.1f} GB")
@@ -107,10 +113,13 @@ def interact(run: Run) -> None:
     if not run.before("online"):
         return
     from bcvlr_fast.envs import make
+    from bcvlr_fast.evaluate import EVALUATION_SEED
     from bcvlr_fast.online import Online
     from bcvlr_fast.rounds import finish_round
 
-    env = make(run.config.env, run.config.online.num_envs, run.config.seed)
+    # Environment n is seeded with the first seed + n: no two runs, and no evaluation, share a sequence of levels.
+    num_envs = run.config.online.num_envs
+    env = make(run.config.env, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
     online = Online(run.config, run.agent, env, run.sampler, run.generator)
     run.attach(online)
     while online.round < online.rounds:
@@ -124,7 +133,7 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     for flag in ("--env", "--preset", "--device", "--config-file", "--resume"):
         first.add_argument(flag)
     try:
-        early, _ = first.parse_known_args([a.replace("_", "-") if a.startswith("--") else a for a in argv])
+        early, _ = first.parse_known_args([_dashed(a) for a in argv])
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     base, folder, why = _base(early, helping=bool({"-h", "--help"} & set(argv)))
@@ -132,13 +141,30 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     arguments = parse(Arguments, argv, default)
     config.validate(arguments)
     parse_name(arguments.env)
-    arguments = dataclasses.replace(arguments, preset=base.preset)
+    if folder is not None:
+        _same_settings(base, arguments)
+    videos = arguments.videos.absolute() if arguments.videos else None
+    arguments = dataclasses.replace(arguments, preset=base.preset, videos=videos)
     if folder is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = arguments.out or Path("runs") / arguments.env.replace(":", "-") / f"{stamp}-s{arguments.seed}"
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
     return arguments, folder, why
+
+
+def _dashed(argument: str) -> str:
+    """--some_flag=value as --some-flag=value."""
+    name, equals, value = argument.partition("=")
+    return (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+
+
+def _same_settings(kept: Config, asked: Config) -> None:
+    """Raises UserError where a resumed run is asked to become another one."""
+    for item in dataclasses.fields(Config):
+        old, new = getattr(kept, item.name), getattr(asked, item.name)
+        if old != new and item.name not in ("device", "episodes"):
+            raise UserError(f"resume: {item.name}: a run goes on with its own settings ({old}), got {new}")
 
 
 def _base(early: argparse.Namespace, helping: bool) -> tuple[Config, Path | None, str]:
@@ -197,12 +223,24 @@ def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
 
     if settings.videos is not None:
         if dry_run:  # a real run opens them next, before it writes anything
-            open_videos(settings.videos, FRAME_SHAPE)
+            check_videos(open_videos(settings.videos, FRAME_SHAPE), settings)
         return settings.videos
     folder = record.default_folder(settings.env)
     if not dry_run:
         record.record(settings.env, folder, screen)
     return folder
+
+
+def check_videos(videos: Videos, settings: Config) -> None:
+    """Raises UserError for videos of another environment, or without an episode long enough for one window."""
+    from bcvlr_fast.videos import MANIFEST, read_manifest
+
+    if (videos.path / MANIFEST).exists() and (env := read_manifest(videos.path).env) != settings.env:
+        raise UserError(f"videos: {videos.path} were recorded in {env}, not in {settings.env}")
+    needed = settings.latent_actions.past_frames + 1 + settings.latent_actions.future_frames
+    trained, _ = videos.split(settings.held_out)
+    if trained.lengths.max() < needed:
+        raise UserError(f"videos: {videos.path}: expected an episode of at least {needed} frames, found none")
 
 
 def peak_memory_gb() -> float:

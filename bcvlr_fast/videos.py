@@ -43,12 +43,14 @@ class Videos:
     path: Path
 
     def split(self, held_out: float) -> tuple[Videos, Videos]:
-        """(training, held-out) episodes: the last ones that make up at most that share of the frames, at least one."""
+        """(training, held-out) episodes: the last ones, as near to that share of the frames as episodes allow.
+
+        At least one episode is held out (unless `held_out` is 0 or there is only one), and one left.
+        """
         if held_out == 0 or len(self.lengths) < 2:
             return self, self.part(len(self.lengths), len(self.lengths))
         ends = self.lengths.cumsum()
-        first = int(np.searchsorted(ends, (1 - held_out) * ends[-1]))
-        first = min(max(first, 1), len(self.lengths) - 1)
+        first = 1 + int(np.abs(ends[:-1] - (1 - held_out) * ends[-1]).argmin())
         return self.part(0, first), self.part(first, len(self.lengths))
 
     def part(self, first: int, last: int) -> Videos:
@@ -78,7 +80,7 @@ def open_videos(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"videos: {path}: expected {MANIFEST} or .npy episodes, found neither")
-    episodes = [_fit(_load_episode(file), frame_shape) for file in files]
+    episodes = [_fit(file, _load_episode(file), frame_shape) for file in files]
     return Videos(np.concatenate(episodes), np.array([len(e) for e in episodes]), path)
 
 
@@ -91,6 +93,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"videos: {file}: not a dataset manifest ({error})") from None
     if manifest.format != _FORMAT:
         raise UserError(f"videos: {file}: format: expected {_FORMAT}, got {manifest.format}")
+    if not manifest.lengths or not all(isinstance(n, int) and n > 0 for n in manifest.lengths):
+        raise UserError(f"videos: {file}: lengths: expected positive integers")
     return manifest
 
 
@@ -141,11 +145,11 @@ def _load_episode(file: Path) -> np.ndarray:
     return episode
 
 
-def _fit(episode: np.ndarray, frame_shape: tuple[int, int, int]) -> np.ndarray:
+def _fit(file: Path, episode: np.ndarray, frame_shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = frame_shape
     if episode.shape[3] != channels or len(episode) < 3 or min(episode.shape[1:3]) < 1:
         raise UserError(
-            f"videos: expected episodes of 3 or more frames with {channels} channels last, got {list(episode.shape)}"
+            f"videos: {file}: expected 3 or more frames with {channels} channels last, got {list(episode.shape)}"
         )
     if episode.shape[1:3] != (height, width):
         episode = resize_area(np.ascontiguousarray(episode), height, width)

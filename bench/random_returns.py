@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=768)
     parser.add_argument("--out", type=Path, default=Path("results/random_returns.jsonl"))
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("a") as file:
         for game in PROCGEN_GAMES:
             score = random_score(game, arguments.episodes)

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from torch import nn
 
 from bcvlr_fast import checkpoint
 from bcvlr_fast.checkpoint import Checkpoint
+from bcvlr_fast.errors import UserError
 
 
 def some(step: int) -> Checkpoint:
@@ -46,7 +48,23 @@ def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
 def test_three_are_kept_and_nothing_else(tmp_path: Path) -> None:
     for step in range(5):
         checkpoint.save(tmp_path, step, some(step))
+    checkpoint.save(tmp_path, 4, some(4))  # the same once more
+    (tmp_path / ".new").mkdir()  # left by a killed process
+    checkpoint.save(tmp_path, 4, some(9))
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{s:012d}" for s in (2, 3, 4)]
+    assert checkpoint.load(tmp_path / "step-000000000004").state == {"step": 9}
+
+
+def test_a_save_that_fails_is_one_line_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, 1, some(1))
+
+    def full(*_: object) -> None:
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"step-000000000002: No space left .* bytes free"):
+        checkpoint.save(tmp_path, 2, some(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000000001"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "state", "manifest"])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bcvlr_fast import frames
 from bcvlr_fast.frames import FrameStore, WindowSampler, episode_positions, window_centres
 from bcvlr_fast.kernels import random_shift
 
@@ -53,14 +54,15 @@ def test_wrong_frames_are_named(frames: torch.Tensor) -> None:
         FrameStore(frames, np.arange(4), CPU)
 
 
-def test_eight_million_frames_from_disk(tmp_path: Path) -> None:
+def test_eight_million_frames_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """98 GB in a sparse file: windows are drawn while private memory stays small."""
+    monkeypatch.setattr(frames, "available_memory", lambda: 16e9)
     count, episode = 8_000_000, 1_000
     file = tmp_path / "frames.npy"
-    frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, 3, 64, 64))
+    stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, 3, 64, 64))
     marked = np.arange(0, count, 100_003)
-    frames[marked, 0, 0, 0] = marked % 251
-    frames.flush()
+    stored[marked, 0, 0, 0] = marked % 251
+    stored.flush()
     mapped = np.load(file, mmap_mode="r")
     before = private_bytes()
     store = FrameStore.from_episodes(mapped, np.full(count // episode, episode), CPU)

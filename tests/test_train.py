@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import checkpoint, film, logger, report
+from bcvlr_fast import checkpoint, config, film, logger, report, train
+from bcvlr_fast.errors import Diverged, UserError
+from bcvlr_fast.run import Run
+from bcvlr_fast.screen import Screen
 
 TINY = """
 --env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu
@@ -134,6 +137,71 @@ def test_stopped_and_resumed_gives_the_same_weights(
         assert torch.equal(tensor, found[name]), name
 
 
+def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """The newest checkpoint is then that of the phase's beginning, without an action log."""
+    folder, videos, _ = finished
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("train", *TINY, "--videos", str(videos), "--out", str(out)),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "240 interactions" in line:
+            process.kill()
+            break
+    process.wait(timeout=60)
+    process.stdout.close()
+    resumed = run("--resume", str(out))
+    assert resumed.returncode == 0, resumed.stderr
+    wanted, found = final_tensors(folder), final_tensors(out)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
+def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> None:
+    folder, _, _ = finished
+    kept = (folder / "config.json").read_text()
+    for flags, message in (
+        (["--seed", "5"], "seed: a run goes on with its own settings (0), got 5"),
+        (["--encoder.channels", "8"], "encoder"),
+        (["--preset", "paper"], "preset"),
+    ):
+        done = run(f"--resume={folder}", *flags)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+    assert (folder / "config.json").read_text() == kept
+
+
+def test_flags_may_have_underscores_but_values_keep_theirs() -> None:
+    assert train._dashed("--config_file=my_file.json") == "--config-file=my_file.json"
+    assert train._dashed("my_file.json") == "my_file.json"
+
+
+def test_diverged_weights_are_never_saved(tmp_path: Path) -> None:
+    settings = config.from_json((config.to_json(config.preset("procgen:bossfight", "quick"))), "quick")
+    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+    owner.save()
+    with torch.no_grad():
+        next(owner.agent.policy.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite"):
+        owner.save()
+    owner.close()
+    assert len(list((tmp_path / "run" / "ckpt").iterdir())) == 1
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path: Path) -> None:
+    settings = config.preset("procgen:bossfight", "quick")
+    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+    owner.save()
+    owner.close()
+    (kept,) = (tmp_path / "run" / "ckpt").iterdir()
+    (kept / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+
+
 def test_sigterm_exits_75(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     _, videos, _ = finished
     long = [*TINY, "--features.updates", "100000", "--videos", str(videos), "--out", str(tmp_path / "run")]
@@ -146,7 +214,9 @@ def test_sigterm_exits_75(finished: tuple[Path, Path, str], tmp_path: Path) -> N
     assert process.wait(timeout=30) == 75
 
 
-def bad(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
+    short = tmp_path / "short.npy"
+    np.save(short, np.zeros((4, 64, 64, 3), np.uint8))
     odd = tmp_path / "odd.npy"
     np.save(odd, np.zeros((5, 64, 64), np.uint8))
     full = tmp_path / "full"
@@ -161,6 +231,11 @@ def bad(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "out of range": (["--preset", "quick", "--online.num-envs", "0", *out], "online.num_envs: expected 1 <="),
         "not a number": (["--preset", "quick", "--seed", "many", *out], "--seed"),
         "unknown flag": (["--preset", "quick", "--sed", "1", *out], "--sed"),
+        "videos of another game": (
+            ["--env", "procgen:miner", "--videos", str(other), *out],
+            "in procgen:bossfight, not",
+        ),
+        "too short": (["--preset", "quick", "--videos", str(short), *out], "an episode of at least 5 frames"),
         "no replays": (["--env", "procgen:heist", "--preset", "quick", *out], "give --videos PATH"),
         "folder not empty": (["--preset", "quick", "--out", str(full)], "is not an empty folder"),
         "resume nothing": (["--resume", str(full)], "expected a run folder"),
@@ -180,6 +255,8 @@ def bad(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "out of range",
         "not a number",
         "unknown flag",
+        "videos of another game",
+        "too short",
         "no replays",
         "folder not empty",
         "resume nothing",
@@ -188,8 +265,8 @@ def bad(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "config file",
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, case: str) -> None:
-    arguments, message = bad(tmp_path)[case]
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, dataset: Path, case: str) -> None:
+    arguments, message = bad(tmp_path, dataset)[case]
     before = sorted(tmp_path.rglob("*"))
     done = run(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr

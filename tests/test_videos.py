@@ -15,7 +15,7 @@ from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import cache_folder, open_videos, read_manifest, resize_area
+from bcvlr_fast.videos import Videos, cache_folder, open_videos, read_manifest, resize_area
 
 SHAPE = (3, 64, 64)
 
@@ -99,6 +99,15 @@ def test_split_is_by_episode(dataset: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([train.frames, held_out.frames]), videos.frames)
     assert len(videos.split(0.0)[1].lengths) == 0
     assert len(videos.split(0.9)[0].lengths) >= 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "trained"), [([10, 90], 1), ([90, 10], 1), ([10, 10, 80], 2), ([40, 30, 20, 10], 3), ([5] * 20, 18)]
+)
+def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], trained: int) -> None:
+    videos = Videos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), np.array(lengths), Path("videos"))
+    train, held_out = videos.split(0.1)
+    assert (len(train.lengths), len(held_out.lengths)) == (trained, len(lengths) - trained)
 
 
 def test_npy_episodes_are_read_and_resized(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
-"""Appends one row a finished run to a results file: scores, settings that matter, machine, commit, date.
+"""Appends one row a finished run to a results file (scores, machine, commit, date) and prints the file as a table.
 
 python tools/collect_runs.py results/quick_procgen.jsonl runs/procgen-bossfight/*
 """
 
 from __future__ import annotations
 
-import datetime
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from bcvlr_fast import config
 
 
-def row(folder: Path, commit: str) -> dict[str, object]:
+def row_of(folder: Path) -> dict[str, object]:
     """What a results file keeps of the run in `folder`."""
+    if not (folder / "status.json").is_file():
+        sys.exit(f"error: {folder}: not a finished run")
     settings = json.loads((folder / "config.json").read_text())
     evaluation = json.loads((folder / "evaluation.json").read_text())
     return {
@@ -24,18 +27,43 @@ def row(folder: Path, commit: str) -> dict[str, object]:
         "scores": evaluation["scores"],
         "video_norm": evaluation["video_norm"],
         **json.loads((folder / "status.json").read_text()),
+        "changed": changed(settings),
         "machine": json.loads((folder / "environment.json").read_text()),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
     }
 
 
+def changed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the preset's."""
+    preset = json.loads(config.to_json(config.preset(settings["env"], settings["preset"])))
+    apart = {"seed", "device", "videos"}
+    return {k: v for k, v in settings.items() if v != preset[k] and k not in apart}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown: mean returns with their 95 % intervals."""
+    lines = [
+        "| environment | seed | minutes | peak GB | random | sampled | greedy | expert | sampled / expert |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        scores = [_cell(row["scores"].get(name)) for name in ("random", "sampled", "greedy", "expert")]
+        norm = row["video_norm"]["sampled"]
+        cells = [row["env"], row["seed"], row["minutes"], row["peak_memory_gb"], *scores]
+        lines.append(f"| {' | '.join(map(str, cells))} | {'' if norm is None else f'{norm:.2f}'} |")
+    return "\n".join(lines)
+
+
+def _cell(score: dict[str, float] | None) -> str:
+    return "" if score is None else f"{score['mean']:.2f} ({score['low']:.2f} .. {score['high']:.2f})"
+
+
 def main(target: Path, folders: list[Path]) -> None:
-    """Appends the rows."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    """Appends the rows and prints the table of all."""
+    new = [row_of(folder) for folder in folders]
+    target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("a") as file:
-        for folder in folders:
-            file.write(json.dumps(row(folder, commit.strip())) + "\n")
+        file.writelines(json.dumps(row) + "\n" for row in new)
+    print(table([json.loads(line) for line in target.read_text().splitlines()]))
 
 
 if __name__ == "__main__":

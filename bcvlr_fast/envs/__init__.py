@@ -28,14 +28,12 @@ class Step(NamedTuple):
         return frames
 
 
-class Score(NamedTuple):
+class Episode(NamedTuple):
     """A finished episode, for evaluation only."""
 
     env: int
-    level: int
     episode_return: float
     length_steps: int
-    solved: bool
 
 
 class PixelEnv(Protocol):
@@ -55,7 +53,7 @@ class PixelEnv(Protocol):
         Raises ValueError for actions outside 0..num_actions - 1 or of the wrong number.
         """
 
-    def pop_scores(self) -> list[Score]:
+    def pop_episodes(self) -> list[Episode]:
         """The episodes finished since the last call."""
 
     def close(self) -> None: ...
@@ -83,4 +81,4 @@ def make(name: str, num_envs: int, seed: int, level: int | None = None) -> Pixel
     return Procgen(task, num_envs, seed, level)
 
 
-__all__ = ["PROCGEN_GAMES", "PixelEnv", "Score", "Step", "make", "parse_name"]
+__all__ = ["PROCGEN_GAMES", "Episode", "PixelEnv", "Step", "make", "parse_name"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.envs import Score, Step
+from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.errors import UserError
 
 NUM_ACTIONS = 15
@@ -36,11 +36,10 @@ class Procgen:
         self._all = np.arange(num_envs, dtype=np.int32)
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
-        self._level = np.zeros(num_envs, np.int64)
-        self._scores: list[Score] = []
+        self._episodes: list[Episode] = []
 
     def reset(self) -> np.ndarray:
-        self._scores.clear()
+        self._episodes.clear()
         return self._start(self._all)
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
@@ -52,16 +51,13 @@ class Procgen:
         self._length[ids] += 1
         for row in np.flatnonzero(ended):
             env = int(ids[row])
-            solved = bool(info["prev_level_complete"][row])
-            self._scores.append(
-                Score(env, int(self._level[env]), float(self._return[env]), int(self._length[env]), solved)
-            )
+            self._episodes.append(Episode(env, float(self._return[env]), int(self._length[env])))
         first = self._start(ids[ended]) if ended.any() else np.empty((0, *FRAME_SHAPE), np.uint8)
         return Step(frames, ended, first)
 
-    def pop_scores(self) -> list[Score]:
-        scores, self._scores = self._scores, []
-        return scores
+    def pop_episodes(self) -> list[Episode]:
+        episodes, self._episodes = self._episodes, []
+        return episodes
 
     def close(self) -> None:
         self._pool.close()
@@ -71,7 +67,6 @@ class Procgen:
         _check_order(info["env_id"], ids)
         self._return[ids] = 0
         self._length[ids] = 0
-        self._level[ids] = info["level_seed"]
         return np.asarray(frames)
 
     def _checked(self, actions: np.ndarray, count: int) -> np.ndarray:
@@ -95,7 +90,7 @@ def _envpool() -> Any:
         import envpool
         import envpool.procgen
     except ModuleNotFoundError as error:
-        raise UserError(f"env: procgen needs the package '{error.name}' (pip install 'bcvlr_fast[procgen]')") from None
+        raise UserError(f"env: procgen needs the package '{error.name}' (extra [procgen])") from None
     except ImportError as error:
         raise UserError(missing_library(error)) from None
     return envpool
