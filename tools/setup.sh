@@ -11,7 +11,7 @@ fail() {
 
 # install PACKAGES...: with apt where this user may, else say what to run.
 install() {
-    echo "set-up: installing $*"
+    echo "set-up: needs $*"
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
     elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
