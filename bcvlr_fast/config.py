@@ -179,7 +179,6 @@ def _quick(config: Config) -> Config:
         latent_actions=dataclasses.replace(
             config.latent_actions,
             updates=300,
-            learning_rate=1e-3,
             impala_channels=(16, 32, 32),
             future_frames=3,
             motion_gain=8.0,

@@ -19,6 +19,7 @@ from bcvlr_fast.videos import Videos
 
 _BATCH = 256
 _MOST_WINDOWS = 4096
+_LEAST_SPREAD = 1e-5
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class LatentReport:
 
     prediction_error: float
     copy_error: float
+    spread: float
+    """Standard deviation of z over the windows, mean over its dimensions."""
     code_use: np.ndarray
     """[K, M] share of each code in its codebook."""
     probe_recall: float | None
@@ -89,7 +92,16 @@ class LatentReport:
         return self.code_use.size
 
     def figures(self) -> dict[str, float]:
-        names = ("prediction_error", "copy_error", "perplexity", "dead_codes", "codes", "probe_recall", "probe_chance")
+        names = (
+            "prediction_error",
+            "copy_error",
+            "spread",
+            "perplexity",
+            "dead_codes",
+            "codes",
+            "probe_recall",
+            "probe_chance",
+        )
         return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def complaints(self) -> list[str]:
@@ -99,7 +111,9 @@ class LatentReport:
                 f"the world model predicts no better than copying the last frame "
                 f"({self.prediction_error:.2e} against {self.copy_error:.2e})"
             )
-        if self.perplexity < 2:
+        if self.spread < _LEAST_SPREAD:
+            lines.append(f"the predictor gives every window the same latent action (spread {self.spread:.0e})")
+        elif self.perplexity < 2:
             lines.append(f"the codebook has collapsed (perplexity {self.perplexity:.1f})")
         elif self.dead_codes > 0.75 * self.codes:
             lines.append(f"{self.dead_codes} of {self.codes} codes are never used on held-out frames")
@@ -130,6 +144,7 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     return LatentReport(
         prediction_error=float(torch.stack(errors).sum()) / len(z),
         copy_error=float(torch.stack(copies).sum()) / len(z),
+        spread=float(z.std(dim=0).mean()),
         code_use=torch.stack(shares).cpu().numpy(),
         probe_recall=recall,
         probe_chance=chance,

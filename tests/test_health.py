@@ -21,7 +21,14 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 def report(codes_used: int = 61, **change: float | None) -> LatentReport:
     use = np.zeros((2, 64))
     use[:, :codes_used] = 1 / codes_used
-    figures = {"prediction_error": 0.5, "copy_error": 1.0, "probe_recall": 0.5, "probe_chance": 0.1, **change}
+    figures = {
+        "prediction_error": 0.5,
+        "copy_error": 1.0,
+        "spread": 0.3,
+        "probe_recall": 0.5,
+        "probe_chance": 0.1,
+        **change,
+    }
     return LatentReport(code_use=use, **figures)  # type: ignore[arg-type]
 
 
@@ -34,6 +41,7 @@ def test_a_sound_phase_has_no_complaints() -> None:
     ("change", "message"),
     [
         ({"prediction_error": 1.0}, "no better than copying"),
+        ({"spread": 0.0}, "the same latent action"),
         ({"codes_used": 1}, "collapsed (perplexity 1.0)"),
         ({"codes_used": 4}, "120 of 128 codes"),
         ({"probe_recall": 0.09}, "do not tell true actions apart"),
