@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ def row_of(folder: Path) -> dict[str, object]:
 def changed(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that differ from the preset's."""
     preset = json.loads(config.to_json(config.preset(settings["env"], settings["preset"])))
-    apart = {"seed", "device", "videos"}
-    return {k: v for k, v in settings.items() if v != preset[k] and k not in apart}
+    return _differing(settings, preset, apart={"seed", "device", "videos"})
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    different = {k: v for k, v in found.items() if v != wanted[k] and k not in apart}
+    return {k: _differing(v, wanted[k]) if isinstance(v, dict) else v for k, v in different.items()}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
