@@ -89,6 +89,11 @@ class LatentActionsConfig:
     """tanh_half: the official bound of 1/2; residual: the last frame's features plus a change."""
 
     @property
+    def window_frames(self) -> int:
+        """Frames of one window: before o_t, o_t itself, after it."""
+        return self.past_frames + 1 + self.future_frames
+
+    @property
     def latent_dim(self) -> int:
         return self.codebooks * self.code_dim * self.positions
 
@@ -253,7 +258,7 @@ def validate(config: Any, prefix: str = "") -> None:
         elif isinstance(value, tuple) and not (value and all(isinstance(c, int) and 0 < c <= 8192 for c in value)):
             raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
     if isinstance(config, Config):
-        window = config.latent_actions.past_frames + 1 + config.latent_actions.future_frames
+        window = config.latent_actions.window_frames
         least = window * config.online.num_envs
         if config.online.capacity < least:
             raise UserError(

@@ -24,7 +24,7 @@ class LatentActionPredictor(nn.Module):
     def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
         super().__init__()
         self.motion_gain, self.frame_channels = config.motion_gain, encoder.channels
-        channels = (config.past_frames + 1 + config.future_frames) * encoder.channels
+        channels = config.window_frames * encoder.channels
         self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
         self.head = nn.Linear(config.hidden_dim, config.latent_dim)
 

@@ -117,7 +117,8 @@ def interact(run: Run) -> None:
     from bcvlr_fast.online import Online
     from bcvlr_fast.rounds import finish_round
 
-    # Environment n is seeded with the first seed + n: no two runs, and no evaluation, share a sequence of levels.
+    # Environment n is seeded with the first seed + n: runs share no sequence of levels with each other or with the
+    # evaluation, as long as seed * num_envs stays below the evaluation's seed.
     num_envs = run.config.online.num_envs
     env = make(run.config.env, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
     online = Online(run.config, run.agent, env, run.sampler, run.generator)
@@ -237,7 +238,7 @@ def check_videos(videos: Videos, settings: Config) -> None:
 
     if (videos.path / MANIFEST).exists() and (env := read_manifest(videos.path).env) != settings.env:
         raise UserError(f"videos: {videos.path} were recorded in {env}, not in {settings.env}")
-    needed = settings.latent_actions.past_frames + 1 + settings.latent_actions.future_frames
+    needed = settings.latent_actions.window_frames
     trained, _ = videos.split(settings.held_out)
     if trained.lengths.max() < needed:
         raise UserError(f"videos: {videos.path}: expected an episode of at least {needed} frames, found none")
