@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.files import free_bytes
 
 _KEPT = 3
 _TENSORS = "tensors.safetensors"
@@ -58,7 +59,7 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Writes `folder`/step-<step>, then drops all but the newest three."""
+    """Writes `folder`/step-<step>, then drops all but the newest three. Raises UserError where it cannot be written."""
     target = folder / f"step-{step:012d}"
     work, aside = folder / ".new", folder / ".old"
     for leftover in (work, aside):  # of a process that was killed; a run folder has one owner
@@ -78,7 +79,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         _sync(folder)
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise UserError(f"checkpoint: {target}: {error} ({_free(folder):,} bytes free)") from None
+        raise UserError(f"checkpoint: {target}: {error} ({free_bytes(folder):,} bytes free)") from None
     shutil.rmtree(aside, ignore_errors=True)
     for old in sorted(folder.glob("step-*"))[:-_KEPT]:
         shutil.rmtree(old)
@@ -103,12 +104,6 @@ def load(path: Path) -> Checkpoint:
         if _sha256(path / name) != expected:
             raise ValueError(f"{name}: sha256 differs from the manifest's")
     return Checkpoint(load_file(path / _TENSORS), json.loads((path / _STATE).read_text()))
-
-
-def _free(folder: Path) -> int:
-    """Bytes free where `folder` is, or would be."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _sha256(path: Path) -> str:

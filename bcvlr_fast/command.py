@@ -6,8 +6,10 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import tyro
@@ -29,7 +31,12 @@ def run_command(main: Callable[[T], None], arguments: type[T]) -> None:
 
 
 def call(action: Callable[[], None]) -> int:
-    """Runs `action` and returns the exit code; the reason of a failure is one line on stderr."""
+    """Runs `action` and returns the exit code; the reason of a failure is one line on stderr.
+
+    A signal that asks for an end unwinds as Ctrl-C does, so that half-written files are removed.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _unwind)
     try:
         action()
     except (UserError, Diverged) as error:
@@ -45,6 +52,10 @@ def call(action: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _unwind(number: int, _: FrameType | None) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
 def parse(arguments: type[T], argv: Sequence[str], default: Any = None) -> T:

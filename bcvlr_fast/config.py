@@ -144,7 +144,7 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run, complete: with the same machine and build it repeats the run."""
+    """One run, complete: on the same CPU with the same build it repeats the run bit for bit."""
 
     env: str = "procgen:bossfight"
     """suite:task, such as procgen:bossfight."""
@@ -272,28 +272,44 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, default=str)
 
 
-def from_json(text: str, source: str) -> Config:
-    """Config from JSON text; `source` names it in errors. Raises UserError for unknown or invalid fields."""
+def load(file: Path, scale: str = "paper") -> Config:
+    """Config from a JSON file, as `from_json`. Raises UserError where it cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    return from_json(text, str(file), scale)
+
+
+def from_json(text: str, source: str, scale: str = "paper") -> Config:
+    """Config from JSON text; fields that it lacks are its preset's, or those of `scale` where it names no preset.
+
+    `source` names the text in errors. Raises UserError for unknown or invalid fields.
+    """
     try:
         data = json.loads(text)
     except ValueError as error:
         raise UserError(f"{source}: expected JSON, got {error}") from None
-    config = _build(Config, data, f"{source}: ")
+    where = f"{source}: "
+    named = _build(Config(), data, where)  # its types are checked before the preset is looked up
+    base = preset(named.env, scale if named.preset == "auto" else named.preset)
+    config = _build(base, {**data, "preset": base.preset}, where)
     validate(config)
     return config
 
 
-def _build(kind: type, data: Any, where: str) -> Any:
+def _build(base: Any, data: Any, where: str) -> Any:
+    """The dataclass `base` with the fields of the JSON object `data` in place of its own."""
     if not isinstance(data, dict):
         raise UserError(f"{where}expected an object, got {type(data).__name__}")
-    fields = {item.name: item for item in dataclasses.fields(kind)}
+    fields = tuple(item.name for item in dataclasses.fields(base))
     values = {}
     for key, value in data.items():
         if key not in fields:
-            raise UserError(f"{where}unknown field '{key}'{nearest(key, tuple(fields))}")
-        default = getattr(kind(), key)
+            raise UserError(f"{where}unknown field '{key}'{nearest(key, fields)}")
+        default = getattr(base, key)
         if dataclasses.is_dataclass(default):
-            values[key] = _build(type(default), value, f"{where}{key}.")
+            values[key] = _build(default, value, f"{where}{key}.")
         elif key == "videos":
             if value is not None and not isinstance(value, str):
                 raise UserError(f"{where}videos: expected a path or null, got {value!r}")
@@ -306,4 +322,4 @@ def _build(kind: type, data: Any, where: str) -> Any:
             raise UserError(f"{where}{key}: expected {type(default).__name__}, got {value!r}")
         else:
             values[key] = value
-    return kind(**values)
+    return dataclasses.replace(base, **values)

@@ -30,6 +30,7 @@ RESULT = "evaluation.json"
 EVALUATION_SEED = 2**30  # environments of training are seeded below it
 _MOST_ENVS = 100
 _RESAMPLES = 10_000
+_DRAWN_AT_ONCE = 4_000_000
 Act = Callable[[np.ndarray], np.ndarray]
 
 
@@ -58,9 +59,13 @@ class Score:
 
     @classmethod
     def of(cls, returns: np.ndarray, lengths: np.ndarray | None = None) -> Score:
+        """From the returns [E] of E episodes, and their lengths [E] in steps."""
         returns = np.asarray(returns, np.float64)
-        draws = np.random.default_rng(0).choice(returns, (_RESAMPLES, len(returns))).mean(axis=1)
-        low, high = np.percentile(draws, [2.5, 97.5])
+        rng = np.random.default_rng(0)
+        block = max(1, _DRAWN_AT_ONCE // len(returns))
+        blocks = [min(block, _RESAMPLES - done) for done in range(0, _RESAMPLES, block)]
+        means = np.concatenate([rng.choice(returns, (rows, len(returns))).mean(axis=1) for rows in blocks])
+        low, high = np.percentile(means, [2.5, 97.5])
         error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")
         length = None if lengths is None else float(np.mean(lengths))
         return cls(float(returns.mean()), float(error), float(low), float(high), len(returns), length)
@@ -104,6 +109,8 @@ def main(arguments: Arguments) -> None:
     """The command."""
     if arguments.episodes < 1:
         raise UserError(f"episodes: expected >= 1, got {arguments.episodes}")
+    if not 0 <= arguments.seed < 2**31:
+        raise UserError(f"seed: expected 0 <= value < 2^31, got {arguments.seed}")
     screen = Screen()
     agent, settings = load_agent(arguments.run, arguments.device)
     evaluation = evaluate(agent, settings.env, arguments.episodes, arguments.seed, videos_of(arguments.run), screen)
@@ -117,7 +124,7 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"run: {folder}: expected a run folder with config.json")
-    settings = config.from_json(file.read_text(), str(file))
+    settings = config.load(file)
     saved, complaints = checkpoint.load_newest(folder / "ckpt")
     if complaints or saved is None:
         raise UserError(f"run: {folder}: {complaints[0] if complaints else 'no checkpoint yet'}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.videos import NOT_NUMPY
 
 FILE = "evaluation_only.npz"
 NO_ACTION = 255
@@ -38,5 +39,5 @@ def load(folder: Path) -> EvaluationLabels | None:
     try:
         with np.load(file, allow_pickle=False) as data:
             return EvaluationLabels(data["action"], data["episode_return"], data["level"])
-    except (OSError, ValueError, KeyError) as error:
+    except (*NOT_NUMPY, KeyError) as error:
         raise UserError(f"videos: {file}: not evaluation labels ({error})") from None

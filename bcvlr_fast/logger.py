@@ -16,23 +16,39 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends rows {phase, step, time_s, ...} to the run's metrics file."""
+    """Appends rows {phase, step, time_s, ...} to the run's metrics file.
 
-    def __init__(self, folder: Path, track: str = "none") -> None:
-        self._file = (folder / METRICS).open("a", encoding="utf-8")
-        self._start = time.monotonic()
+    `start` is when the run's clock began (time.monotonic). A resumed run keeps the first `keep_bytes`
+    of its file, so that what it does again is not told twice.
+    """
+
+    def __init__(self, folder: Path, track: str, start: float, keep_bytes: int | None = None) -> None:
+        self._file = (folder / METRICS).open("ab")
+        if keep_bytes is not None and self._file.tell() > keep_bytes:
+            self._file.truncate(keep_bytes)
+            self._file.seek(keep_bytes)
+        self._start = start
         self._board = _tensorboard(folder) if track == "tensorboard" else None
 
     def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers or text of one moment; not-a-number is written as null."""
+        """Numbers or text of one moment; not-a-number is written as null.
+
+        `step` counts interactions in rows of a round and updates in all others. TensorBoard's tags are
+        phase/stage/key, so that each chart has one of the two for its axis.
+        """
         row = {"phase": phase, "step": step, "time_s": round(time.monotonic() - self._start, 3)}
         row.update((k, None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in values.items())
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
         if self._board:
+            stage = values.get("stage", "")
             for key, value in values.items():
                 if isinstance(value, int | float):
-                    self._board.add_scalar(f"{phase}/{key}", value, step)
+                    self._board.add_scalar(f"{phase}/{stage}/{key}", value, step)
+
+    def size_bytes(self) -> int:
+        """Length of the file so far."""
+        return self._file.tell()
 
     def close(self) -> None:
         self._file.close()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
+import importlib.metadata
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import time
@@ -28,6 +31,7 @@ from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
+from bcvlr_fast.files import LOCK, check_writable
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Online
 from bcvlr_fast.screen import Screen
@@ -61,10 +65,6 @@ class Run:
             raise UserError(complaints[0])
         for line in complaints:
             screen.warn(f"{line}; an older one is used")
-        if not (folder / "config.json").exists():
-            (folder / "config.json").write_text(config.to_json(settings))
-        (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
-        self.log = logger.MetricsLog(folder, track)
         self.compute = choose_compute(choose_device(settings.device), settings.precision)
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
@@ -73,10 +73,21 @@ class Run:
         self.cursor = Cursor()
         self.updates = 0
         self.online: Online | None = None
+        self._earlier_peak_gb = 0.0
+        kept_log_bytes = None
         if self.restored:
             self._restore(self.restored)
+            kept_log_bytes = self.restored.state["log_bytes"]
+        for name, content in (
+            ("config.json", config.to_json(settings)),
+            ("environment.json", json.dumps(machine(), indent=1)),
+        ):
+            if not (folder / name).exists():
+                (folder / name).write_text(content)
+        self.log = logger.MetricsLog(folder, track, self.start, kept_log_bytes)
         self._saved_s = time.monotonic()
         self._stop: int | None = None
+        self._all_saved = False
 
     def load_videos(self, videos: Videos) -> None:
         """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
@@ -130,8 +141,18 @@ class Run:
             return
         self.save(stage)
         if self._stop is not None:
-            code = 130 if self._stop == signal.SIGINT else 75
-            raise Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
+            raise self._interrupted()
+
+    def finish_training(self) -> None:
+        """Saves the end of training; from here on a signal ends the run at once, for there is nothing left to save."""
+        self.enter("done")
+        self._all_saved = True
+        if self._stop is not None:
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        code = 130 if self._stop == signal.SIGINT else 75
+        return Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
 
     def save(self, stage: Stage | None = None) -> None:
         """Writes a checkpoint of the agent, the stage, the generator and the cursor; never one that diverged."""
@@ -146,22 +167,33 @@ class Run:
         if self.online is not None:
             optimizers.update(self.online.optimizers)
             kept.tensors["actions"] = torch.from_numpy(self.online.collector.taken())
+            kept.state["frames"] = _digest(self.online.collector.frames)
         for name, optimizer in optimizers.items():
             kept.put_optimizer(name, optimizer)
-        kept.state = {
+        kept.state |= {
             "cursor": asdict(self.cursor),
             "updates": self.updates,
             "elapsed_s": time.monotonic() - self.start,
-            "version": bcvlr_fast.__version__,
-            "torch": torch.__version__,
+            "peak_memory_gb": self.peak_memory_gb(),
+            "log_bytes": self.log.size_bytes(),
+            "device": self.compute.device.type,
+            "versions": versions(),
         }
         checkpoint.save(self._kept, self._checkpoint_step(), kept)
         self._saved_s = time.monotonic()
 
     def attach(self, online: Online) -> None:
-        """From here on checkpoints hold the online phase too; a resumed one is brought to where it was."""
+        """From here on checkpoints hold the online phase too; a resumed one is brought to where it was.
+
+        Raises UserError where the environments do not show the frames again that the log of actions led to.
+        """
         if self.restored and "actions" in self.restored.tensors:
             online.replay_log(self.restored.tensors["actions"].numpy())
+            if _digest(online.collector.frames) != self.restored.state["frames"]:
+                raise UserError(
+                    f"resume: {self.folder}: the same actions lead to other frames here: the run is of "
+                    f"EnvPool {self.restored.state['versions']['envpool']}, this is {versions()['envpool']}"
+                )
             if self.cursor.part != "collect":  # this round's episodes are in the log already
                 online.env.pop_episodes()
             for name, optimizer in online.optimizers.items():
@@ -183,6 +215,8 @@ class Run:
             if self._stop is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self._stop = number
+            if self._all_saved:
+                raise self._interrupted()
 
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         before = {number: signal.signal(number, ask) for number in handled}
@@ -191,6 +225,11 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def peak_memory_gb(self) -> float:
+        """Largest resident set of the run's processes so far."""
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        return max(own, self._earlier_peak_gb)
 
     def close(self) -> None:
         self.log.close()
@@ -206,11 +245,18 @@ class Run:
         return PHASES.index(self.cursor.phase) * 10**10 + self.updates + interactions
 
     def _restore(self, saved: Checkpoint) -> None:
+        device = self.compute.device.type
+        if device != saved.state["device"]:
+            raise UserError(f"resume: {self.folder}: the run is on {saved.state['device']}, got device {device}")
+        for package, version in versions().items():
+            if version != (before := saved.state["versions"][package]):
+                self.screen.warn(f"resume: {package} was {before}, is {version}: the numbers may differ")
         saved.get_network("agent", self.agent)
         self.generator.set_state(saved.tensors["generator"])
         self.cursor = Cursor(**saved.state["cursor"])
         self.updates = saved.state["updates"]
         self.start -= saved.state["elapsed_s"]
+        self._earlier_peak_gb = saved.state["peak_memory_gb"]
 
     def _restore_stage(self, stage: Stage) -> None:
         if self.restored is None:
@@ -239,12 +285,25 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "bcvlr_fast": bcvlr_fast.__version__,
+        **versions(),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what a run's numbers depend on; None for what is not installed."""
+    found: dict[str, str | None] = {"bcvlr_fast": bcvlr_fast.__version__}
+    for package in ("torch", "numpy", "envpool"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _digest(frames: np.ndarray) -> str:
+    return hashlib.sha256(frames.tobytes()).hexdigest()
 
 
 def _commit() -> str | None:
@@ -264,8 +323,9 @@ def _few(figures: dict[str, float]) -> str:
 
 
 def _lock(folder: Path) -> Any:
+    check_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("a+")
+    file = (folder / LOCK).open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

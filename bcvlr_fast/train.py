@@ -19,6 +19,7 @@ from bcvlr_fast.command import call, parse
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import parse_name
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.files import LOCK, check_writable
 
 if TYPE_CHECKING:
     from bcvlr_fast.run import Run
@@ -36,7 +37,8 @@ class Arguments(Config):
     out: Path | None = None
     """Run folder; default runs/<env>/<time>-s<seed>."""
     resume: str = "never"
-    """never, auto (the newest unfinished run of this environment), or a run folder."""
+    """never, auto (the run in --out, or the environment's newest unfinished one; starts anew where there is none),
+    or a run folder."""
     config_file: Path | None = None
     """JSON of an earlier run's configuration; flags on top override it."""
     track: Literal["none", "tensorboard"] = "none"
@@ -94,15 +96,17 @@ def train(
         with run.signals():
             pretrain(run)
             interact(run)
-            run.enter("done")
-        evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
-        (folder / RESULT).write_text(evaluation.to_json())
-        screen.table(evaluation.table())
-        run.log.write("done", run.updates, {"stage": "evaluation", **{k: s.mean for k, s in evaluation.scores.items()}})
-        report.write(folder, run.agent, settings, videos, run.held_out)
+            run.finish_training()
+            evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
+            (folder / RESULT).write_text(evaluation.to_json())
+            screen.table(evaluation.table())
+            means = {name: score.mean for name, score in evaluation.scores.items()}
+            run.log.write("done", run.updates, {"stage": "evaluation", **means})
+            report.write(folder, run.agent, settings, videos, run.held_out)
     finally:
         run.close()
-    status = {"minutes": round((time.monotonic() - run.start) / 60, 2), "peak_memory_gb": round(peak_memory_gb(), 2)}
+    minutes = (time.monotonic() - run.start) / 60
+    status = {"minutes": round(minutes, 2), "peak_memory_gb": round(run.peak_memory_gb(), 2)}
     (folder / "status.json").write_text(json.dumps(status))
     screen.say(f"report: {folder / 'report.html'}")
     screen.say(f"done in {status['minutes']:.1f} minutes, peak memory {status['peak_memory_gb']:.1f} GB")
@@ -131,26 +135,33 @@ def interact(run: Run) -> None:
 def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     """(arguments with the preset filled in, run folder, why this preset) from the command line."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--env", "--preset", "--device", "--config-file", "--resume"):
+    for flag in ("--env", "--preset", "--device", "--config-file", "--resume", "--out"):
         first.add_argument(flag)
     try:
         early, _ = first.parse_known_args([_dashed(a) for a in argv])
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
-    base, folder, why = _base(early, helping=bool({"-h", "--help"} & set(argv)))
+    folder = _resumed(early)
+    kept = None if folder is None else config.load(folder / "config.json")
+    base, why = _base(early, kept, helping=bool({"-h", "--help"} & set(argv)))
     default = Arguments(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Config)})
     arguments = parse(Arguments, argv, default)
+    videos = arguments.videos.absolute() if arguments.videos else None
+    scale = base.preset if arguments.preset == "auto" else arguments.preset
+    arguments = dataclasses.replace(arguments, preset=scale, videos=videos)
     config.validate(arguments)
     parse_name(arguments.env)
-    if folder is not None:
-        _same_settings(base, arguments)
-    videos = arguments.videos.absolute() if arguments.videos else None
-    arguments = dataclasses.replace(arguments, preset=base.preset, videos=videos)
-    if folder is None:
+    if folder is not None and kept is not None:
+        _same_settings(kept, arguments)
+        if arguments.out not in (None, folder):
+            raise UserError(f"out: a resumed run stays in its folder ({folder}), got {arguments.out}")
+        why = f"resumed from {folder}"
+    else:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = arguments.out or Path("runs") / arguments.env.replace(":", "-") / f"{stamp}-s{arguments.seed}"
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
             raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
+    check_writable(folder, "out")
     return arguments, folder, why
 
 
@@ -168,23 +179,28 @@ def _same_settings(kept: Config, asked: Config) -> None:
             raise UserError(f"resume: {item.name}: a run goes on with its own settings ({old}), got {new}")
 
 
-def _base(early: argparse.Namespace, helping: bool) -> tuple[Config, Path | None, str]:
-    env = early.env or Config.env
-    if early.resume not in (None, "never"):
-        folder = _newest_unfinished(env) if early.resume == "auto" else Path(early.resume)
-        if folder is not None:
-            file = folder / "config.json"
-            if not file.is_file():
-                raise UserError(f"resume: {folder}: expected a run folder with config.json")
-            return config.from_json(file.read_text(), str(file)), folder, f"resumed from {folder}"
-    if early.config_file:
-        file = Path(early.config_file)
-        if not file.is_file():
-            raise UserError(f"config-file: {file}: no such file")
-        return config.from_json(file.read_text(), str(file)), None, f"from {file}"
+def _resumed(early: argparse.Namespace) -> Path | None:
+    """The run folder to go on in, if that is asked for; with auto, None where there is none yet."""
+    if early.resume in (None, "never"):
+        return None
+    if early.resume != "auto":
+        folder = Path(early.resume)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"resume: {folder}: expected a run folder with config.json")
+        return folder
+    if early.out is not None:
+        return Path(early.out) if (Path(early.out) / "config.json").is_file() else None
+    runs = sorted((Path("runs") / (early.env or Config.env).replace(":", "-")).glob("*/config.json"))
+    unfinished = [file.parent for file in runs if not (file.parent / "status.json").exists()]
+    return unfinished[-1] if unfinished else None
+
+
+def _base(early: argparse.Namespace, kept: Config | None, helping: bool) -> tuple[Config, str]:
+    """(the configuration that flags change, where it comes from): a file, the resumed run's, or a preset."""
+    if kept is not None and not early.config_file:
+        return kept, ""
     if helping:
-        return Config(), None, ""
-    parse_name(env)
+        return Config(), ""
     scale, why = early.preset or "auto", "as asked"
     if scale == "auto":
         import torch
@@ -193,13 +209,15 @@ def _base(early: argparse.Namespace, helping: bool) -> tuple[Config, Path | None
         cuda = torch.cuda.is_available() if wanted == "auto" else wanted.startswith("cuda")
         scale = "paper" if cuda else "quick"
         why = "a CUDA device is there" if cuda else "no CUDA device in use; --preset paper overrides"
-    return config.preset(env, scale), None, why
-
-
-def _newest_unfinished(env: str) -> Path | None:
-    runs = sorted((Path("runs") / env.replace(":", "-")).glob("*/config.json"))
-    unfinished = [file.parent for file in runs if not (file.parent / "status.json").exists()]
-    return unfinished[-1] if unfinished else None
+    if early.config_file:
+        file = Path(early.config_file)
+        settings = config.load(file, scale)
+        if early.preset not in (None, "auto", settings.preset):
+            raise UserError(f"preset: {file} is of preset {settings.preset}, got {early.preset}")
+        return settings, f"from {file}"
+    env = early.env or Config.env
+    parse_name(env)
+    return config.preset(env, scale), why
 
 
 def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
@@ -234,6 +252,7 @@ def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
 
 def check_videos(videos: Videos, settings: Config) -> None:
     """Raises UserError for videos of another environment, or without an episode long enough for one window."""
+    from bcvlr_fast import evaluation_labels
     from bcvlr_fast.videos import MANIFEST, read_manifest
 
     if (videos.path / MANIFEST).exists() and (env := read_manifest(videos.path).env) != settings.env:
@@ -242,13 +261,9 @@ def check_videos(videos: Videos, settings: Config) -> None:
     trained, _ = videos.split(settings.held_out)
     if trained.lengths.max() < needed:
         raise UserError(f"videos: {videos.path}: expected an episode of at least {needed} frames, found none")
-
-
-def peak_memory_gb() -> float:
-    """Largest resident set of this process so far."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    labels = evaluation_labels.load(videos.path)
+    if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
+        raise UserError(f"videos: {videos.path / evaluation_labels.FILE}: is not of these videos")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,8 +14,11 @@ import numba
 import numpy as np
 
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.files import check_writable, free_bytes
 
 MANIFEST, FRAMES = "manifest.json", "frames.npy"
+NOT_NUMPY = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+"""What np.load raises for a file that is missing, empty, cut off, or no array."""
 _FORMAT = 1
 
 
@@ -93,19 +98,27 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"videos: {file}: not a dataset manifest ({error})") from None
     if manifest.format != _FORMAT:
         raise UserError(f"videos: {file}: format: expected {_FORMAT}, got {manifest.format}")
-    if not manifest.lengths or not all(isinstance(n, int) and n > 0 for n in manifest.lengths):
+    lengths = manifest.lengths
+    if not isinstance(lengths, list) or not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
         raise UserError(f"videos: {file}: lengths: expected positive integers")
     return manifest
 
 
 class DatasetWriter:
-    """Writes a dataset into a temporary folder beside `folder`, which appears whole on `commit`."""
+    """Writes a dataset into a temporary folder beside `folder`, which appears whole on `commit`.
+
+    Raises UserError where the folder cannot be written or the disk lacks the room.
+    """
 
     def __init__(self, folder: Path, frames: int, frame_shape: tuple[int, ...]) -> None:
         self.folder = folder
         self.work = folder.with_name(f".{folder.name}.{os.getpid()}")
-        self.work.mkdir(parents=True)
         shape = (frames, *frame_shape)
+        check_writable(folder, "videos")
+        needed, free = math.prod(shape), free_bytes(folder)
+        if needed > free:  # a mapped file on a full disk would end in SIGBUS
+            raise UserError(f"videos: {folder}: needs {needed:,} bytes, {free:,} are free")
+        self.work.mkdir(parents=True)
         self.frames = np.lib.format.open_memmap(self.work / FRAMES, mode="w+", dtype=np.uint8, shape=shape)
 
     def commit(self, manifest: Manifest) -> None:
@@ -123,7 +136,7 @@ def _open_dataset(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
     manifest = read_manifest(path)
     try:
         frames = np.load(path / FRAMES, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except NOT_NUMPY as error:
         raise UserError(f"videos: {path / FRAMES}: {error}") from None
     lengths = np.array(manifest.lengths, np.int64)
     expected = (int(lengths.sum()), *frame_shape)
@@ -137,7 +150,7 @@ def _open_dataset(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
 def _load_episode(file: Path) -> np.ndarray:
     try:
         episode = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except NOT_NUMPY as error:
         raise UserError(f"videos: {file}: expected an .npy array, got {error}") from None
     if not isinstance(episode, np.ndarray) or episode.ndim != 4 or episode.dtype != np.uint8:
         found = f"{episode.dtype} {list(episode.shape)}" if isinstance(episode, np.ndarray) else "an archive"

@@ -15,6 +15,7 @@ import numpy as np
 from bcvlr_fast.envs import PROCGEN_GAMES, make
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.evaluate import Score, play
+from bcvlr_fast.run import machine
 
 # schmidtdominik/LAPO, env_utils.py
 PUBLISHED = {
@@ -57,16 +58,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/random_returns.jsonl"))
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    where = machine()
     with arguments.out.open("a") as file:
         for game in PROCGEN_GAMES:
             score = random_score(game, arguments.episodes)
-            deviation = (score.mean - PUBLISHED[game]) / score.standard_error
+            difference = score.mean - PUBLISHED[game]
+            deviation = difference / score.standard_error if score.standard_error else float("nan")
             print(
                 f"{game:10s} {score.mean:6.2f} +- {score.standard_error:.2f}  "
                 f"published {PUBLISHED[game]:6.2f}  {deviation:+.1f} standard errors",
                 flush=True,
             )
-            row = {"game": game, "published": PUBLISHED[game], **asdict(score)}
+            row = {"game": game, "published": PUBLISHED[game], **asdict(score), "machine": where}
             file.write(json.dumps(row) + "\n")
 
 

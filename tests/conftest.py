@@ -7,6 +7,7 @@ import pytest
 
 from bcvlr_fast.evaluation_labels import NO_ACTION, EvaluationLabels
 from bcvlr_fast.videos import DatasetWriter, Manifest
+from tiny import TINY, run
 
 LENGTHS = [40, 25, 33, 30]
 
@@ -34,3 +35,17 @@ def dataset(tmp_path: Path) -> Path:
     labels.save(writer.work)
     writer.commit(Manifest("procgen:bossfight", "test", LENGTHS, [3, 64, 64]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """(run folder, dataset, screen) of a whole tiny run."""
+    base = tmp_path_factory.mktemp("train")
+    rng = np.random.default_rng(0)
+    videos = base / "clips"
+    videos.mkdir()
+    for i in range(4):
+        np.save(videos / f"{i}.npy", rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
+    done = run(*TINY, "--videos", str(videos), "--out", str(base / "run"))
+    assert done.returncode == 0, done.stderr
+    return base / "run", videos, done.stdout

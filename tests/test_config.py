@@ -44,6 +44,8 @@ def test_paper_schedule() -> None:
         ('{"features": {"shift_mode": "cubic"}}', "features.shift_mode: expected one of integer, bilinear"),
         ('{"policy": {"impala_channels": []}}', "policy.impala_channels: expected one or more widths"),
         ('{"encoder": {"stride": 3}}', "encoder.stride: expected one of 1, 2, 4, got '3'"),
+        ('{"preset": "quik"}', "preset: expected one of paper, quick, got 'quik' .did you mean 'quick'"),
+        ('{"preset": 5}', "preset: expected str"),
         ('{"videos": 5}', "videos: expected a path or null"),
         ('{"online": {"capacity": 150}}', "online.capacity: expected at least 192, a window of 3 frames"),
         ('{"online": {"interactions": true}}', "online.interactions: expected int"),
@@ -69,6 +71,16 @@ def test_every_number_has_a_range_and_the_defaults_are_inside() -> None:
         config.validate(config.preset("procgen:bossfight", scale))
 
 
+def test_fields_that_a_file_lacks_are_its_presets() -> None:
+    quick = config.preset("procgen:miner", "quick")
+    assert config.from_json('{"env": "procgen:miner", "preset": "quick", "seed": 3}', "f") == dataclasses.replace(
+        quick, seed=3
+    )
+    part = config.from_json('{"env": "procgen:miner", "online": {"num_envs": 32}}', "f", scale="quick")
+    assert part == config.replace_in(quick, "online", num_envs=32)
+    assert config.from_json("{}", "f").preset == "paper"
+
+
 def test_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'quick'"):
         config.preset("procgen:bossfight", "quik")
@@ -88,6 +100,5 @@ def test_help_needs_no_torch() -> None:
     assert time.monotonic() - start < 10
 
 
-def test_config_json_is_plain(tmp_path: object) -> None:
-    del tmp_path
+def test_config_json_is_plain() -> None:
     assert json.loads(config.to_json(Config()))["online"]["decoder_hidden"] == [192, 128, 64]

@@ -46,7 +46,7 @@ def test_training_code_reaches_no_labels(name: str) -> None:
     assert not seen & FORBIDDEN
 
 
-@pytest.mark.parametrize("name", [n for n in TRAINING if n not in ("replay",)])
+@pytest.mark.parametrize("name", TRAINING)
 def test_training_code_names_no_reward(name: str) -> None:
     words = {
         node.id if isinstance(node, ast.Name) else node.attr

@@ -1,64 +1,15 @@
-"""pytest tests/test_train.py: the command from start to end on tiny settings, stopped, resumed and misused."""
+"""pytest tests/test_train.py: the command from start to end on tiny settings, and misused."""
 
-import fcntl
+import importlib.util
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from bcvlr_fast import checkpoint, config, film, logger, report, train
-from bcvlr_fast.errors import Diverged, UserError
-from bcvlr_fast.run import Run
-from bcvlr_fast.screen import Screen
-
-TINY = """
---env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu
---encoder.channels 4 --features.updates 6 --features.batch-size 16 --features.projection-dim 16
---features.hidden-dim 16 --latent-actions.updates 6 --latent-actions.batch-size 16
---latent-actions.impala-channels 4 8 --latent-actions.hidden-dim 16 --latent-actions.world-model-width 4
---policy.updates 32 --policy.batch-size 16 --policy.impala-channels 4 8 --policy.hidden-dim 16
---online.interactions 700 --online.num-envs 8 --online.round-interactions 240 --online.capacity 400
---online.finetune-updates 4 --online.finetune-batch-size 16 --online.clone-updates 20
---online.clone-batch-size 16 --online.regularisation 1
-""".split()  # noqa: SIM905
-
-
-def command(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"bcvlr_fast.{module}", *arguments]
-
-
-def run(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(module, *arguments), capture_output=True, text=True, timeout=300)
-
-
-def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    saved, complaints = checkpoint.load_newest(folder / "ckpt")
-    assert saved is not None
-    assert complaints == []
-    assert saved.state["cursor"]["phase"] == "done"
-    return saved.tensors
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(run folder, dataset, screen) of a whole tiny run."""
-    base = tmp_path_factory.mktemp("train")
-    rng = np.random.default_rng(0)
-    videos = base / "clips"
-    videos.mkdir()
-    for i in range(4):
-        np.save(videos / f"{i}.npy", rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
-    done = run(*TINY, "--videos", str(videos), "--out", str(base / "run"))
-    assert done.returncode == 0, done.stderr
-    return base / "run", videos, done.stdout
+from bcvlr_fast import film, logger, report, train
+from tiny import run
 
 
 def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, str]) -> None:
@@ -94,6 +45,32 @@ def test_evaluate_and_report_again(finished: tuple[Path, Path, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_evaluation_seed_out_of_range_is_one_line(finished: tuple[Path, Path, str]) -> None:
+    done = run(str(finished[0]), "--seed", "-1", module="evaluate")
+    assert done.returncode == 2
+    assert "seed: expected 0 <=" in done.stderr
+
+
+def test_collected_rows_are_a_runs_scores_and_are_kept_once(
+    finished: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, videos, _ = finished
+    spec = importlib.util.spec_from_file_location("collect_runs", Path(__file__).parents[1] / "tools/collect_runs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    for _ in range(2):
+        tool.main(tmp_path / "rows.jsonl", [folder, folder])
+    (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert row["scores"] == json.loads((folder / "evaluation.json").read_text())["scores"]
+    assert (row["env"], row["seed"], row["videos"]) == ("procgen:bossfight", 0, videos.name)
+    assert row["changed"]["online"]["interactions"] == 700
+    assert row["changed"]["encoder"] == {"channels": 4}
+    sampled = row["scores"]["sampled"]
+    assert f"| {sampled['mean']:.2f} ({sampled['low']:.2f} .. {sampled['high']:.2f}) |" in capsys.readouterr().out
+
+
 def test_a_report_without_pyav_says_so(
     finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,113 +82,9 @@ def test_a_report_without_pyav_says_so(
     assert "<video" not in page
 
 
-@pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
-def test_stopped_and_resumed_gives_the_same_weights(
-    finished: tuple[Path, Path, str], tmp_path: Path, when: str
-) -> None:
-    folder, videos, _ = finished
-    out = tmp_path / "run"
-    # Without a terminal a stage prints its line at its end: the signal then falls into the next one.
-    process = subprocess.Popen(
-        command("train", *TINY, "--videos", str(videos), "--out", str(out)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if when in line:
-            process.send_signal(signal.SIGINT)
-            break
-    process.stdout.read()
-    assert process.stderr is not None
-    message = process.stderr.read()
-    assert process.wait(timeout=120) == 130, message
-    assert f"--resume {out}" in message
-    resumed = run("--resume", str(out))
-    assert resumed.returncode == 0, resumed.stderr
-    wanted, found = final_tensors(folder), final_tensors(out)
-    assert set(wanted) == set(found)
-    for name, tensor in wanted.items():
-        assert torch.equal(tensor, found[name]), name
-
-
-def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
-    """The newest checkpoint is then that of the phase's beginning, without an action log."""
-    folder, videos, _ = finished
-    out = tmp_path / "run"
-    process = subprocess.Popen(
-        command("train", *TINY, "--videos", str(videos), "--out", str(out)),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "240 interactions" in line:
-            process.kill()
-            break
-    process.wait(timeout=60)
-    process.stdout.close()
-    resumed = run("--resume", str(out))
-    assert resumed.returncode == 0, resumed.stderr
-    wanted, found = final_tensors(folder), final_tensors(out)
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
-
-
-def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> None:
-    folder, _, _ = finished
-    kept = (folder / "config.json").read_text()
-    for flags, message in (
-        (["--seed", "5"], "seed: a run goes on with its own settings (0), got 5"),
-        (["--encoder.channels", "8"], "encoder"),
-        (["--preset", "paper"], "preset"),
-    ):
-        done = run(f"--resume={folder}", *flags)
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
-    assert (folder / "config.json").read_text() == kept
-
-
 def test_flags_may_have_underscores_but_values_keep_theirs() -> None:
     assert train._dashed("--config_file=my_file.json") == "--config-file=my_file.json"
     assert train._dashed("my_file.json") == "my_file.json"
-
-
-def test_diverged_weights_are_never_saved(tmp_path: Path) -> None:
-    settings = config.from_json((config.to_json(config.preset("procgen:bossfight", "quick"))), "quick")
-    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
-    owner.save()
-    with torch.no_grad():
-        next(owner.agent.policy.parameters()).fill_(float("nan"))
-    with pytest.raises(Diverged, match="not finite"):
-        owner.save()
-    owner.close()
-    assert len(list((tmp_path / "run" / "ckpt").iterdir())) == 1
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path: Path) -> None:
-    settings = config.preset("procgen:bossfight", "quick")
-    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
-    owner.save()
-    owner.close()
-    (kept,) = (tmp_path / "run" / "ckpt").iterdir()
-    (kept / "state.json").write_text("{}")
-    with pytest.raises(UserError, match="is damaged"):
-        Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
-
-
-def test_sigterm_exits_75(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
-    _, videos, _ = finished
-    long = [*TINY, "--features.updates", "100000", "--videos", str(videos), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command("train", *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not logger.read(tmp_path / "run"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 75
 
 
 def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
@@ -222,6 +95,13 @@ def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
     full = tmp_path / "full"
     full.mkdir()
     (full / "file").write_text("mine")
+    latin = tmp_path / "latin.json"
+    latin.write_bytes(b'{"env": "\xff"}')
+    whole = tmp_path / "whole.json"
+    whole.write_text('{"preset": "quick"}')
+    unlabelled = shutil.copytree(other, tmp_path / "unlabelled")
+    labels = unlabelled / "evaluation_only.npz"
+    labels.write_bytes(labels.read_bytes()[:-40])
     out = ["--out", str(tmp_path / "never")]
     return {
         "unknown game": (["--env", "procgen:bosfight", *out], "did you mean 'bossfight'"),
@@ -242,6 +122,11 @@ def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
         "device": (["--preset", "quick", "--device", "tpu", *out], "device: expected auto, cpu"),
         "no such gpu": (["--preset", "quick", "--device", "cuda:99", *out], "device"),
         "config file": (["--config-file", str(full / "file"), *out], "expected JSON"),
+        "config file of bytes": (["--config-file", str(latin), *out], "cannot be read"),
+        "no config file": (["--config-file", str(tmp_path / "no.json"), *out], "cannot be read"),
+        "preset beside a file": (["--config-file", str(whole), "--preset", "paper", *out], "is of preset quick"),
+        "out is no folder": (["--preset", "quick", "--out", str(full / "file" / "run")], "is not a folder"),
+        "damaged labels": (["--preset", "quick", "--videos", str(unlabelled), *out], "not evaluation labels"),
     }
 
 
@@ -263,6 +148,11 @@ def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
         "device",
         "no such gpu",
         "config file",
+        "config file of bytes",
+        "no config file",
+        "preset beside a file",
+        "out is no folder",
+        "damaged labels",
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, dataset: Path, case: str) -> None:
@@ -273,18 +163,6 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, dataset: Path, case: s
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_run_folder_has_one_owner(finished: tuple[Path, Path, str]) -> None:
-    folder, _, _ = finished
-    with (folder / "lock").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write("4242")
-        lock.flush()
-        done = run("--resume", str(folder))
-    assert done.returncode == 2
-    assert "in use by process 4242" in done.stderr
 
 
 def test_print_config_and_dry_run_write_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """pytest tests/test_videos.py: recording, datasets, and what is refused."""
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast import evaluation_labels, record
+from bcvlr_fast import videos as videos_module
 from bcvlr_fast.envs import make
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import Videos, cache_folder, open_videos, read_manifest, resize_area
+from bcvlr_fast.videos import DatasetWriter, Videos, cache_folder, open_videos, read_manifest, resize_area
+from tiny import command
 
 SHAPE = (3, 64, 64)
 
@@ -68,9 +73,36 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    process = subprocess.Popen(command("record", "--env", "procgen:bossfight", "--out", str(out)), text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos_module, "free_bytes", lambda _: 1000)
+    with pytest.raises(UserError, match="needs 1,228,800 bytes, 1,000 are free"):
+        DatasetWriter(tmp_path / "data", 100, SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bundled_replays() -> None:
-    paper = {"bigfish": 36.3, "bossfight": 11.6, "dodgeball": 13.5, "fruitbot": 29.9, "chaser": 10.0, "miner": 11.9}
-    assert set(paper) <= set(replays.available())
+    paper = {
+        "bigfish": 36.3,
+        "bossfight": 11.6,
+        "chaser": 10.0,
+        "dodgeball": 13.5,
+        "fruitbot": 29.9,
+        "miner": 11.9,
+        "starpilot": 67.0,
+    }
+    assert set(paper) == set(replays.available())
     for game, expert in paper.items():
         loaded = replays.load(game)
         assert loaded.length.sum() == len(loaded.actions)
@@ -155,18 +187,24 @@ def test_bad_videos_are_bad_input(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ["lengths", "format", "json", "field", "frames", "missing"],
+    ["lengths", "one length", "format", "json", "field", "frames", "no bytes", "cut off archive", "missing"],
 )
 def test_damaged_datasets_are_bad_input(dataset: Path, damage: str) -> None:
     manifest = json.loads((dataset / "manifest.json").read_text())
     if damage == "lengths":
         manifest["lengths"][0] += 1
+    elif damage == "one length":
+        manifest["lengths"] = 5
     elif damage == "format":
         manifest["format"] = 99
     elif damage == "field":
         manifest["extra"] = 1
     elif damage == "frames":
         (dataset / "frames.npy").write_bytes(b"\x93NUMPY")
+    elif damage == "no bytes":
+        (dataset / "frames.npy").write_bytes(b"")
+    elif damage == "cut off archive":
+        (dataset / "frames.npy").write_bytes(b"PK\x03\x04")
     elif damage == "missing":
         (dataset / "frames.npy").unlink()
     text = "{" if damage == "json" else json.dumps(manifest)

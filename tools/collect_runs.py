@@ -5,6 +5,7 @@ python tools/collect_runs.py results/quick_procgen.jsonl runs/procgen-bossfight/
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Collection
@@ -12,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from bcvlr_fast import config
+from bcvlr_fast.command import call
+from bcvlr_fast.config import Config
+from bcvlr_fast.errors import UserError
 
 
 def row_of(folder: Path) -> dict[str, object]:
-    """What a results file keeps of the run in `folder`."""
+    """What a results file keeps of the run in `folder`. Raises UserError for one that has not finished."""
     if not (folder / "status.json").is_file():
-        sys.exit(f"error: {folder}: not a finished run")
-    settings = json.loads((folder / "config.json").read_text())
+        raise UserError(f"{folder}: not a finished run")
+    settings = config.load(folder / "config.json")
     evaluation = json.loads((folder / "evaluation.json").read_text())
     return {
-        "env": settings["env"],
-        "preset": settings["preset"],
-        "seed": settings["seed"],
-        "interactions": settings["online"]["interactions"],
+        "env": settings.env,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "videos": settings.videos.name if settings.videos else "bundled replays",
+        "interactions": settings.online.interactions,
         "scores": evaluation["scores"],
         "video_norm": evaluation["video_norm"],
         **json.loads((folder / "status.json").read_text()),
@@ -33,10 +38,10 @@ def row_of(folder: Path) -> dict[str, object]:
     }
 
 
-def changed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that differ from the preset's."""
-    preset = json.loads(config.to_json(config.preset(settings["env"], settings["preset"])))
-    return _differing(settings, preset, apart={"seed", "device", "videos"})
+def changed(settings: Config) -> dict[str, Any]:
+    """The settings that differ from the preset's, but for those that have a place of their own in the row."""
+    found, preset = (json.loads(config.to_json(c)) for c in (settings, config.preset(settings.env, settings.preset)))
+    return _differing(found, preset, apart={"seed", "device", "videos"})
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
@@ -63,13 +68,21 @@ def _cell(score: dict[str, float] | None) -> str:
 
 
 def main(target: Path, folders: list[Path]) -> None:
-    """Appends the rows and prints the table of all."""
-    new = [row_of(folder) for folder in folders]
+    """Appends the rows that `target` lacks and prints the table of all."""
+    found = [json.dumps(row_of(folder)) for folder in folders]
+    kept = target.read_text().splitlines() if target.exists() else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in new)
-    print(table([json.loads(line) for line in target.read_text().splitlines()]))
+        for line in dict.fromkeys(found):
+            if line not in kept:
+                kept.append(line)
+                file.write(line + "\n")
+    print(table([json.loads(line) for line in kept]))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("run", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    sys.exit(call(lambda: main(arguments.target, arguments.run)))

@@ -39,7 +39,6 @@ class Episode(NamedTuple):
 class PixelEnv(Protocol):
     """A batch of environments that give uint8 frames; every call of `step` is len(actions) interactions."""
 
-    name: str
     num_envs: int
     num_actions: int
     frame_shape: tuple[int, int, int]

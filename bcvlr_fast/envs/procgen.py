@@ -15,7 +15,7 @@ from bcvlr_fast.errors import UserError
 
 NUM_ACTIONS = 15
 FRAME_SHAPE = (3, 64, 64)
-_QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
+QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 
 
 class Procgen:
@@ -29,7 +29,6 @@ class Procgen:
     frame_shape = FRAME_SHAPE
 
     def __init__(self, game: str, num_envs: int, seed: int, level: int | None = None) -> None:
-        self.name = f"procgen:{game}"
         self.num_envs = num_envs
         levels = {} if level is None else {"num_levels": 1, "start_level": level}
         self._pool = _envpool().make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
@@ -106,7 +105,7 @@ def _load_qt() -> None:
         if not folder.is_dir():
             continue
         try:
-            for library in _QT_LIBRARIES:
+            for library in QT_LIBRARIES:
                 ctypes.CDLL(str(folder / library), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise UserError(missing_library(error)) from None

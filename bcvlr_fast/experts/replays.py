@@ -22,6 +22,7 @@ class Replays:
     episode_return: np.ndarray
 
     def episode_actions(self, episode: int) -> np.ndarray:
+        """Actions of one episode, uint8 [length[episode]]."""
         end = int(self.length[: episode + 1].sum())
         return self.actions[end - int(self.length[episode]) : end]
 
