@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bcvlr_fast.screen import Screen
     from bcvlr_fast.videos import Videos
 
-_PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 120.0
+_PAPER_TFLOP, _QUICK_TFLOP = 55_400.0, 140.0
 _EFFICIENCY = 0.35
 
 
