@@ -22,8 +22,8 @@ T = TypeVar("T")
 def run_command(main: Callable[[T], None], arguments: type[T]) -> None:
     """Parses the command line into `arguments` and calls `main`.
 
-    Exits 0 when done, 2 on bad input, 3 on divergence, 75 or 130 after a signal; anything else
-    is a bug and leaves its traceback.
+    Exits 0 when done, 2 on bad input, 3 on divergence, 75 or 130 after a signal that found the state saved,
+    128 and the signal's number after another; anything else is a bug and leaves its traceback.
     """
     exit_code = call(lambda: main(parse(arguments, sys.argv[1:])))
     sys.stdout.flush()

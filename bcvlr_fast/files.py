@@ -12,20 +12,20 @@ LOCK = "lock"
 """The file by which a run folder has one owner at a time."""
 
 
-def existing(folder: Path) -> Path:
-    """The folder itself, or the nearest of its parents that exists."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
 def free_bytes(folder: Path) -> int:
     """Bytes free where the folder is, or would be."""
-    return shutil.disk_usage(existing(folder)).free
+    return shutil.disk_usage(_existing(folder)).free
 
 
 def check_writable(folder: Path, name: str) -> None:
     """Raises UserError, beginning with `name`, where the folder cannot be made or written."""
-    at = existing(folder)
+    at = _existing(folder)
     if not at.is_dir():
         raise UserError(f"{name}: {folder}: {at} is not a folder")
     if not os.access(at, os.W_OK | os.X_OK):
         raise UserError(f"{name}: {folder}: {at} may not be written")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest of its parents that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

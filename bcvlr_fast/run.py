@@ -31,7 +31,7 @@ from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
-from bcvlr_fast.files import LOCK, check_writable
+from bcvlr_fast.files import LOCK
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Online
 from bcvlr_fast.screen import Screen
@@ -78,12 +78,9 @@ class Run:
         if self.restored:
             self._restore(self.restored)
             kept_log_bytes = self.restored.state["log_bytes"]
-        for name, content in (
-            ("config.json", config.to_json(settings)),
-            ("environment.json", json.dumps(machine(), indent=1)),
-        ):
-            if not (folder / name).exists():
-                (folder / name).write_text(content)
+        if not (folder / "config.json").exists():
+            (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
+            (folder / "config.json").write_text(config.to_json(settings))
         self.log = logger.MetricsLog(folder, track, self.start, kept_log_bytes)
         self._saved_s = time.monotonic()
         self._stop: int | None = None
@@ -323,7 +320,6 @@ def _few(figures: dict[str, float]) -> str:
 
 
 def _lock(folder: Path) -> Any:
-    check_writable(folder, "out")
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a+")
     try:

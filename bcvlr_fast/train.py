@@ -251,7 +251,8 @@ def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
 
 
 def check_videos(videos: Videos, settings: Config) -> None:
-    """Raises UserError for videos of another environment, or without an episode long enough for one window."""
+    """Raises UserError for videos of another environment, without an episode long enough for one window, or with
+    labels that are damaged or another video's."""
     from bcvlr_fast import evaluation_labels
     from bcvlr_fast.videos import MANIFEST, read_manifest
 

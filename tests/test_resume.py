@@ -14,10 +14,9 @@ import torch
 
 from bcvlr_fast import checkpoint, config, logger
 from bcvlr_fast.errors import Diverged, UserError
-from bcvlr_fast.run import Run
-from bcvlr_fast.run import versions as run_versions
+from bcvlr_fast.run import Run, versions
 from bcvlr_fast.screen import Screen
-from tiny import TINY, command, final_tensors, run
+from tiny import TINY, command, final_tensors, run, wait_until
 
 
 @pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
@@ -116,10 +115,12 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
     out = tmp_path / "run"
     long = [*TINY, "--episodes", "100000", "--videos", str(videos), "--out", str(out)]
     process = subprocess.Popen(command("train", *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (saved := checkpoint.load_newest(out / "ckpt")[0]) or saved.state["cursor"]["phase"] != "done":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+
+    def trained() -> bool:
+        saved, _ = checkpoint.load_newest(out / "ckpt")
+        return saved is not None and saved.state["cursor"]["phase"] == "done"
+
+    wait_until(trained, limit_s=120)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
     assert not (out / "status.json").exists()
@@ -128,17 +129,21 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
     assert (out / "evaluation.json").read_text() == (folder / "evaluation.json").read_text()
 
 
+def opened(folder: Path) -> Run:
+    settings = config.preset("procgen:bossfight", "quick")
+    return Run(folder, settings, Screen(), "none", time.monotonic())
+
+
 def saved_run(folder: Path, **changes: object) -> Run:
     """A run opened again whose checkpoint says something else."""
-    settings = config.preset("procgen:bossfight", "quick")
-    owner = Run(folder, settings, Screen(quiet=True), "none", time.monotonic())
+    owner = opened(folder)
     owner.save()
     owner.close()
     (kept,) = (folder / "ckpt").iterdir()
     other = checkpoint.load(kept)
     other.state |= changes
     checkpoint.save(folder / "ckpt", int(kept.name.removeprefix("step-")), other)
-    return Run(folder, settings, Screen(), "none", time.monotonic())
+    return opened(folder)
 
 
 def test_a_run_stays_on_its_kind_of_device(tmp_path: Path) -> None:
@@ -147,8 +152,7 @@ def test_a_run_stays_on_its_kind_of_device(tmp_path: Path) -> None:
 
 
 def test_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    versions = {**run_versions(), "torch": "1.0"}
-    saved_run(tmp_path / "run", versions=versions).close()
+    saved_run(tmp_path / "run", versions={**versions(), "torch": "1.0"}).close()
     shown = "".join(capsys.readouterr())
     assert "torch was 1.0, is" in shown
     assert "numpy was" not in shown
@@ -166,8 +170,7 @@ def test_environments_that_play_differently_are_refused(tmp_path: Path) -> None:
 
 
 def test_diverged_weights_are_never_saved(tmp_path: Path) -> None:
-    settings = config.from_json((config.to_json(config.preset("procgen:bossfight", "quick"))), "quick")
-    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+    owner = opened(tmp_path / "run")
     owner.save()
     with torch.no_grad():
         next(owner.agent.policy.parameters()).fill_(float("nan"))
@@ -178,24 +181,20 @@ def test_diverged_weights_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path: Path) -> None:
-    settings = config.preset("procgen:bossfight", "quick")
-    owner = Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+    owner = opened(tmp_path / "run")
     owner.save()
     owner.close()
     (kept,) = (tmp_path / "run" / "ckpt").iterdir()
     (kept / "state.json").write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
-        Run(tmp_path / "run", settings, Screen(quiet=True), "none", time.monotonic())
+        opened(tmp_path / "run")
 
 
 def test_sigterm_exits_75(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     _, videos, _ = finished
     long = [*TINY, "--features.updates", "100000", "--videos", str(videos), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command("train", *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not logger.read(tmp_path / "run"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: bool(logger.read(tmp_path / "run")), limit_s=60)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
 

@@ -87,76 +87,46 @@ def test_flags_may_have_underscores_but_values_keep_theirs() -> None:
     assert train._dashed("my_file.json") == "my_file.json"
 
 
-def bad(tmp_path: Path, other: Path) -> dict[str, tuple[list[str], str]]:
-    short = tmp_path / "short.npy"
-    np.save(short, np.zeros((4, 64, 64, 3), np.uint8))
-    odd = tmp_path / "odd.npy"
-    np.save(odd, np.zeros((5, 64, 64), np.uint8))
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "file").write_text("mine")
-    latin = tmp_path / "latin.json"
-    latin.write_bytes(b'{"env": "\xff"}')
-    whole = tmp_path / "whole.json"
-    whole.write_text('{"preset": "quick"}')
-    unlabelled = shutil.copytree(other, tmp_path / "unlabelled")
-    labels = unlabelled / "evaluation_only.npz"
+OUT = ["--out", "never"]
+QUICK = ["--preset", "quick", *OUT]
+BAD_INPUT = {
+    "unknown game": (["--env", "procgen:bosfight", *OUT], "did you mean 'bossfight'"),
+    "no such videos": (["--videos", "nowhere", *OUT], "no such file or folder"),
+    "wrong shape": (["--videos", "odd.npy", *OUT], r"expected uint8 [T, H, W, C], got uint8 [5, 64, 64]"),
+    "unknown preset": (["--preset", "quik", *OUT], "did you mean 'quick'"),
+    "out of range": (["--online.num-envs", "0", *QUICK], "online.num_envs: expected 1 <="),
+    "not a number": (["--seed", "many", *QUICK], "--seed"),
+    "unknown flag": (["--sed", "1", *QUICK], "--sed"),
+    "videos of another game": (["--env", "procgen:miner", "--videos", "videos", *OUT], "in procgen:bossfight, not"),
+    "too short": (["--videos", "short.npy", *QUICK], "an episode of at least 5 frames"),
+    "no replays": (["--env", "procgen:heist", *QUICK], "give --videos PATH"),
+    "folder not empty": (["--preset", "quick", "--out", "full"], "is not an empty folder"),
+    "resume nothing": (["--resume", "full"], "expected a run folder"),
+    "device": (["--device", "tpu", *QUICK], "device: expected auto, cpu"),
+    "no such gpu": (["--device", "cuda:99", *QUICK], "device"),
+    "config file": (["--config-file", "full/file", *OUT], "expected JSON"),
+    "config file of bytes": (["--config-file", "latin.json", *OUT], "cannot be read"),
+    "no config file": (["--config-file", "no.json", *OUT], "cannot be read"),
+    "preset beside a file": (["--config-file", "whole.json", "--preset", "paper", *OUT], "is of preset quick"),
+    "out is no folder": (["--preset", "quick", "--out", "full/file/run"], "is not a folder"),
+    "damaged labels": (["--videos", "unlabelled", *QUICK], "not evaluation labels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_exit_2(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("short.npy", np.zeros((4, 64, 64, 3), np.uint8))
+    np.save("odd.npy", np.zeros((5, 64, 64), np.uint8))
+    Path("full").mkdir()
+    Path("full/file").write_text("mine")
+    Path("latin.json").write_bytes(b'{"env": "\xff"}')
+    Path("whole.json").write_text('{"preset": "quick"}')
+    labels = Path(shutil.copytree(dataset, "unlabelled")) / "evaluation_only.npz"
     labels.write_bytes(labels.read_bytes()[:-40])
-    out = ["--out", str(tmp_path / "never")]
-    return {
-        "unknown game": (["--env", "procgen:bosfight", *out], "did you mean 'bossfight'"),
-        "no such videos": (["--videos", str(tmp_path / "nowhere"), *out], "no such file or folder"),
-        "wrong shape": (["--videos", str(odd), *out], r"expected uint8 [T, H, W, C], got uint8 [5, 64, 64]"),
-        "unknown preset": (["--preset", "quik", *out], "did you mean 'quick'"),
-        "out of range": (["--preset", "quick", "--online.num-envs", "0", *out], "online.num_envs: expected 1 <="),
-        "not a number": (["--preset", "quick", "--seed", "many", *out], "--seed"),
-        "unknown flag": (["--preset", "quick", "--sed", "1", *out], "--sed"),
-        "videos of another game": (
-            ["--env", "procgen:miner", "--videos", str(other), *out],
-            "in procgen:bossfight, not",
-        ),
-        "too short": (["--preset", "quick", "--videos", str(short), *out], "an episode of at least 5 frames"),
-        "no replays": (["--env", "procgen:heist", "--preset", "quick", *out], "give --videos PATH"),
-        "folder not empty": (["--preset", "quick", "--out", str(full)], "is not an empty folder"),
-        "resume nothing": (["--resume", str(full)], "expected a run folder"),
-        "device": (["--preset", "quick", "--device", "tpu", *out], "device: expected auto, cpu"),
-        "no such gpu": (["--preset", "quick", "--device", "cuda:99", *out], "device"),
-        "config file": (["--config-file", str(full / "file"), *out], "expected JSON"),
-        "config file of bytes": (["--config-file", str(latin), *out], "cannot be read"),
-        "no config file": (["--config-file", str(tmp_path / "no.json"), *out], "cannot be read"),
-        "preset beside a file": (["--config-file", str(whole), "--preset", "paper", *out], "is of preset quick"),
-        "out is no folder": (["--preset", "quick", "--out", str(full / "file" / "run")], "is not a folder"),
-        "damaged labels": (["--preset", "quick", "--videos", str(unlabelled), *out], "not evaluation labels"),
-    }
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        "unknown game",
-        "no such videos",
-        "wrong shape",
-        "unknown preset",
-        "out of range",
-        "not a number",
-        "unknown flag",
-        "videos of another game",
-        "too short",
-        "no replays",
-        "folder not empty",
-        "resume nothing",
-        "device",
-        "no such gpu",
-        "config file",
-        "config file of bytes",
-        "no config file",
-        "preset beside a file",
-        "out is no folder",
-        "damaged labels",
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, dataset: Path, case: str) -> None:
-    arguments, message = bad(tmp_path, dataset)[case]
+    arguments, message = BAD_INPUT[case]
     before = sorted(tmp_path.rglob("*"))
     done = run(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from bcvlr_fast.experts import replays
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import DatasetWriter, Videos, cache_folder, open_videos, read_manifest, resize_area
-from tiny import command
+from tiny import command, wait_until
 
 SHAPE = (3, 64, 64)
 
@@ -76,10 +75,7 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
 def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "data"
     process = subprocess.Popen(command("record", "--env", "procgen:bossfight", "--out", str(out)), text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: any(tmp_path.iterdir()), limit_s=60)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []

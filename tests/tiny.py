@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +28,13 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def run(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(module, *arguments), capture_output=True, text=True, timeout=300)
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -23,8 +23,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from bcvlr_fast.envs.procgen import QT_LIBRARIES
-
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 PACKAGES = (
@@ -43,6 +41,8 @@ PACKAGES = (
 # pip takes a tag literally: an older one has to be named to be found.
 PLATFORMS = tuple(f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_27", "_2_24", "_2_17", "_2_5", "2014", "1"))
 QT_FOLDER = "PyQt5/Qt5/lib"
+# As in bcvlr_fast/envs/procgen.py: this tool runs where the package is not installed.
+QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 # The start of each path that a wheel keeps beside its metadata; a wheel not named here is kept whole.
 KEPT = {
     "envpool": ("envpool/__init__", "envpool/entry", "envpool/registration", "envpool/procgen/", "envpool/python/"),

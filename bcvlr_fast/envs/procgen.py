@@ -15,7 +15,7 @@ from bcvlr_fast.errors import UserError
 
 NUM_ACTIONS = 15
 FRAME_SHAPE = (3, 64, 64)
-QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
+_QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 
 
 class Procgen:
@@ -105,7 +105,7 @@ def _load_qt() -> None:
         if not folder.is_dir():
             continue
         try:
-            for library in QT_LIBRARIES:
+            for library in _QT_LIBRARIES:
                 ctypes.CDLL(str(folder / library), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise UserError(missing_library(error)) from None
