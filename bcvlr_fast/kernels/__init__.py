@@ -1,6 +1,19 @@
-"""The hot operations: one public function each, in PyTorch."""
+"""The hot operations: one public function each, with a PyTorch reference, a C++ and a Triton implementation.
 
+The device decides: C++ on the CPU (the reference, where no library was built), Triton on a GPU.
+"""
+
+from bcvlr_fast.kernels.native import describe, reference_only
 from bcvlr_fast.kernels.nearest_code import NearestCode, nearest_code
 from bcvlr_fast.kernels.random_shift import random_shift
+from bcvlr_fast.kernels.sinkhorn import sinkhorn, sinkhorn_cross_entropy
 
-__all__ = ["NearestCode", "nearest_code", "random_shift"]
+__all__ = [
+    "NearestCode",
+    "describe",
+    "nearest_code",
+    "random_shift",
+    "reference_only",
+    "sinkhorn",
+    "sinkhorn_cross_entropy",
+]

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bcvlr_fast.kernels import native
+from bcvlr_fast.kernels.operation import changed, register, triton
+
 _SMOOTHING = 1e-5
 
 
@@ -33,45 +36,127 @@ def nearest_code(
 ) -> NearestCode:
     """Each of the P positions of z replaced by the nearest of M codes, in each of K codebooks.
 
-    z          [B, K * D * P]: element (k * D + d) * P + p, as in LAPO; computed in float32.
-    codes      [K, M, D] float32.
+    z          [B, K * D * P], B >= 1: element (k * D + d) * P + p, as in LAPO; computed in float32.
+    codes      [K, M, D] float32. Among equally near codes the lowest index counts.
     ema_count  [K, M], ema_sum [K, M, D] float32: given, they and `codes` are updated in place:
                count = decay * count + (1 - decay) * uses, Laplace-smoothed; likewise the sums;
                codes = sum / count. None leaves everything as it is.
     restart_below > 0 moves a code whose count fell below it to a latent of this batch, the
-    i-th dead code to the i-th latent: deterministic, no random draw.
+    i-th dead code to the i-th latent, and sets its count to one: deterministic, no random draw.
+    Counts may start at zero (LAPO): without a restart, codes that the first batch does not use are
+    then divided by next to nothing and move far away; with one they begin at latents.
+
     Raises ValueError naming the argument that is wrong. Source: van den Oord et al. 2017, A.1.
     """
-    books, size, dim = _check(z, codes, ema_count, ema_sum)
-    batch = z.shape[0]
-    positions = z.shape[1] // (books * dim)
-    split = z.float().view(batch, books, dim, positions).permute(1, 0, 3, 2)  # [K, B, P, D]
-    flat = split.detach().reshape(books, batch * positions, dim)
-    indices = _nearest(flat, codes)
+    _check(z, codes, ema_count, ema_sum)
+    z = z.float()
+    if not z.is_contiguous():
+        z = z.contiguous()
+    return NearestCode(*_StraightThrough.apply(z, codes, ema_count, ema_sum, decay, restart_below))
+
+
+class _StraightThrough(torch.autograd.Function):
+    """quantised passes its gradient on to z; commitment has the gradient 2 (z - quantised) / numel."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        z: Tensor,
+        codes: Tensor,
+        ema_count: Tensor | None,
+        ema_sum: Tensor | None,
+        decay: float,
+        restart_below: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if ema_count is None or ema_sum is None:
+            outputs = _lookup(z, codes)
+        else:
+            outputs = _lookup_and_update(z, codes, ema_count, ema_sum, decay, restart_below)
+            changed(codes, ema_count, ema_sum)
+        quantised, commitment, indices, perplexity = outputs
+        ctx.save_for_backward(z, quantised)
+        ctx.mark_non_differentiable(indices, perplexity)
+        return quantised, commitment, indices, perplexity
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.BackwardCFunction, quantised: Tensor, commitment: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None, None, None, None, None]:
+        z, code = ctx.saved_tensors
+        return torch.addcmul(quantised, z - code, commitment * (2 / z.numel())), None, None, None, None, None
+
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""quantised, commitment, indices, perplexity."""
+
+
+def _cpu(
+    z: Tensor,
+    codes: Tensor,
+    ema_count: Tensor | None = None,
+    ema_sum: Tensor | None = None,
+    decay: float = 0.0,
+    restart_below: float = 0.0,
+) -> Outputs:
+    return (_cpp if native.library() else reference)(z, codes, ema_count, ema_sum, decay, restart_below)
+
+
+def _cpp(
+    z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None, decay: float, restart_below: float
+) -> Outputs:
+    books, size, dim = codes.shape
+    quantised, commitment, indices, perplexity = empty_outputs(z, codes)
+    native.call(
+        "bcvlr_nearest_code",
+        *(z, codes, ema_count, ema_sum, quantised, indices, commitment, perplexity),
+        *(len(z), books, size, dim, indices.shape[2], decay, restart_below),
+    )
+    return quantised, commitment, indices, perplexity
+
+
+def empty_outputs(z: Tensor, codes: Tensor) -> Outputs:
+    books, _, dim = codes.shape
+    indices = torch.empty((len(z), books, z.shape[1] // (books * dim)), dtype=torch.int64, device=z.device)
+    return torch.empty_like(z), z.new_empty(()), indices, z.new_empty(books)
+
+
+_RESULT = "(Tensor quantised, Tensor commitment, Tensor indices, Tensor perplexity)"
+_lookup = register(f"nearest_code(Tensor z, Tensor codes) -> {_RESULT}", _cpu, triton("nearest_code"), empty_outputs)
+_lookup_and_update = register(
+    "nearest_code_update(Tensor z, Tensor(a!) codes, Tensor(b!) ema_count, Tensor(c!) ema_sum, float decay, "
+    f"float restart_below) -> {_RESULT}",
+    _cpu,
+    triton("nearest_code"),
+    lambda z, codes, *_: empty_outputs(z, codes),
+)
+
+
+def reference(
+    z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None, decay: float, restart_below: float
+) -> Outputs:
+    """The operation in plain PyTorch, in the dtype of z."""
+    books, size, dim = codes.shape
+    batch, positions = len(z), z.shape[1] // (books * dim)
+    split = z.view(batch, books, dim, positions).permute(1, 0, 3, 2)  # [K, B, P, D]
+    flat = split.reshape(books, batch * positions, dim)
+    with torch.autocast(z.device.type, enabled=False):
+        distance = codes.square().sum(2)[:, None, :] - 2 * torch.bmm(flat, codes.transpose(1, 2))
+    indices = distance.argmin(dim=2)  # [K, B*P]
     picked = codes.gather(1, indices[:, :, None].expand(-1, -1, dim)).view_as(split)
     commitment = F.mse_loss(split, picked)
-    quantised = split + (picked - split).detach()
-
-    one_hot = F.one_hot(indices, size).to(torch.float32)  # [K, B*P, M]
+    one_hot = F.one_hot(indices, size).to(z.dtype)  # [K, B*P, M]
     share = one_hot.mean(dim=1)
     perplexity = torch.exp(-(share * (share + 1e-10).log()).sum(dim=1))
     if ema_count is not None and ema_sum is not None:
         _update(flat, one_hot, codes, ema_count, ema_sum, decay, restart_below)
-    return NearestCode(
-        quantised.permute(1, 0, 3, 2).reshape(batch, -1),
+    return (
+        picked.permute(1, 0, 3, 2).reshape(batch, -1),
         commitment,
-        indices.view(books, batch, positions).transpose(0, 1),
+        indices.view(books, batch, positions).transpose(0, 1).contiguous(),
         perplexity,
     )
 
 
-def _nearest(flat: Tensor, codes: Tensor) -> Tensor:
-    with torch.autocast(flat.device.type, enabled=False):
-        distance = codes.square().sum(2)[:, None, :] - 2 * torch.bmm(flat, codes.transpose(1, 2))
-    return distance.argmin(dim=2)
-
-
-@torch.no_grad()
 def _update(
     flat: Tensor,
     one_hot: Tensor,
@@ -96,16 +181,24 @@ def _update(
         torch.div(ema_sum, ema_count[:, :, None], out=codes)
 
 
-def _check(z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None) -> tuple[int, int, int]:
-    if codes.ndim != 3 or codes.dtype != torch.float32:
-        raise ValueError(f"codes: expected float32 [K, M, D], got {codes.dtype} {list(codes.shape)}")
+def _check(z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None) -> None:
+    if codes.ndim != 3 or codes.dtype != torch.float32 or 0 in codes.shape or not codes.is_contiguous():
+        raise ValueError(f"codes: expected contiguous float32 [K, M, D], got {codes.dtype} {list(codes.shape)}")
     books, size, dim = codes.shape
-    if z.ndim != 2 or z.shape[1] % (books * dim):
-        raise ValueError(f"z: expected [B, {books} * {dim} * P], got {list(z.shape)}")
+    if z.ndim != 2 or 0 in z.shape or z.shape[1] % (books * dim) or not z.is_floating_point():
+        raise ValueError(f"z: expected float [B, {books} * {dim} * P], not empty, got {z.dtype} {list(z.shape)}")
     if (ema_count is None) != (ema_sum is None):
         raise ValueError("ema_count, ema_sum: expected both or neither")
-    if ema_count is not None and ema_count.shape != (books, size):
-        raise ValueError(f"ema_count: expected [{books}, {size}], got {list(ema_count.shape)}")
-    if ema_sum is not None and ema_sum.shape != codes.shape:
-        raise ValueError(f"ema_sum: expected {list(codes.shape)}, got {list(ema_sum.shape)}")
-    return books, size, dim
+    for name, tensor, shape in (
+        ("ema_count", ema_count, (books, size)),
+        ("ema_sum", ema_sum, (books, size, dim)),
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            raise ValueError(
+                f"{name}: expected contiguous float32 {list(shape)}, got {tensor.dtype} {list(tensor.shape)}"
+            )
+    for name, tensor in (("codes", codes), ("ema_count", ema_count), ("ema_sum", ema_sum)):
+        if tensor is not None and tensor.device != z.device:
+            raise ValueError(f"{name}: expected on {z.device} as z, got {list(tensor.shape)} on {tensor.device}")

@@ -1,0 +1,96 @@
+"""The C++ library of csrc/: loading it, calling it, doing without it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_VERSION = 1  # bcvlr_version() in csrc/dispatch.cpp
+_POINTER, _INT, _LONG, _DOUBLE, _BOOL = (
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_double,
+    ctypes.c_bool,
+)
+_SIGNATURES = {
+    "bcvlr_choose_isa": ([_INT], _INT),
+    "bcvlr_isa": ([], ctypes.c_char_p),
+    "bcvlr_first_outside": ([_POINTER, _LONG, _LONG], _LONG),
+    "bcvlr_random_shift": ([_POINTER] * 4 + [_LONG] * 7 + [_BOOL] * 3 + [_INT], _INT),
+    "bcvlr_nearest_code": ([_POINTER] * 8 + [_LONG] * 5 + [_DOUBLE] * 2 + [_INT], _INT),
+    "bcvlr_sinkhorn": ([_POINTER] * 4 + [_LONG] * 3 + [_DOUBLE, _INT], _INT),
+}
+
+_without = False
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where the PyTorch references are to serve, which one warning says.
+
+    $BCVLR_FAST_LIBRARY names another library file, or is `none` for the references.
+    """
+    return None if _without else _load()
+
+
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Within it, operations on the CPU run as their PyTorch references: for comparison and for doubt."""
+    global _without
+    before, _without = _without, True
+    try:
+        yield
+    finally:
+        _without = before
+
+
+def describe(device: torch.device) -> str:
+    """What runs the operations on this device, for a run's first screen."""
+    if device.type == "cuda":
+        return "Triton"
+    found = library()
+    return f"C++ ({found.bcvlr_isa().decode()})" if found else "PyTorch (no compiled library)"
+
+
+def call(function: str, *arguments: Tensor | float | None) -> None:
+    """Calls a function of the library: tensors as pointers, torch's number of threads last.
+
+    Raises MemoryError.
+    """
+    found = library()
+    assert found is not None
+    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    if getattr(found, function)(*values, torch.get_num_threads()):
+        raise MemoryError(f"{function}: not enough memory")
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | None:
+    name = os.environ.get("BCVLR_FAST_LIBRARY", "")
+    if name == "none":
+        return None
+    path = Path(name) if name else Path(__file__).with_name("_cpu.so")
+    try:
+        found = ctypes.CDLL(str(path))
+        version = found.bcvlr_version()
+        if version != _VERSION:
+            raise OSError(f"{path}: expected version {_VERSION}, got {version}")
+        for function, (arguments, result) in _SIGNATURES.items():
+            getattr(found, function).argtypes, getattr(found, function).restype = arguments, result
+        return found
+    except (OSError, AttributeError) as error:
+        why = str(error) if path.exists() else "not built"
+        warnings.warn(
+            f"C++ kernels: {why}; PyTorch serves, several times slower (install a C++ compiler and the package again)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

@@ -1,0 +1,129 @@
+"""sinkhorn: soft targets with equal use of every column, and the cross-entropy against them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bcvlr_fast.kernels import native
+from bcvlr_fast.kernels.operation import register, triton
+
+_LEAST_TEMPERATURE = 1 / 40  # exp(+-1 / T), times batch and size, stays within float32
+
+
+def sinkhorn(scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -> Tensor:
+    """Soft assignment of B samples to M prototypes, by alternating scalings of K = exp(scores / temperature).
+
+    scores       [B, M] float32 (bfloat16 is converted), -1 to 1, as cosines are: there is no pass for the maximum.
+    temperature  from 1/40.
+    iterations   >= 1 pairs of scalings: columns to equal sums, then rows.
+    Returns [B, M] float32, rows that sum to one; no gradient passes through it.
+
+    u = 1; then `iterations` times v_m = 1 / sum_i K_im u_i, u_i = 1 / sum_m K_im v_m; target = u_i K_im v_m.
+    Raises ValueError naming the argument that is wrong. Source: Caron et al. 2020 (SwAV); Proto-RL's loop, whose
+    normalisers (1/B, 1/M, the total) cancel.
+    """
+    _check("scores", scores, temperature, iterations)
+    return _targets(scores.detach().float().contiguous(), temperature, iterations)
+
+
+def sinkhorn_cross_entropy(
+    logits: Tensor, scores: Tensor, *, temperature: float = 0.1, iterations: int = 3
+) -> Tensor:
+    """Cross-entropy of softmax(logits / temperature) against the Sinkhorn targets of `scores`.
+
+    logits, scores  [B, M] float32 (bfloat16 is converted), -1 to 1; temperature and iterations as in `sinkhorn`.
+    Returns [] float32: -mean_i sum_m target_im log softmax(logits / T)_im. Its gradient in logits is
+    (softmax(logits / T) - target) / (T B), computed in the same pass; scores get none.
+    Raises ValueError naming the argument that is wrong. Source: Proto-RL, the prototype loss.
+    """
+    _check("scores", scores, temperature, iterations)
+    if logits.shape != scores.shape or logits.device != scores.device or logits.dtype not in _DTYPES:
+        raise ValueError(
+            f"logits: expected float32 {list(scores.shape)} on {scores.device} as scores, "
+            f"got {logits.dtype} {list(logits.shape)} on {logits.device}"
+        )
+    return _CrossEntropy.apply(
+        logits.float().contiguous(), scores.detach().float().contiguous(), temperature, iterations
+    )
+
+
+def _targets_cpu(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+    if not native.library():
+        return reference(scores, temperature, iterations)
+    out = torch.empty_like(scores)
+    native.call("bcvlr_sinkhorn", scores, None, out, None, *scores.shape, iterations, temperature)
+    return out
+
+
+def _loss_cpu(logits: Tensor, scores: Tensor, temperature: float, iterations: int) -> tuple[Tensor, Tensor]:
+    if not native.library():
+        return reference_cross_entropy(logits, scores, temperature, iterations)
+    loss, gradient = scores.new_empty(()), torch.empty_like(scores)
+    native.call("bcvlr_sinkhorn", scores, logits, gradient, loss, *scores.shape, iterations, temperature)
+    return loss, gradient
+
+
+_targets = register(
+    "sinkhorn(Tensor scores, float temperature, int iterations) -> Tensor",
+    _targets_cpu,
+    triton("sinkhorn"),
+    lambda scores, temperature, iterations: torch.empty_like(scores),
+)
+_loss = register(
+    "sinkhorn_cross_entropy(Tensor logits, Tensor scores, float temperature, int iterations)"
+    " -> (Tensor loss, Tensor gradient)",
+    _loss_cpu,
+    triton("sinkhorn.sinkhorn_cross_entropy"),
+    lambda logits, scores, temperature, iterations: (scores.new_empty(()), torch.empty_like(scores)),
+)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The loss, whose gradient the forward pass has computed already."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, logits: Tensor, scores: Tensor, temperature: float, iterations: int
+    ) -> Tensor:
+        loss, gradient = _loss(logits, scores, temperature, iterations)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.BackwardCFunction, loss: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * loss, None, None, None
+
+
+def reference(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+    """The targets in plain PyTorch, in the scores' own precision."""
+    kernel = torch.exp(scores / temperature)  # [B, M]
+    rows = torch.ones_like(kernel[:, :1])
+    for _ in range(iterations):
+        columns = 1 / (kernel * rows).sum(dim=0, keepdim=True)
+        rows = 1 / (kernel * columns).sum(dim=1, keepdim=True)
+    return rows * kernel * columns
+
+
+def reference_cross_entropy(
+    logits: Tensor, scores: Tensor, temperature: float, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """(loss, its gradient in logits) in plain PyTorch, in their own precision."""
+    targets = reference(scores, temperature, iterations)
+    log_softmax = torch.log_softmax(logits / temperature, dim=1)
+    loss = -(targets * log_softmax).sum(dim=1).mean()
+    return loss, (log_softmax.exp() - targets) / (temperature * len(logits))
+
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _check(name: str, scores: Tensor, temperature: float, iterations: int) -> None:
+    if scores.ndim != 2 or scores.dtype not in _DTYPES or 0 in scores.shape:
+        raise ValueError(f"{name}: expected float32 [B, M], not empty, got {scores.dtype} {list(scores.shape)}")
+    if not temperature >= _LEAST_TEMPERATURE:
+        raise ValueError(f"temperature: expected >= {_LEAST_TEMPERATURE}, got {temperature}")
+    if iterations < 1:
+        raise ValueError(f"iterations: expected >= 1, got {iterations}")

@@ -1,0 +1,63 @@
+// The three operations, compiled once per instruction set (BCVLR_ISA names it), and the threads that they share.
+// dispatch.cpp chooses among the sets at run time and holds the C interface.
+#pragma once
+
+#include <cstdint>
+
+namespace bcvlr {
+
+struct RandomShift {
+    const uint8_t* frames;   // [count, channels, height, width]
+    const int64_t* index;    // [batch, stack], 0 <= index < count
+    const int64_t* offset;   // [batch, 2] (row, column), 0 <= offset <= 2 * pad; null is (pad, pad)
+    void* out;               // [batch, stack * channels, height, width], float or bf16
+    int64_t count, channels, height, width, batch, stack, pad;
+    bool bilinear, bf16, channels_last;
+};
+
+struct NearestCode {
+    const float* z;          // [batch, books, dim, positions]
+    float* codes;            // [books, size, dim]
+    float* ema_count;        // [books, size]; null: nothing is updated
+    float* ema_sum;          // [books, size, dim]
+    float* quantised;        // like z
+    int64_t* indices;        // [batch, books, positions]
+    float* commitment;       // [1]
+    float* perplexity;       // [books]
+    int64_t batch, books, size, dim, positions;
+    double decay, restart_below;
+};
+
+struct Sinkhorn {
+    const float* scores;     // [batch, size]
+    const float* logits;     // [batch, size]; null: only the targets
+    float* out;              // [batch, size]: targets, or the gradient of the loss in the logits
+    float* loss;             // [1], with logits
+    int64_t batch, size, iterations;
+    double temperature;
+};
+
+#define BCVLR_DECLARE(isa)                                \
+    namespace isa {                                       \
+    void random_shift(const RandomShift&, int threads);   \
+    void nearest_code(const NearestCode&, int threads);   \
+    void sinkhorn(const Sinkhorn&, int threads);          \
+    }
+BCVLR_DECLARE(baseline)
+BCVLR_DECLARE(avx2)
+BCVLR_DECLARE(avx512)
+#undef BCVLR_DECLARE
+
+// Calls body(context, chunk) once for every chunk in 0..chunks, on up to `threads` threads, the calling one among
+// them. Idle threads sleep. The first exception of a body is thrown again here.
+void parallel(int64_t chunks, int threads, void (*body)(void*, int64_t), void* context);
+
+// The same for a callable. In an unnamed namespace, for each instruction set needs a copy of its own.
+namespace {
+template <typename Body>
+void for_chunks(int64_t chunks, int threads, Body& body) {
+    parallel(chunks, threads, [](void* context, int64_t chunk) { (*static_cast<Body*>(context))(chunk); }, &body);
+}
+}  // namespace
+
+}  // namespace bcvlr

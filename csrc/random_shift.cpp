@@ -1,0 +1,217 @@
+// random_shift: gather, stack, shift, normalise, cast and lay out in one pass.
+//
+// A frame stack is a grid of [height][width] pixels with `step` bytes each: one for channels first (a plane at a
+// time), stack * channels for channels last, whose planes are first woven into such a grid. Both then share the
+// code: a shift moves the grid as a whole, and only its border is filled in.
+
+#include "kernels.h"
+#include "simd.h"
+
+#ifdef __SSSE3__
+#include <immintrin.h>
+#endif
+
+namespace bcvlr {
+namespace BCVLR_ISA {
+namespace {
+
+template <typename Out>
+inline Out rounded(float x);
+
+template <>
+inline float rounded<float>(float x) {
+    return x;
+}
+
+template <>
+inline uint16_t rounded<uint16_t>(float x) {  // bf16, to nearest even; never NaN here
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// x / 255 - 0.5, rounded after each operation as the reference does (this file is compiled without contraction).
+template <typename Out>
+void normalise(const uint8_t* __restrict in, Out* __restrict out, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) out[i] = rounded<Out>(in[i] * (1.0f / 255) - 0.5f);
+}
+
+// Integer crop: out(y, x) = grid(clamp(y + dy), clamp(x + dx)), normalised.
+template <typename Out>
+void crop(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t dy, int64_t dx, Out* out) {
+    dy = most(1 - height, least(height - 1, dy));
+    dx = most(1 - width, least(width - 1, dx));
+    const int64_t row = width * step, top = most(0, -dy), bottom = least(height, height - dy);
+    const int64_t left = most(0, -dx) * step, right = most(0, dx) * step;
+    const int64_t start = top * row + left;
+    normalise(grid + start + dy * row + dx * step, out + start, (bottom - top) * row - left - right);
+    if (dx)
+        for (Out* line = out + top * row; line != out + bottom * row; line += row) {
+            for (int64_t i = left - 1; i >= 0; --i) line[i] = line[i + step];
+            for (int64_t i = row - right; i < row; ++i) line[i] = line[i - step];
+        }
+    for (int64_t y = 0; y < top; ++y) std::memcpy(out + y * row, out + top * row, row * sizeof(Out));
+    for (int64_t y = bottom; y < height; ++y) std::memcpy(out + y * row, out + (bottom - 1) * row, row * sizeof(Out));
+}
+
+// The official sampling points along a padded line of `padded` pixels: q * padded / (padded - 1) - 1/2 lies between
+// q - 1 and q or between q and q + 1, so three weights for each q, of which one is zero. Repeated `step` times.
+struct Taps {
+    int64_t size;  // padded * step
+    Buffer<float> weights;  // [3][size]
+
+    Taps(int64_t padded, int64_t step) : size(padded * step), weights(3 * size) {
+        for (int64_t q = 0; q < padded; ++q) {
+            const double point = static_cast<double>(q) * padded / (padded - 1) - 0.5;
+            for (int64_t tap = q - 1; tap <= q + 1; ++tap) {
+                const double away = point < tap ? tap - point : point - tap;
+                const bool inside = tap >= 0 && tap < padded && away < 1;
+                for (int64_t i = 0; i < step; ++i)
+                    weights[(tap - q + 1) * size + q * step + i] = inside ? static_cast<float>(1 - away) : 0;
+            }
+        }
+    }
+
+    const float* line(int64_t which) const { return weights.get() + which * size; }
+};
+
+// Bilinear: rows are blended first, then columns. `line` [(width + 2 * pad + 2) * step] is room for a blended row
+// with its replicated border and a pixel of zero weight on either side.
+template <typename Out>
+void blend(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t pad, int64_t row_offset,
+           int64_t column_offset, const Taps& rows, const Taps& columns, float* line, Out* out) {
+    const int64_t row = width * step, padded = width + 2 * pad;
+    float* const inside = line + (pad + 1) * step;
+    // As much of the border as this crop and its outer taps reach.
+    const int64_t left = most(0, least(pad, pad - column_offset + 1)) * step;
+    const int64_t right = most(0, least(pad, column_offset - pad + 1)) * step;
+    std::memset(line, 0, step * sizeof(float));
+    std::memset(line + (padded + 1) * step, 0, step * sizeof(float));
+    for (int64_t y = 0; y < height; ++y) {
+        const int64_t q = y + row_offset;
+        const bool below = rows.line(0)[q] != 0;  // the two taps are q - 1 and q, else q and q + 1
+        const int64_t first = below ? q - 1 : q;
+        const float a = rows.line(below ? 0 : 1)[q] / 255, b = rows.line(below ? 1 : 2)[q] / 255;
+        const uint8_t* const one = grid + most(0, least(height - 1, first - pad)) * row;
+        const uint8_t* const two = grid + most(0, least(height - 1, first + 1 - pad)) * row;
+        for (int64_t i = 0; i < row; ++i) inside[i] = a * one[i] + b * two[i];
+        for (int64_t i = 1; i <= left; ++i) inside[-i] = inside[step - i];
+        for (int64_t i = 0; i < right; ++i) inside[row + i] = inside[row + i - step];
+        const int64_t shift = column_offset * step;
+        const float* const centre = line + step + shift;
+        const float *const w0 = columns.line(0) + shift, *const w1 = columns.line(1) + shift,
+                    *const w2 = columns.line(2) + shift;
+        Out* const target = out + y * row;
+        for (int64_t i = 0; i < row; ++i)
+            target[i] = rounded<Out>(w0[i] * centre[i - step] + w1[i] * centre[i] + w2[i] * centre[i + step] - 0.5f);
+    }
+}
+
+#ifdef __SSSE3__
+// Three planes woven: 16 pixels of each become three vectors.
+int64_t weave_three(const uint8_t* const* planes, int64_t pixels, uint8_t* out) {
+    __m128i pick[3][3];  // [vector][plane]: where each byte comes from, or 0x80 for none
+    for (int v = 0; v < 3; ++v)
+        for (int p = 0; p < 3; ++p) {
+            alignas(16) uint8_t from[16];
+            for (int i = 0; i < 16; ++i) from[i] = (16 * v + i) % 3 == p ? (16 * v + i) / 3 : 0x80;
+            pick[v][p] = _mm_load_si128(reinterpret_cast<const __m128i*>(from));
+        }
+    int64_t x = 0;
+    for (; x + 16 <= pixels; x += 16) {
+        __m128i in[3];
+        for (int p = 0; p < 3; ++p) in[p] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(planes[p] + x));
+        for (int v = 0; v < 3; ++v) {
+            const __m128i woven = _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(in[0], pick[v][0]),
+                                                            _mm_shuffle_epi8(in[1], pick[v][1])),
+                                               _mm_shuffle_epi8(in[2], pick[v][2]));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x + 16 * v), woven);
+        }
+    }
+    return x;
+}
+
+// Eight planes into bytes 0..7 of each pixel of `count` bytes.
+int64_t weave_eight(const uint8_t* const* planes, int64_t count, int64_t pixels, uint8_t* out) {
+    int64_t x = 0;
+    for (; x + 16 <= pixels; x += 16) {
+        __m128i a[8], b[8];
+        for (int p = 0; p < 8; ++p) a[p] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(planes[p] + x));
+        for (int p = 0; p < 4; ++p) {  // b: pixels 0-7 and 8-15 of planes p, p + 4
+            b[2 * p] = _mm_unpacklo_epi8(a[p], a[p + 4]);
+            b[2 * p + 1] = _mm_unpackhi_epi8(a[p], a[p + 4]);
+        }
+        for (int half = 0; half < 2; ++half) {
+            const __m128i even_low = _mm_unpacklo_epi8(b[half], b[4 + half]);
+            const __m128i even_high = _mm_unpackhi_epi8(b[half], b[4 + half]);
+            const __m128i odd_low = _mm_unpacklo_epi8(b[2 + half], b[6 + half]);
+            const __m128i odd_high = _mm_unpackhi_epi8(b[2 + half], b[6 + half]);
+            const __m128i pixel[4] = {_mm_unpacklo_epi8(even_low, odd_low), _mm_unpackhi_epi8(even_low, odd_low),
+                                      _mm_unpacklo_epi8(even_high, odd_high), _mm_unpackhi_epi8(even_high, odd_high)};
+            uint8_t* target = out + (x + 8 * half) * count;
+            for (int i = 0; i < 4; ++i, target += 2 * count) {
+                _mm_storel_epi64(reinterpret_cast<__m128i*>(target), pixel[i]);
+                _mm_storeh_pd(reinterpret_cast<double*>(target + count), _mm_castsi128_pd(pixel[i]));
+            }
+        }
+    }
+    return x;
+}
+#endif
+
+// Planes [count][pixels] to pixels [pixels][count].
+void weave(const uint8_t* const* planes, int64_t count, int64_t pixels, uint8_t* out) {
+    int64_t plane = 0;
+    auto rest = [&](int64_t x, int64_t planes_done, int64_t planes_end) {
+        for (; x < pixels; ++x)
+            for (int64_t p = planes_done; p < planes_end; ++p) out[x * count + p] = planes[p][x];
+    };
+#ifdef __SSSE3__
+    if (count == 3) {
+        rest(weave_three(planes, pixels, out), 0, 3);
+        return;
+    }
+    for (; plane + 8 <= count; plane += 8)
+        rest(weave_eight(planes + plane, count, pixels, out + plane), plane, plane + 8);
+#endif
+    for (; plane < count; ++plane) rest(0, plane, plane + 1);
+}
+
+template <typename Out>
+void shift(const RandomShift& a, int threads) {
+    const int64_t pixels = a.height * a.width, planes = a.stack * a.channels, sample = planes * pixels;
+    const int64_t step = a.channels_last ? planes : 1, grids = planes / step;
+    const bool bilinear = a.bilinear && a.pad > 0;
+    const Taps rows(bilinear ? a.height + 2 * a.pad : 0, 1), columns(bilinear ? a.width + 2 * a.pad : 0, step);
+    constexpr int64_t kChunkBytes = 1 << 17;
+    const int64_t each = most(1, kChunkBytes / most(1, sample)), chunks = ceil_div(a.batch, each);
+    auto body = [&](int64_t chunk) {
+        const Buffer<uint8_t> woven(step > 1 ? sample : 0);
+        const Buffer<float> line(bilinear ? (a.width + 2 * a.pad + 2) * step : 0);
+        const Buffer<const uint8_t*> plane(planes);
+        for (int64_t b = chunk * each; b < least(a.batch, (chunk + 1) * each); ++b) {
+            for (int64_t p = 0; p < planes; ++p)
+                plane[p] = a.frames + (a.index[b * a.stack + p / a.channels] * a.channels + p % a.channels) * pixels;
+            if (step > 1) weave(plane.get(), planes, pixels, woven.get());
+            const int64_t y = a.offset ? a.offset[2 * b] : a.pad, x = a.offset ? a.offset[2 * b + 1] : a.pad;
+            for (int64_t g = 0; g < grids; ++g) {
+                const uint8_t* const grid = step > 1 ? woven.get() : plane[g];
+                Out* const out = static_cast<Out*>(a.out) + b * sample + g * pixels * step;
+                if (bilinear)
+                    blend(grid, a.height, a.width, step, a.pad, y, x, rows, columns, line.get(), out);
+                else
+                    crop(grid, a.height, a.width, step, y - a.pad, x - a.pad, out);
+            }
+        }
+    };
+    for_chunks(chunks, threads, body);
+}
+
+}  // namespace
+
+void random_shift(const RandomShift& arguments, int threads) {
+    arguments.bf16 ? shift<uint16_t>(arguments, threads) : shift<float>(arguments, threads);
+}
+
+}  // namespace BCVLR_ISA
+}  // namespace bcvlr

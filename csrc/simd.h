@@ -1,0 +1,112 @@
+// Vectors of the instruction set that this file is compiled for, by the compiler's vector extensions.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace bcvlr {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+
+inline Floats load(const float* p) {
+    Floats v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+
+// n lanes of a line, the others zero: a whole vector but at the line's end.
+inline Floats take(const float* p, int64_t n) {
+    if (n >= kLanes) return load(p);
+    float lanes[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+    return load(lanes);
+}
+
+inline void put(float* p, int64_t n, Floats v) {
+    if (n >= kLanes)
+        store(p, v);
+    else
+        std::memcpy(p, &v, n * sizeof(float));
+}
+
+inline Floats all(float x) { return x - Floats{}; }
+
+inline Bits as_bits(Floats v) {
+    Bits bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+inline Floats as_floats(Bits bits) {
+    Floats v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+// Halves folded onto each other until one lane is left: a fixed order, and log2(lanes) steps.
+template <typename T, int64_t kBytes>
+struct Half {
+    typedef T Vector __attribute__((vector_size(kBytes)));
+};
+
+template <typename T, typename Vector, typename Combine>
+inline T fold(Vector v, Combine combine) {
+    if constexpr (sizeof v == 2 * sizeof(T)) {
+        return combine(v[0], v[1]);
+    } else {
+        typename Half<T, sizeof v / 2>::Vector half[2];
+        std::memcpy(half, &v, sizeof v);
+        return fold<T>(combine(half[0], half[1]), combine);
+    }
+}
+
+inline float sum(Floats v) {
+    return fold<float>(v, [](auto a, auto b) { return a + b; });
+}
+
+inline float minimum(Floats v) {
+    return fold<float>(v, [](auto a, auto b) { return a < b ? a : b; });
+}
+
+inline int32_t minimum(Ints v) {
+    return fold<int32_t>(v, [](auto a, auto b) { return a < b ? a : b; });
+}
+
+// n uninitialised elements, of a type of each instruction set's own: what the standard library's templates compile to
+// is shared among files, and might be the widest set's.
+template <typename T>
+class Buffer {
+public:
+    explicit Buffer(int64_t n) : data_(new T[n]) {}
+    Buffer(int64_t n, T value) : Buffer(n) {
+        for (int64_t i = 0; i < n; ++i) data_[i] = value;
+    }
+    ~Buffer() { delete[] data_; }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    T* get() const { return data_; }
+    T& operator[](int64_t i) const { return data_[i]; }
+
+private:
+    T* data_;
+};
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+}  // namespace
+}  // namespace bcvlr

@@ -1,0 +1,165 @@
+// sinkhorn: row and column scalings of K = exp(scores / temperature), and the cross-entropy against them.
+//
+// K is computed once, into the output. Each iteration reads it once: a block of rows is scaled by its sums, and added
+// to the column sums of the next scaling while it is in the cache. Column sums are kept per chunk of kChunk rows, a
+// number that does not depend on the threads, and added in order: same bits on any number of threads, and less rounding.
+//
+// exp(s / T) = 2^(s c), c = log2(e) / T, scaled by nothing: with |s| <= 1 it stays within 2^(+-c), and a common
+// factor would cancel. The exponent is cut into a whole part and a rest before anything is rounded away.
+
+#include "kernels.h"
+#include "simd.h"
+
+#include <cmath>
+
+namespace bcvlr {
+namespace BCVLR_ISA {
+namespace {
+
+constexpr int kRows = 4;
+constexpr int64_t kChunk = 32;
+
+struct Exponential {
+    float high, low;  // log2(e) / T in two parts
+
+    explicit Exponential(double temperature) {
+        const double exact = 1.4426950408889634 / temperature;
+        high = static_cast<float>(exact);
+        low = static_cast<float>(exact - high);
+    }
+
+    // exp(x / T), about one unit in the last place for |x / T| < 87
+    Floats operator()(Floats x) const {
+        const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+        const Floats shifted = x * high + magic;
+        const Floats whole = shifted - magic;
+        const Floats f = (x * high - whole) + x * low;
+        Floats y = all(1.534581202e-4f);  // minimax for 2^f on |f| <= 1/2: 2e-9 before rounding
+        y = y * f + 1.339993122e-3f;
+        y = y * f + 9.618488957e-3f;
+        y = y * f + 5.550328777e-2f;
+        y = y * f + 2.402264689e-1f;
+        y = y * f + 6.931472057e-1f;
+        y = y * f + 1.0f;
+        // The low bits of `shifted` are the whole number; what else it holds is shifted out.
+        return as_floats(as_bits(y) + (as_bits(shifted) << 23));
+    }
+};
+
+// rows of K = exp(scores / T) into out, and added to column sums
+void first_pass(const Exponential& exponential, const float* scores, int64_t rows, int64_t size, float* out,
+                float* columns) {
+    for (int64_t i = 0; i < rows; ++i, scores += size, out += size)
+        for (int64_t m = 0; m < size; m += kLanes) {
+            const Floats k = exponential(take(scores + m, size - m));
+            put(out + m, size - m, k);
+            store(columns + m, load(columns + m) + k);  // lines of column sums end in a whole vector
+        }
+}
+
+// sums of N rows of K times the column scalings v
+template <int N>
+inline void row_sums(const float* k, int64_t size, const float* v, float* result) {
+    Floats total[N] = {};
+    for (int64_t m = 0; m < size; m += kLanes)
+        for (int r = 0; r < N; ++r) total[r] += take(k + r * size + m, size - m) * load(v + m);
+    for (int r = 0; r < N; ++r) result[r] = sum(total[r]);
+}
+
+template <int N>
+inline void scale_rows(const float* k, int64_t size, const float* v, float* columns) {
+    float u[N];
+    row_sums<N>(k, size, v, u);
+    for (int r = 0; r < N; ++r) u[r] = 1 / u[r];
+    for (int64_t m = 0; m < size; m += kLanes) {
+        Floats total = load(columns + m);
+        for (int r = 0; r < N; ++r) total += take(k + r * size + m, size - m) * u[r];
+        store(columns + m, total);
+    }
+}
+
+void middle_pass(const float* k, int64_t rows, int64_t size, const float* v, float* columns) {
+    int64_t i = 0;
+    for (; i + kRows <= rows; i += kRows) scale_rows<kRows>(k + i * size, size, v, columns);
+    for (; i < rows; ++i) scale_rows<1>(k + i * size, size, v, columns);
+}
+
+// K to targets whose rows sum to one
+void targets(float* k, int64_t rows, int64_t size, const float* v) {
+    for (int64_t i = 0; i < rows; ++i, k += size) {
+        float total;
+        row_sums<1>(k, size, v, &total);
+        const float u = 1 / total;
+        for (int64_t m = 0; m < size; ++m) k[m] *= v[m] * u;
+    }
+}
+
+// K to the gradient (softmax(logits / T) - target) / (T * batch); returns the rows' summed cross-entropy.
+// `line` [size] is room for exp(logits / T).
+double cross_entropy(const Exponential& exponential, const Sinkhorn& a, const float* logits, float* k, int64_t rows,
+                     const float* v, float* line) {
+    const int64_t size = a.size;
+    const float scale = static_cast<float>(1 / (a.temperature * static_cast<double>(a.batch)));
+    double loss = 0;
+    for (int64_t i = 0; i < rows; ++i, logits += size, k += size) {
+        Floats exponentials{}, targets{}, weighted{};
+        for (int64_t m = 0; m < size; m += kLanes) {
+            const int64_t n = size - m;
+            const Floats x = take(logits + m, n), target = take(k + m, n) * load(v + m);
+            put(line + m, n, exponential(x));
+            put(k + m, n, target);
+            exponentials += take(line + m, n);
+            targets += target;
+            weighted += target * x;
+        }
+        const float all_exponentials = sum(exponentials), all_targets = sum(targets);
+        loss += std::log(static_cast<double>(all_exponentials)) -
+                static_cast<double>(sum(weighted)) / all_targets / a.temperature;
+        const float softmax_scale = scale / all_exponentials, target_scale = scale / all_targets;
+        for (int64_t m = 0; m < size; ++m) k[m] = line[m] * softmax_scale - k[m] * target_scale;
+    }
+    return loss;
+}
+
+}  // namespace
+
+void sinkhorn(const Sinkhorn& a, int threads) {
+    const Exponential exponential(a.temperature);
+    const int64_t chunks = ceil_div(a.batch, kChunk), padded = ceil_div(a.size, kLanes) * kLanes;
+    const Buffer<float> columns(chunks * padded, 0.0f), v(padded, 0.0f);
+    const Buffer<double> losses(chunks);
+    int64_t iteration = 0;
+    auto pass = [&](int64_t chunk) {
+        const int64_t start = chunk * kChunk, rows = least(kChunk, a.batch - start);
+        float* const k = a.out + start * a.size;
+        float* const chunk_columns = columns.get() + chunk * padded;
+        if (iteration == 0) {
+            first_pass(exponential, a.scores + start * a.size, rows, a.size, k, chunk_columns);
+        } else if (iteration < a.iterations) {
+            std::memset(chunk_columns, 0, padded * sizeof(float));
+            middle_pass(k, rows, a.size, v.get(), chunk_columns);
+        } else if (!a.logits) {
+            targets(k, rows, a.size, v.get());
+        } else {
+            const Buffer<float> line(padded);
+            losses[chunk] = cross_entropy(exponential, a, a.logits + start * a.size, k, rows, v.get(), line.get());
+        }
+    };
+    for (; iteration <= a.iterations; ++iteration) {
+        for_chunks(chunks, threads, pass);
+        if (iteration == a.iterations) break;
+        for (int64_t m = 0; m < a.size; ++m) {
+            float total = 0;
+            for (int64_t chunk = 0; chunk < chunks; ++chunk) total += columns[chunk * padded + m];
+            v[m] = 1 / total;
+        }
+    }
+    if (a.logits) {
+        double loss = 0;
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) loss += losses[chunk];
+        *a.loss = static_cast<float>(loss / static_cast<double>(a.batch));
+    }
+}
+
+}  // namespace BCVLR_ISA
+}  // namespace bcvlr

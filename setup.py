@@ -1,0 +1,79 @@
+"""Builds csrc/ into one library with a C interface, which needs nothing of torch or Python; pyproject.toml has the rest.
+
+Every kernel is compiled once per instruction set, and the library chooses at run time. Without a C++ compiler the
+package installs all the same, and its PyTorch references serve.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+KERNELS = ["random_shift", "nearest_code", "sinkhorn"]
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+INSTRUCTION_SETS = {"baseline": []}
+if X86:
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = [
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),
+        "-mprefer-vector-width=512",
+    ]
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
+# The shift rounds after each operation, as its reference does.
+CONTRACTION = {"random_shift": "-ffp-contract=off"}
+
+
+class BuildLibrary(build_ext):
+    """Compiles each kernel for each instruction set, and links one shared library without Python's name tag."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        # BCVLR_FAST_CXXFLAGS: more flags, such as -fsanitize=address,undefined.
+        more = os.environ.get("BCVLR_FAST_CXXFLAGS", "").split()
+        common = [*FLAGS, *(["-DBCVLR_X86"] if X86 else []), *more]
+        objects: list[str] = []
+
+        def compile_one(name: str, folder: str, flags: list[str]) -> None:
+            objects.extend(
+                self.compiler.compile(
+                    [f"csrc/{name}.cpp"],
+                    output_dir=os.path.join(self.build_temp, folder),
+                    extra_postargs=[*common, *flags],
+                    depends=ext.depends,
+                )
+            )
+
+        for name in ("dispatch", "parallel"):
+            compile_one(name, "", [])
+        for isa, flags in INSTRUCTION_SETS.items():
+            for name in KERNELS:
+                contraction = CONTRACTION.get(name, "-ffp-contract=fast")
+                compile_one(name, isa, [f"-DBCVLR_ISA={isa}", contraction, *flags])
+        target = self.get_ext_fullpath(ext.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            objects, target, extra_postargs=["-pthread", *more], target_lang="c++", build_temp=self.build_temp
+        )
+
+
+class AnyPython(bdist_wheel):
+    """The library serves every Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+sources = [f"csrc/{name}.cpp" for name in ("dispatch", "parallel", *KERNELS)]
+setup(
+    ext_modules=[
+        Extension("bcvlr_fast.kernels._cpu", sources, depends=["csrc/kernels.h", "csrc/simd.h"], optional=True)
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
+)
