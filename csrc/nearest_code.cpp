@@ -133,13 +133,12 @@ void assign(const NearestCode& a, const Transposed& transposed, int64_t begin, i
                 a.indices[(b * a.books + k) * a.positions + p] = index[p];
                 ++partials.uses[chunk * partials.uses_size + used];
                 float* const sums = partials.sums.get() + chunk * partials.sums_size + used * a.dim;
-                for (int64_t d = 0; d < a.dim; d += kLanes) {
-                    const int64_t n = a.dim - d;
+                for_vectors(a.dim, [&](int64_t d, int64_t n) {
                     const Floats row = take(rows + p * a.dim + d, n), code = take(a.codes + used * a.dim + d, n);
                     squared += (row - code) * (row - code);
                     put(picked + p * a.dim + d, n, code);
                     if (a.ema_count) put(sums + d, n, take(sums + d, n) + row);
-                }
+                });
             }
             squared_error += sum(squared);
             transpose(picked, a.positions, a.dim, a.quantised + start);

@@ -32,26 +32,44 @@ inline uint16_t rounded<uint16_t>(float x) {  // bf16, to nearest even; never Na
 
 // x / 255 - 0.5, rounded after each operation as the reference does (this file is compiled without contraction).
 template <typename Out>
-void normalise(const uint8_t* __restrict in, Out* __restrict out, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) out[i] = rounded<Out>(in[i] * (1.0f / 255) - 0.5f);
+inline Out normalised(uint8_t x) {
+    return rounded<Out>(x * (1.0f / 255) - 0.5f);
 }
 
-// Integer crop: out(y, x) = grid(clamp(y + dy), clamp(x + dx)), normalised.
 template <typename Out>
-void crop(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t dy, int64_t dx, Out* out) {
+void normalise(const uint8_t* __restrict in, Out* __restrict out, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) out[i] = normalised<Out>(in[i]);
+}
+
+// Integer crop: crop(y, x) = grid(clamp(y + dy), clamp(x + dx)). Bytes are cheap to move: shifted here, in the cache,
+// they can be normalised in one run, whose writes then stream to memory in order.
+void shift_grid(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t dy, int64_t dx,
+                uint8_t* crop) {
     dy = most(1 - height, least(height - 1, dy));
     dx = most(1 - width, least(width - 1, dx));
     const int64_t row = width * step, top = most(0, -dy), bottom = least(height, height - dy);
     const int64_t left = most(0, -dx) * step, right = most(0, dx) * step;
-    const int64_t start = top * row + left;
-    normalise(grid + start + dy * row + dx * step, out + start, (bottom - top) * row - left - right);
-    if (dx)
-        for (Out* line = out + top * row; line != out + bottom * row; line += row) {
+    // The inside in one run, which also writes into the borders of its rows; then these, then the rows above and below.
+    std::memcpy(crop + top * row + left, grid + (top + dy) * row + right, (bottom - top) * row - left - right);
+    uint8_t* const begin = crop + top * row;
+    uint8_t* const end = crop + bottom * row;
+    if (dx && step == 1 && width >= 16 && left + right < 8) {  // the usual small shift, eight bytes at a time
+        const int64_t at = dx < 0 ? 0 : width - 8, edge = dx < 0 ? left : width - right - 1;
+        const uint64_t keep = dx < 0 ? ~uint64_t{0} << 8 * left : ~uint64_t{0} >> 8 * right;  // little-endian
+        for (uint8_t* line = begin; line != end; line += row) {
+            uint64_t bytes;
+            std::memcpy(&bytes, line + at, 8);
+            bytes = (bytes & keep) | (line[edge] * 0x0101010101010101u & ~keep);
+            std::memcpy(line + at, &bytes, 8);
+        }
+    } else if (dx) {
+        for (uint8_t* line = begin; line != end; line += row) {
             for (int64_t i = left - 1; i >= 0; --i) line[i] = line[i + step];
             for (int64_t i = row - right; i < row; ++i) line[i] = line[i - step];
         }
-    for (int64_t y = 0; y < top; ++y) std::memcpy(out + y * row, out + top * row, row * sizeof(Out));
-    for (int64_t y = bottom; y < height; ++y) std::memcpy(out + y * row, out + (bottom - 1) * row, row * sizeof(Out));
+    }
+    for (int64_t y = 0; y < top; ++y) std::memcpy(crop + y * row, crop + top * row, row);
+    for (int64_t y = bottom; y < height; ++y) std::memcpy(crop + y * row, crop + (bottom - 1) * row, row);
 }
 
 // The official sampling points along a padded line of `padded` pixels: q * padded / (padded - 1) - 1/2 lies between
@@ -187,6 +205,7 @@ void shift(const RandomShift& a, int threads) {
     const int64_t each = most(1, kChunkBytes / most(1, sample)), chunks = ceil_div(a.batch, each);
     auto body = [&](int64_t chunk) {
         const Buffer<uint8_t> woven(step > 1 ? sample : 0);
+        const Buffer<uint8_t> crop(bilinear ? 0 : pixels * step);
         const Buffer<float> line(bilinear ? (a.width + 2 * a.pad + 2) * step : 0);
         const Buffer<const uint8_t*> plane(planes);
         for (int64_t b = chunk * each; b < least(a.batch, (chunk + 1) * each); ++b) {
@@ -199,8 +218,12 @@ void shift(const RandomShift& a, int threads) {
                 Out* const out = static_cast<Out*>(a.out) + b * sample + g * pixels * step;
                 if (bilinear)
                     blend(grid, a.height, a.width, step, a.pad, y, x, rows, columns, line.get(), out);
-                else
-                    crop(grid, a.height, a.width, step, y - a.pad, x - a.pad, out);
+                else if (y == a.pad && x == a.pad)
+                    normalise(grid, out, pixels * step);
+                else {
+                    shift_grid(grid, a.height, a.width, step, y - a.pad, x - a.pad, crop.get());
+                    normalise(crop.get(), out, pixels * step);
+                }
             }
         }
     };

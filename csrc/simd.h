@@ -42,6 +42,14 @@ inline void put(float* p, int64_t n, Floats v) {
         std::memcpy(p, &v, n * sizeof(float));
 }
 
+// body(start, n) for whole vectors of a line, then for what is left of it.
+template <typename Body>
+inline void for_vectors(int64_t size, Body body) {
+    int64_t i = 0;
+    for (; i + kLanes <= size; i += kLanes) body(i, kLanes);
+    if (i < size) body(i, size - i);
+}
+
 inline Floats all(float x) { return x - Floats{}; }
 
 inline Bits as_bits(Floats v) {

@@ -34,35 +34,47 @@ struct Exponential {
         const Floats shifted = x * high + magic;
         const Floats whole = shifted - magic;
         const Floats f = (x * high - whole) + x * low;
-        Floats y = all(1.534581202e-4f);  // minimax for 2^f on |f| <= 1/2: 2e-9 before rounding
-        y = y * f + 1.339993122e-3f;
-        y = y * f + 9.618488957e-3f;
-        y = y * f + 5.550328777e-2f;
-        y = y * f + 2.402264689e-1f;
-        y = y * f + 6.931472057e-1f;
+        Floats y = all(1.326472722e-3f);  // minimax for 2^f on |f| <= 1/2, exact at 0: 9e-8 before rounding
+        y = y * f + 9.671512656e-3f;
+        y = y * f + 5.550733743e-2f;
+        y = y * f + 2.402224209e-1f;
+        y = y * f + 6.931469776e-1f;
         y = y * f + 1.0f;
         // The low bits of `shifted` are the whole number; what else it holds is shifted out.
         return as_floats(as_bits(y) + (as_bits(shifted) << 23));
     }
 };
 
-// rows of K = exp(scores / T) into out, and added to column sums
+// N rows of K = exp(scores / T) into out, and added to column sums, whose lines end in a whole vector
+template <int N>
+inline void exponentiate(const Exponential& exponential, const float* scores, int64_t size, float* out,
+                         float* columns) {
+    for_vectors(size, [&](int64_t m, int64_t n) {
+        Floats total = load(columns + m);
+        for (int r = 0; r < N; ++r) {
+            const Floats k = exponential(take(scores + r * size + m, n));
+            put(out + r * size + m, n, k);
+            total += k;
+        }
+        store(columns + m, total);
+    });
+}
+
 void first_pass(const Exponential& exponential, const float* scores, int64_t rows, int64_t size, float* out,
                 float* columns) {
-    for (int64_t i = 0; i < rows; ++i, scores += size, out += size)
-        for (int64_t m = 0; m < size; m += kLanes) {
-            const Floats k = exponential(take(scores + m, size - m));
-            put(out + m, size - m, k);
-            store(columns + m, load(columns + m) + k);  // lines of column sums end in a whole vector
-        }
+    int64_t i = 0;
+    for (; i + kRows <= rows; i += kRows)
+        exponentiate<kRows>(exponential, scores + i * size, size, out + i * size, columns);
+    for (; i < rows; ++i) exponentiate<1>(exponential, scores + i * size, size, out + i * size, columns);
 }
 
 // sums of N rows of K times the column scalings v
 template <int N>
 inline void row_sums(const float* k, int64_t size, const float* v, float* result) {
     Floats total[N] = {};
-    for (int64_t m = 0; m < size; m += kLanes)
-        for (int r = 0; r < N; ++r) total[r] += take(k + r * size + m, size - m) * load(v + m);
+    for_vectors(size, [&](int64_t m, int64_t n) {
+        for (int r = 0; r < N; ++r) total[r] += take(k + r * size + m, n) * load(v + m);
+    });
     for (int r = 0; r < N; ++r) result[r] = sum(total[r]);
 }
 
@@ -71,11 +83,11 @@ inline void scale_rows(const float* k, int64_t size, const float* v, float* colu
     float u[N];
     row_sums<N>(k, size, v, u);
     for (int r = 0; r < N; ++r) u[r] = 1 / u[r];
-    for (int64_t m = 0; m < size; m += kLanes) {
+    for_vectors(size, [&](int64_t m, int64_t n) {
         Floats total = load(columns + m);
-        for (int r = 0; r < N; ++r) total += take(k + r * size + m, size - m) * u[r];
+        for (int r = 0; r < N; ++r) total += take(k + r * size + m, n) * u[r];
         store(columns + m, total);
-    }
+    });
 }
 
 void middle_pass(const float* k, int64_t rows, int64_t size, const float* v, float* columns) {
@@ -103,20 +115,19 @@ double cross_entropy(const Exponential& exponential, const Sinkhorn& a, const fl
     double loss = 0;
     for (int64_t i = 0; i < rows; ++i, logits += size, k += size) {
         Floats exponentials{}, targets{}, weighted{};
-        for (int64_t m = 0; m < size; m += kLanes) {
-            const int64_t n = size - m;
+        for_vectors(size, [&](int64_t m, int64_t n) {
             const Floats x = take(logits + m, n), target = take(k + m, n) * load(v + m);
-            put(line + m, n, exponential(x));
-            put(k + m, n, target);
-            exponentials += take(line + m, n);
+            const Floats e = exponential(x);
+            put(line + m, n, e);
+            exponentials += n < kLanes ? take(line + m, n) : e;  // without the lanes beyond the end
             targets += target;
             weighted += target * x;
-        }
+        });
         const float all_exponentials = sum(exponentials), all_targets = sum(targets);
         loss += std::log(static_cast<double>(all_exponentials)) -
                 static_cast<double>(sum(weighted)) / all_targets / a.temperature;
         const float softmax_scale = scale / all_exponentials, target_scale = scale / all_targets;
-        for (int64_t m = 0; m < size; ++m) k[m] = line[m] * softmax_scale - k[m] * target_scale;
+        for (int64_t m = 0; m < size; ++m) k[m] = line[m] * softmax_scale - k[m] * (v[m] * target_scale);
     }
     return loss;
 }
@@ -148,11 +159,10 @@ void sinkhorn(const Sinkhorn& a, int threads) {
     for (; iteration <= a.iterations; ++iteration) {
         for_chunks(chunks, threads, pass);
         if (iteration == a.iterations) break;
-        for (int64_t m = 0; m < a.size; ++m) {
-            float total = 0;
-            for (int64_t chunk = 0; chunk < chunks; ++chunk) total += columns[chunk * padded + m];
-            v[m] = 1 / total;
-        }
+        for (int64_t m = 0; m < a.size; ++m) v[m] = columns[m];
+        for (int64_t chunk = 1; chunk < chunks; ++chunk)
+            for (int64_t m = 0; m < a.size; ++m) v[m] += columns[chunk * padded + m];
+        for (int64_t m = 0; m < a.size; ++m) v[m] = 1 / v[m];
     }
     if (a.logits) {
         double loss = 0;

@@ -94,7 +94,10 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: torch.autograd.function.BackwardCFunction, loss: Tensor
     ) -> tuple[Tensor, None, None, None]:
-        return ctx.saved_tensors[0] * loss, None, None, None
+        (gradient,) = ctx.saved_tensors
+        if not torch.compiler.is_compiling() and loss.device.type == "cpu" and loss.item() == 1:
+            return gradient, None, None, None  # the loss itself was differentiated: nothing to scale
+        return gradient * loss, None, None, None
 
 
 def reference(scores: Tensor, temperature: float, iterations: int) -> Tensor:
