@@ -1,0 +1,212 @@
+"""nearest_code on a GPU: one launch, in which the last program of a codebook to finish updates it."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from bcvlr_fast.kernels.nearest_code import Outputs, empty_outputs
+from bcvlr_fast.kernels.parts_triton import add_parts
+
+
+@triton.jit
+def nearest_code_kernel(
+    p_z,  # [B, K, D, P]
+    p_codes,  # [K, M, D]
+    p_count,  # [K, M], unused without UPDATE
+    p_sum,  # [K, M, D], unused without UPDATE
+    p_quantised,  # like z
+    p_commitment,  # []
+    p_indices,  # [B, K, P]
+    p_perplexity,  # [K]
+    p_uses,  # [K, BLOCKS, CODES * tiles] scratch
+    p_sums,  # [K, BLOCKS, CODES * tiles, DIMS] scratch, unused without UPDATE
+    p_error,  # [K, BLOCKS] scratch
+    p_book_error,  # [K] scratch
+    p_arrivals,  # [K + 1] int32, zero
+    rows,  # B * P
+    blocks,  # programs of a codebook
+    weight,  # 1 - decay
+    restart_below,
+    K: tl.constexpr,
+    M: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    UPDATE: tl.constexpr,
+    ROWS: tl.constexpr,
+    CODES: tl.constexpr,
+    DIMS: tl.constexpr,
+):
+    """Row r is position r % P of sample r // P. Sums are added in a fixed order: same bits on every run."""
+    i_block = tl.program_id(0)
+    i_book = tl.program_id(1)
+    o_row = i_block * ROWS + tl.arange(0, ROWS)
+    o_dim = tl.arange(0, DIMS)
+    m_row = o_row < rows
+    m_dim = o_dim < D
+    m_x = m_row[:, None] & m_dim[None, :]
+    p_codes += i_book * M * D
+    o_x = _element(o_row, i_book, o_dim, K, D, P)
+    b_x = tl.load(p_z + o_x, mask=m_x, other=0.0)
+
+    least = tl.full([ROWS], float("inf"), tl.float32)
+    index = tl.zeros([ROWS], tl.int32)
+    for start in range(0, M, CODES):
+        o_code = start + tl.arange(0, CODES)
+        m_code = o_code < M
+        b_code = tl.load(  # [DIMS, CODES]
+            p_codes + o_code[None, :] * D + o_dim[:, None], mask=m_code[None, :] & m_dim[:, None], other=0.0
+        )
+        distance = tl.sum(b_code * b_code, axis=0)[None, :] * 0.5 - tl.dot(b_x, b_code, input_precision="ieee")
+        distance = tl.where(m_code[None, :], distance, float("inf"))
+        nearer = tl.min(distance, axis=1)
+        where = start + tl.argmin(distance, axis=1, tie_break_left=True)
+        index = tl.where(nearer < least, where, index)
+        least = tl.minimum(nearer, least)
+
+    b_picked = tl.load(p_codes + index[:, None] * D + o_dim[None, :], mask=m_x, other=0.0)
+    tl.store(p_quantised + o_x, b_picked, mask=m_x)
+    o_index = ((o_row // P).to(tl.int64) * K + i_book) * P + o_row % P
+    tl.store(p_indices + o_index, index.to(tl.int64), mask=m_row)
+    away = b_x - b_picked
+    i_part = (i_book * blocks + i_block).to(tl.int64)
+    tl.store(p_error + i_part, tl.sum(tl.sum(away * away, axis=1), axis=0))
+
+    SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
+    for start in range(0, M, CODES):
+        o_code = start + tl.arange(0, CODES)
+        picked = ((index[:, None] == o_code[None, :]) & m_row[:, None]).to(tl.float32)  # [ROWS, CODES]
+        tl.store(p_uses + i_part * SIZE + o_code, tl.sum(picked, axis=0))
+        if UPDATE:
+            b_sum = tl.dot(tl.trans(picked), b_x, input_precision="ieee")
+            tl.store(p_sums + (i_part * SIZE + o_code[:, None]) * DIMS + o_dim[None, :], b_sum)
+
+    tl.debug_barrier()  # every thread's stores come before the arrival
+    if tl.atomic_add(p_arrivals + i_book, 1) == blocks - 1:
+        tl.debug_barrier()
+        p_uses += i_book.to(tl.int64) * blocks * SIZE
+        p_sums += i_book.to(tl.int64) * blocks * (SIZE * DIMS)
+        _finish_book(
+            *(p_z, p_codes, p_count + i_book * M, p_sum + i_book * M * D, p_perplexity + i_book, p_uses, p_sums),
+            *(i_book, rows, blocks, weight, restart_below, K, M, D, P, UPDATE, CODES, DIMS),
+        )
+        one = tl.arange(0, 1)
+        book_error = add_parts(p_error + i_book * blocks, blocks, 1, one, one == 0, 1, 32)
+        tl.store(p_book_error + i_book + one, book_error)
+        tl.debug_barrier()
+        if tl.atomic_add(p_arrivals + K, 1) == K - 1:
+            tl.debug_barrier()
+            total = add_parts(p_book_error, K, 1, one, one == 0, 1, 8)
+            tl.store(p_commitment + one, total / (rows.to(tl.float32) * (K * D)))
+
+
+@triton.jit
+def _element(row, book, dim, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr):
+    """[rows, dims] offsets in z."""
+    return (((row // P).to(tl.int64) * K + book) * (D * P) + row % P)[:, None] + dim[None, :] * P
+
+
+@triton.jit
+def _finish_book(
+    p_z,
+    p_codes,  # [M, D], this and what follows of this book
+    p_count,
+    p_sum,
+    p_perplexity,
+    p_uses,
+    p_sums,
+    i_book,
+    rows,
+    blocks,
+    weight,
+    restart_below,
+    K: tl.constexpr,
+    M: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    UPDATE: tl.constexpr,
+    CODES: tl.constexpr,
+    DIMS: tl.constexpr,
+):
+    """Perplexity of a codebook, and its EMA, from the parts that its programs have left."""
+    SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
+    count_before = 0.0
+    if UPDATE:
+        for start in range(0, M, CODES):
+            o_code = start + tl.arange(0, CODES)
+            count_before += tl.sum(tl.load(p_count + o_code, mask=o_code < M, other=0.0), axis=0)
+    all_rows = rows.to(tl.float32)
+    total = count_before + weight * (all_rows - count_before)  # of the counts when they have moved
+    entropy = 0.0
+    dead_before = 0
+    for start in range(0, M, CODES):
+        o_code = start + tl.arange(0, CODES)
+        m_code = o_code < M
+        uses = add_parts(p_uses, blocks, SIZE, o_code, m_code, CODES, 32)
+        share = uses / all_rows
+        entropy -= tl.sum(tl.where(share > 0, share * tl.log(share + 1e-10), 0.0), axis=0)
+        if UPDATE:
+            o_dim = tl.arange(0, DIMS)
+            m_tile = m_code[:, None] & (o_dim < D)[None, :]
+            o_tile = o_code[:, None] * D + o_dim[None, :]
+            count = (_moved(p_count + o_code, uses, weight, m_code) + 1e-5) * (total / (total + M * 1e-5))
+            o_flat = start * DIMS + tl.arange(0, CODES * DIMS)
+            b_sum = add_parts(p_sums, blocks, SIZE * DIMS, o_flat, o_flat >= 0, CODES * DIMS, 8)
+            b_sum = _moved(p_sum + o_tile, tl.reshape(b_sum, [CODES, DIMS]), weight, m_tile)
+
+            dead = m_code & (count < restart_below)
+            turn = dead_before + tl.cumsum(dead.to(tl.int32), axis=0) - 1
+            dead_before += tl.sum(dead.to(tl.int32), axis=0)
+            o_latent = _element(tl.where(dead, turn % rows, 0), i_book, o_dim, K, D, P)
+            fresh = tl.load(p_z + o_latent, mask=m_tile & dead[:, None], other=0.0)
+            b_sum = tl.where(dead[:, None], fresh, b_sum)
+            count = tl.where(dead, 1.0, count)
+
+            tl.store(p_count + o_code, count, mask=m_code)
+            tl.store(p_sum + o_tile, b_sum, mask=m_tile)
+            tl.store(p_codes + o_tile, b_sum / count[:, None], mask=m_tile)
+    tl.store(p_perplexity, tl.exp(entropy))
+
+
+@triton.jit
+def _moved(p_average, value, weight, mask):
+    """The exponential moving average one step on; zero outside the mask."""
+    average = tl.load(p_average, mask=mask, other=0.0)
+    return average + weight * (value - average)
+
+
+def nearest_code(
+    z: Tensor,
+    codes: Tensor,
+    ema_count: Tensor | None = None,
+    ema_sum: Tensor | None = None,
+    decay: float = 0.0,
+    restart_below: float = 0.0,
+) -> Outputs:
+    """Launches the kernel: `kernels.nearest_code` after its checks."""
+    books, size, dim = codes.shape
+    outputs = quantised, commitment, indices, perplexity = empty_outputs(z, codes)
+    positions = indices.shape[2]
+    rows, update = len(z) * positions, ema_count is not None
+    block, codes_block, dims = 64, min(64, max(16, triton.next_power_of_2(size))), max(16, triton.next_power_of_2(dim))
+    blocks = triton.cdiv(rows, block)
+    padded = triton.cdiv(size, codes_block) * codes_block
+    uses = z.new_empty((books, blocks, padded))
+    sums = z.new_empty((books, blocks, padded, dims) if update else 1)
+    error, book_error = z.new_empty((books, blocks)), z.new_empty(books)
+    arrivals = torch.zeros(books + 1, dtype=torch.int32, device=z.device)
+    nearest_code_kernel[(blocks, books)](
+        *(z, codes, ema_count if update else codes, ema_sum if update else codes),
+        *(quantised, commitment, indices, perplexity, uses, sums, error, book_error, arrivals),
+        *(rows, blocks, 1 - decay, float(restart_below)),
+        *(books, size, dim, positions),
+        UPDATE=update,
+        ROWS=block,
+        CODES=codes_block,
+        DIMS=dims,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return outputs

@@ -1,0 +1,126 @@
+"""random_shift on a GPU: one launch, each program a tile of one stack's output."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def random_shift_kernel(
+    p_frames,  # [N, C, H, W] uint8
+    p_index,  # [B, S] int64
+    p_offset,  # [B, 2] int64, unused without SHIFTED
+    p_out,  # [B, S * C, H, W] in its own layout
+    N,
+    C: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    S: tl.constexpr,
+    PAD: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    BILINEAR: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The output of a stack as a matrix: H rows of W * S * C channels last, S * C * H rows of W otherwise.
+
+    What depends on a row or a column alone is computed once for it, so that an element costs one
+    addition of addresses. Tiles are [COLUMNS, ROWS]: loads by clamped columns show the compiler no
+    contiguity, and it then lets neighbouring threads run along the first dimension.
+    """
+    LINES: tl.constexpr = H if CHANNELS_LAST else S * C * H
+    LENGTH: tl.constexpr = W * S * C if CHANNELS_LAST else W
+    i_stack = tl.program_id(0).to(tl.int64)
+    o_row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    o_column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    y = o_row if CHANNELS_LAST else o_row % H
+    x = o_column // (S * C) if CHANNELS_LAST else o_column
+    plane = o_column % (S * C) if CHANNELS_LAST else o_row // H
+
+    y0 = tl.zeros((), tl.int64) + PAD
+    x0 = tl.zeros((), tl.int64) + PAD
+    valid = plane < S * C
+    if SHIFTED:
+        y0 = tl.load(p_offset + 2 * i_stack)
+        x0 = tl.load(p_offset + 2 * i_stack + 1)
+        valid = valid & (y0 >= 0) & (y0 <= 2 * PAD) & (x0 >= 0) & (x0 <= 2 * PAD)
+    frame = tl.zeros_like(plane).to(tl.int64)
+    for s in tl.static_range(S):
+        frame = tl.where(plane // C == s, tl.load(p_index + i_stack * S + s), frame)
+    valid = valid & (frame >= 0) & (frame < N)
+    p_plane = p_frames + (tl.where(valid, frame, 0) * C + plane % C) * (H * W)
+    scale = tl.where(valid, 1.0 / 255.0, float("nan"))
+    y0 = y0.to(tl.int32)
+    x0 = x0.to(tl.int32)
+
+    if BILINEAR:
+        y1, y2, a1, a2 = _taps(y + y0, H, PAD)
+        x1, x2, b1, b2 = _taps(x + x0, W, PAD)
+        upper = b1[:, None] * _pixels(p_plane, y1, x1, W, CHANNELS_LAST)
+        upper += b2[:, None] * _pixels(p_plane, y1, x2, W, CHANNELS_LAST)
+        lower = b1[:, None] * _pixels(p_plane, y2, x1, W, CHANNELS_LAST)
+        lower += b2[:, None] * _pixels(p_plane, y2, x2, W, CHANNELS_LAST)
+        pixel = a1[None, :] * upper + a2[None, :] * lower
+    else:
+        row = tl.minimum(tl.maximum(y + y0 - PAD, 0), H - 1)
+        column = tl.minimum(tl.maximum(x + x0 - PAD, 0), W - 1)
+        pixel = _pixels(p_plane, row, column, W, CHANNELS_LAST)
+    value = pixel * (scale[:, None] if CHANNELS_LAST else scale[None, :]) - 0.5
+
+    p_tile = p_out + i_stack * (LINES * LENGTH) + o_row[None, :] * LENGTH + o_column[:, None]
+    if LINES % ROWS == 0 and LENGTH % COLUMNS == 0:
+        tl.store(p_tile, value.to(p_out.dtype.element_ty))
+    else:
+        tl.store(p_tile, value.to(p_out.dtype.element_ty), mask=(o_row < LINES)[None, :] & (o_column < LENGTH)[:, None])
+
+
+@triton.jit
+def _pixels(p_plane, row, column, W: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """[COLUMNS, ROWS] float32; clamped rows and columns never leave the plane."""
+    if CHANNELS_LAST:
+        p_pixel = (p_plane + column)[:, None] + (row * W)[None, :]
+    else:
+        p_pixel = (p_plane + row * W)[None, :] + column[:, None]
+    return tl.load(p_pixel).to(tl.float32)
+
+
+@triton.jit
+def _taps(q, SIZE: tl.constexpr, PAD: tl.constexpr):
+    """The two pixels (within the frame) and weights at q * P / (P - 1) - 1/2 of a line padded to P pixels."""
+    P: tl.constexpr = SIZE + 2 * PAD
+    beyond = q.to(tl.float32) * (1.0 / (P - 1)) - 0.5  # of q itself: exact where the point would not be
+    first = q - (beyond < 0).to(tl.int32)
+    second_weight = tl.where(beyond < 0, beyond + 1, beyond)
+    first_weight = tl.where(first >= 0, 1 - second_weight, 0.0)
+    second_weight = tl.where(first + 1 < P, second_weight, 0.0)
+    one = tl.minimum(tl.maximum(first - PAD, 0), SIZE - 1)
+    two = tl.minimum(tl.maximum(first + 1 - PAD, 0), SIZE - 1)
+    return one, two, first_weight, second_weight
+
+
+def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, bilinear: bool, out: Tensor) -> None:
+    """Launches the kernel: `kernels.random_shift` after its checks."""
+    count, channels, height, width = frames.shape
+    batch, stack = index.shape
+    if out.numel() == 0:
+        return
+    channels_last = not out.is_contiguous()
+    planes = stack * channels
+    lines, length = (height, width * planes) if channels_last else (planes * height, width)
+    rows, columns = min(64, triton.next_power_of_2(lines)), min(64, triton.next_power_of_2(length))
+    grid = (batch, triton.cdiv(lines, rows), triton.cdiv(length, columns))
+    random_shift_kernel[grid](
+        *(frames, index, index if offset is None else offset.contiguous(), out, count),
+        *(channels, height, width, stack, pad),
+        SHIFTED=offset is not None,
+        BILINEAR=bilinear and pad > 0,
+        CHANNELS_LAST=channels_last,
+        ROWS=rows,
+        COLUMNS=columns,
+        num_warps=4,
+        enable_fp_fusion=False,  # rounds after each operation, as the reference does
+    )

@@ -1,0 +1,206 @@
+"""sinkhorn on a GPU: a launch for each iteration and one for the result, each recomputing K.
+
+K = exp(scores / T) is cheaper to compute again than to keep. A launch cuts the rows into blocks; each leaves the sums
+of its columns, and the next launch adds those of all blocks up, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from bcvlr_fast.kernels.parts_triton import add_parts
+
+_ELEMENTS = 8192  # of a tile
+_MOST_PARTS = 64  # column sums that each program of the next launch may be asked to add up
+
+
+@triton.jit
+def sinkhorn_scale_kernel(
+    p_scores,  # [B, M]
+    p_parts,  # [parts, M] sums of columns of the last iteration, unused when FIRST
+    p_out,  # [programs, M] those of this one
+    parts,
+    B,
+    high,
+    low,
+    M: tl.constexpr,
+    FIRST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """One iteration: u = 1 / (K v), and the sums over a block of rows of K u."""
+    o_row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    u = tl.full([ROWS], 1.0, tl.float32)
+    if not FIRST:
+        total = tl.zeros([ROWS], tl.float32)
+        for start in range(0, M, COLUMNS):
+            o_column = start + tl.arange(0, COLUMNS)
+            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+            total += tl.sum(_exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :], axis=1)
+        u = 1 / total
+    u = tl.where(o_row < B, u, 0.0)
+    for start in range(0, M, COLUMNS):
+        o_column = start + tl.arange(0, COLUMNS)
+        b_k = _exponential(p_scores, o_row, o_column, B, M, high, low)
+        tl.store(p_out + tl.program_id(0) * M + o_column, tl.sum(b_k * u[:, None], axis=0), mask=o_column < M)
+
+
+@triton.jit
+def sinkhorn_add_kernel(p_parts, p_out, parts, M: tl.constexpr, COLUMNS: tl.constexpr):
+    """[parts, M] to [1, M], where there are too many parts for every program to add them up."""
+    o_column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = o_column < M
+    tl.store(p_out + o_column, add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 64), mask=inside)
+
+
+@triton.jit
+def sinkhorn_result_kernel(
+    p_scores,  # [B, M]
+    p_logits,  # [B, M], unused without LOSS
+    p_parts,  # [parts, M]
+    p_out,  # [B, M]: targets, or the gradient of the loss in the logits
+    p_loss,  # [programs + 1], the last the mean of all rows
+    p_arrivals,  # [1] int32, zero
+    parts,
+    programs,
+    B,
+    high,
+    low,
+    temperature,
+    M: tl.constexpr,
+    LOSS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The targets u K v, or the cross-entropy against them and its gradient."""
+    o_row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    target_sum = tl.zeros([ROWS], tl.float32)
+    exponential_sum = tl.zeros([ROWS], tl.float32)
+    weighted = tl.zeros([ROWS], tl.float32)
+    v = _column_scaling(p_parts, parts, 0, M, COLUMNS)
+    for start in range(0, M, COLUMNS):
+        o_column = start + tl.arange(0, COLUMNS)
+        if M > COLUMNS:
+            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+        b_target = _exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :]
+        target_sum += tl.sum(b_target, axis=1)
+        if LOSS:
+            exponential_sum += tl.sum(_exponential(p_logits, o_row, o_column, B, M, high, low), axis=1)
+            o_tile, mask = _tile(o_row, o_column, B, M)
+            weighted += tl.sum(b_target * tl.load(p_logits + o_tile, mask=mask, other=0.0), axis=1)
+
+    u = tl.where(o_row < B, 1 / target_sum, 0.0)
+    scale = 1 / (temperature * B)
+    softmax_scale = tl.where(o_row < B, scale / exponential_sum, 0.0)
+    for start in range(0, M, COLUMNS):
+        o_column = start + tl.arange(0, COLUMNS)
+        if M > COLUMNS:
+            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+        b_out = _exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :] * u[:, None]
+        if LOSS:
+            b_softmax = _exponential(p_logits, o_row, o_column, B, M, high, low) * softmax_scale[:, None]
+            b_out = b_softmax - b_out * scale
+        o_tile, mask = _tile(o_row, o_column, B, M)
+        tl.store(p_out + o_tile, b_out, mask=mask)
+
+    if LOSS:
+        losses = tl.log(exponential_sum) - weighted * u / temperature
+        tl.store(p_loss + tl.program_id(0), tl.sum(tl.where(o_row < B, losses, 0.0), axis=0))
+        tl.debug_barrier()  # the store comes before the arrival
+        if tl.atomic_add(p_arrivals, 1) == programs - 1:
+            tl.debug_barrier()
+            one = tl.arange(0, 1)
+            total = add_parts(p_loss, programs, 1, one, one == 0, 1, 64)
+            tl.store(p_loss + programs + one, total / B)
+
+
+@triton.jit
+def _tile(o_row, o_column, B, M: tl.constexpr):
+    """[ROWS, COLUMNS] offsets, and which of them are inside."""
+    return o_row.to(tl.int64)[:, None] * M + o_column[None, :], (o_row < B)[:, None] & (o_column < M)[None, :]
+
+
+@triton.jit
+def _exponential(p_x, o_row, o_column, B, M: tl.constexpr, high, low):
+    """exp(x / T) = 2^(x (high + low)), the rounding of the exponent put right; zero outside."""
+    o_tile, mask = _tile(o_row, o_column, B, M)
+    x = tl.load(p_x + o_tile, mask=mask, other=0.0)
+    exponent = x * high
+    rest = tl.fma(x, high, -exponent) + x * low
+    return tl.where(mask, tl.exp2(exponent) * (1 + rest * 0.6931471805599453), 0.0)
+
+
+@triton.jit
+def _column_scaling(p_parts, parts, start, M: tl.constexpr, COLUMNS: tl.constexpr):
+    o_column = start + tl.arange(0, COLUMNS)
+    inside = o_column < M
+    return tl.where(inside, 1 / add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 16384 // COLUMNS), 0.0)
+
+
+def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Launches the kernels: `kernels.sinkhorn` after its checks."""
+    out = torch.empty_like(scores)
+    _launch(scores, scores, out, out, temperature, iterations, loss=False)
+    return out
+
+
+def sinkhorn_cross_entropy(
+    logits: Tensor, scores: Tensor, temperature: float, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Launches the kernels: (loss, its gradient in logits)."""
+    gradient = torch.empty_like(scores)
+    losses = scores.new_empty(_programs(scores) + 1)
+    _launch(scores, logits, gradient, losses, temperature, iterations, loss=True)
+    return losses[-1].clone(), gradient
+
+
+def tile(size: int) -> tuple[int, int]:
+    """Rows and columns of a tile for lines of `size`."""
+    columns = min(1024, max(16, triton.next_power_of_2(size)))
+    return min(16, _ELEMENTS // columns), columns
+
+
+def _programs(scores: Tensor) -> int:
+    return triton.cdiv(len(scores), tile(scores.shape[1])[0])
+
+
+def _launch(
+    scores: Tensor, logits: Tensor, out: Tensor, losses: Tensor, temperature: float, iterations: int, loss: bool
+) -> None:
+    batch, size = scores.shape
+    rows, columns = tile(size)
+    programs = _programs(scores)
+    exponent = math.log2(math.e) / temperature
+    high = torch.tensor(exponent, dtype=torch.float32).item()
+    low = exponent - high
+    parts, count = scores, 0
+    for iteration in range(iterations):
+        sums = scores.new_empty((programs, size))
+        sinkhorn_scale_kernel[(programs,)](
+            *(scores, parts, sums, count, batch, high, low, size),
+            FIRST=iteration == 0,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=8,
+            enable_fp_fusion=True,
+        )
+        parts, count = sums, programs
+        if programs > _MOST_PARTS:
+            parts, count = scores.new_empty((1, size)), 1
+            sinkhorn_add_kernel[(triton.cdiv(size, 128),)](
+                sums, parts, programs, size, COLUMNS=128, num_warps=4, enable_fp_fusion=True
+            )
+    arrivals = torch.zeros(1, dtype=torch.int32, device=scores.device) if loss else scores
+    sinkhorn_result_kernel[(programs,)](
+        *(scores, logits, parts, out, losses, arrivals, count, programs, batch, high, low, temperature, size),
+        LOSS=loss,
+        ROWS=rows,
+        COLUMNS=columns,
+        num_warps=8,
+        enable_fp_fusion=True,
+    )
