@@ -155,7 +155,9 @@ void update(const NearestCode& a, int64_t k, const int64_t* uses, const float* s
     const float weight = static_cast<float>(1 - a.decay);
     float* const count = a.ema_count + k * a.size;
     float total = 0;
+    const Buffer<bool> not_begun(a.size);
     for (int64_t m = 0; m < a.size; ++m) {
+        not_begun[m] = count[m] == 0;
         count[m] += weight * (static_cast<float>(uses[k * a.size + m]) - count[m]);
         total += count[m];
     }
@@ -165,7 +167,7 @@ void update(const NearestCode& a, int64_t k, const int64_t* uses, const float* s
         float* const sum = a.ema_sum + (k * a.size + m) * a.dim;
         const float* const added = sums + (k * a.size + m) * a.dim;
         count[m] = (count[m] + kSmoothing) * (total / (total + a.size * kSmoothing));
-        const bool restart = a.restart_below > 0 && count[m] < static_cast<float>(a.restart_below);
+        const bool restart = a.restart_below > 0 && (not_begun[m] || count[m] < static_cast<float>(a.restart_below));
         for (int64_t d = 0; d < a.dim; ++d)
             sum[d] = restart ? element(a, k, dead % rows, d) : sum[d] + weight * (added[d] - sum[d]);
         if (restart) {

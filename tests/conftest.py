@@ -1,10 +1,17 @@
 """Fixtures that several test files share."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
+
+from backends import BACKENDS, Backend, running
 from bcvlr_fast.evaluation_labels import NO_ACTION, EvaluationLabels
 from bcvlr_fast.videos import DatasetWriter, Manifest
 from tiny import TINY, run
@@ -16,6 +23,25 @@ LENGTHS = [40, 25, 33, 30]
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings of one test session are kept apart from the user's."""
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each implementation of the operations in turn, with fresh memory full of NaN."""
+    torch.use_deterministic_algorithms(True)  # with which torch fills what it allocates
+    try:
+        with running(request.param) as found:
+            yield found
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts torch's number of threads back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

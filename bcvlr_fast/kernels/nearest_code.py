@@ -41,10 +41,10 @@ def nearest_code(
     ema_count  [K, M], ema_sum [K, M, D] float32: given, they and `codes` are updated in place:
                count = decay * count + (1 - decay) * uses, Laplace-smoothed; likewise the sums;
                codes = sum / count. None leaves everything as it is.
-    restart_below > 0 moves a code whose count fell below it to a latent of this batch, the
-    i-th dead code to the i-th latent, and sets its count to one: deterministic, no random draw.
-    Counts may start at zero (LAPO): without a restart, codes that the first batch does not use are
-    then divided by next to nothing and move far away; with one they begin at latents.
+    restart_below > 0 moves a code whose count was zero or fell below it to a latent of this batch,
+    the i-th such code to the i-th latent, and sets its count to one: deterministic, no random draw.
+    Counts that start at zero (LAPO) without it leave sums that were never counted: after the first
+    update codes are divided by next to nothing and fly off; with it, all codes begin at latents.
 
     Raises ValueError naming the argument that is wrong. Source: van den Oord et al. 2017, A.1.
     """
@@ -168,12 +168,13 @@ def _update(
 ) -> None:
     size = codes.shape[1]
     with torch.autocast(flat.device.type, enabled=False):
+        not_begun = ema_count == 0
         ema_count.lerp_(one_hot.sum(dim=1), 1 - decay)
         total = ema_count.sum(dim=1, keepdim=True)
         ema_count.add_(_SMOOTHING).mul_(total / (total + size * _SMOOTHING))
         ema_sum.lerp_(torch.bmm(one_hot.transpose(1, 2), flat), 1 - decay)
         if restart_below > 0:
-            dead = (ema_count < restart_below)[:, :, None]
+            dead = (not_begun | (ema_count < restart_below))[:, :, None]
             turn = (dead.cumsum(dim=1) - 1).clamp_(min=0) % flat.shape[1]
             fresh = flat.gather(1, turn.expand(-1, -1, flat.shape[2]))
             ema_sum.copy_(torch.where(dead, fresh, ema_sum))

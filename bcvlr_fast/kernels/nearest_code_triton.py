@@ -156,7 +156,8 @@ def _finish_book(
             b_sum = add_parts(p_sums, blocks, SIZE * DIMS, o_flat, o_flat >= 0, CODES * DIMS, 8)
             b_sum = _moved(p_sum + o_tile, tl.reshape(b_sum, [CODES, DIMS]), weight, m_tile)
 
-            dead = m_code & (count < restart_below)
+            begun = tl.load(p_count + o_code, mask=m_code, other=0.0) != 0
+            dead = m_code & (restart_below > 0) & ((count < restart_below) | (begun == 0))
             turn = dead_before + tl.cumsum(dead.to(tl.int32), axis=0) - 1
             dead_before += tl.sum(dead.to(tl.int32), axis=0)
             o_latent = _element(tl.where(dead, turn % rows, 0), i_book, o_dim, K, D, P)

@@ -8,6 +8,11 @@ import triton.language as tl
 from torch import Tensor
 
 
+# Loads by clamped columns show the compiler contiguity in neither dimension of a tile. Neighbouring threads then run
+# along the first before Triton 3.7 and along the last since; they must run along columns.
+_COLUMNS_FIRST = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 7)
+
+
 @triton.jit
 def random_shift_kernel(
     p_frames,  # [N, C, H, W] uint8
@@ -23,14 +28,14 @@ def random_shift_kernel(
     SHIFTED: tl.constexpr,
     BILINEAR: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    COLUMNS_FIRST: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """The output of a stack as a matrix: H rows of W * S * C channels last, S * C * H rows of W otherwise.
 
     What depends on a row or a column alone is computed once for it, so that an element costs one
-    addition of addresses. Tiles are [COLUMNS, ROWS]: loads by clamped columns show the compiler no
-    contiguity, and it then lets neighbouring threads run along the first dimension.
+    addition of addresses. Tiles are [COLUMNS, ROWS] or the other way round, see `_COLUMNS_FIRST`.
     """
     LINES: tl.constexpr = H if CHANNELS_LAST else S * C * H
     LENGTH: tl.constexpr = W * S * C if CHANNELS_LAST else W
@@ -60,31 +65,44 @@ def random_shift_kernel(
     if BILINEAR:
         y1, y2, a1, a2 = _taps(y + y0, H, PAD)
         x1, x2, b1, b2 = _taps(x + x0, W, PAD)
-        upper = b1[:, None] * _pixels(p_plane, y1, x1, W, CHANNELS_LAST)
-        upper += b2[:, None] * _pixels(p_plane, y1, x2, W, CHANNELS_LAST)
-        lower = b1[:, None] * _pixels(p_plane, y2, x1, W, CHANNELS_LAST)
-        lower += b2[:, None] * _pixels(p_plane, y2, x2, W, CHANNELS_LAST)
-        pixel = a1[None, :] * upper + a2[None, :] * lower
+        upper = _across(b1, COLUMNS_FIRST) * _pixels(p_plane, y1, x1, W, CHANNELS_LAST, COLUMNS_FIRST)
+        upper += _across(b2, COLUMNS_FIRST) * _pixels(p_plane, y1, x2, W, CHANNELS_LAST, COLUMNS_FIRST)
+        lower = _across(b1, COLUMNS_FIRST) * _pixels(p_plane, y2, x1, W, CHANNELS_LAST, COLUMNS_FIRST)
+        lower += _across(b2, COLUMNS_FIRST) * _pixels(p_plane, y2, x2, W, CHANNELS_LAST, COLUMNS_FIRST)
+        pixel = _down(a1, COLUMNS_FIRST) * upper + _down(a2, COLUMNS_FIRST) * lower
     else:
         row = tl.minimum(tl.maximum(y + y0 - PAD, 0), H - 1)
         column = tl.minimum(tl.maximum(x + x0 - PAD, 0), W - 1)
-        pixel = _pixels(p_plane, row, column, W, CHANNELS_LAST)
-    value = pixel * (scale[:, None] if CHANNELS_LAST else scale[None, :]) - 0.5
+        pixel = _pixels(p_plane, row, column, W, CHANNELS_LAST, COLUMNS_FIRST)
+    value = pixel * (_across(scale, COLUMNS_FIRST) if CHANNELS_LAST else _down(scale, COLUMNS_FIRST)) - 0.5
 
-    p_tile = p_out + i_stack * (LINES * LENGTH) + o_row[None, :] * LENGTH + o_column[:, None]
+    p_tile = p_out + i_stack * (LINES * LENGTH) + _down(o_row * LENGTH, COLUMNS_FIRST) + _across(o_column, COLUMNS_FIRST)
     if LINES % ROWS == 0 and LENGTH % COLUMNS == 0:
         tl.store(p_tile, value.to(p_out.dtype.element_ty))
     else:
-        tl.store(p_tile, value.to(p_out.dtype.element_ty), mask=(o_row < LINES)[None, :] & (o_column < LENGTH)[:, None])
+        mask = _down(o_row < LINES, COLUMNS_FIRST) & _across(o_column < LENGTH, COLUMNS_FIRST)
+        tl.store(p_tile, value.to(p_out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _pixels(p_plane, row, column, W: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """[COLUMNS, ROWS] float32; clamped rows and columns never leave the plane."""
+def _across(column, COLUMNS_FIRST: tl.constexpr):
+    """[COLUMNS] as a tile that is the same in every row."""
+    return column[:, None] if COLUMNS_FIRST else column[None, :]
+
+
+@triton.jit
+def _down(row, COLUMNS_FIRST: tl.constexpr):
+    """[ROWS] as a tile that is the same in every column."""
+    return row[None, :] if COLUMNS_FIRST else row[:, None]
+
+
+@triton.jit
+def _pixels(p_plane, row, column, W: tl.constexpr, CHANNELS_LAST: tl.constexpr, COLUMNS_FIRST: tl.constexpr):
+    """A tile of float32; clamped rows and columns never leave the plane."""
     if CHANNELS_LAST:
-        p_pixel = (p_plane + column)[:, None] + (row * W)[None, :]
+        p_pixel = _across(p_plane + column, COLUMNS_FIRST) + _down(row * W, COLUMNS_FIRST)
     else:
-        p_pixel = (p_plane + row * W)[None, :] + column[:, None]
+        p_pixel = _down(p_plane + row * W, COLUMNS_FIRST) + _across(column, COLUMNS_FIRST)
     return tl.load(p_pixel).to(tl.float32)
 
 
@@ -111,14 +129,17 @@ def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int,
     channels_last = not out.is_contiguous()
     planes = stack * channels
     lines, length = (height, width * planes) if channels_last else (planes * height, width)
-    rows, columns = min(64, triton.next_power_of_2(lines)), min(64, triton.next_power_of_2(length))
+    blended = bilinear and pad > 0
+    rows = min(32 if blended else 64, triton.next_power_of_2(lines))  # four loads for each pixel: fewer rows
+    columns = min(64, triton.next_power_of_2(length))
     grid = (batch, triton.cdiv(lines, rows), triton.cdiv(length, columns))
     random_shift_kernel[grid](
         *(frames, index, index if offset is None else offset.contiguous(), out, count),
         *(channels, height, width, stack, pad),
         SHIFTED=offset is not None,
-        BILINEAR=bilinear and pad > 0,
+        BILINEAR=blended,
         CHANNELS_LAST=channels_last,
+        COLUMNS_FIRST=_COLUMNS_FIRST,
         ROWS=rows,
         COLUMNS=columns,
         num_warps=4,

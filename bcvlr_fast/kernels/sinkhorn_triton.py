@@ -139,7 +139,7 @@ def _exponential(p_x, o_row, o_column, B, M: tl.constexpr, high, low):
 def _column_scaling(p_parts, parts, start, M: tl.constexpr, COLUMNS: tl.constexpr):
     o_column = start + tl.arange(0, COLUMNS)
     inside = o_column < M
-    return tl.where(inside, 1 / add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 16384 // COLUMNS), 0.0)
+    return tl.where(inside, 1 / add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 8192 // COLUMNS), 0.0)
 
 
 def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:

@@ -1,0 +1,62 @@
+"""What runs the operations under test: every body of the kernel tests runs on each backend.
+
+reference  plain PyTorch on the CPU
+cpp        the compiled library
+triton     on the GPU where there is one, else in Triton's interpreter (conftest.py sets it before the import)
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from bcvlr_fast.kernels import native
+
+BACKENDS = ("reference", "cpp", "triton")
+GPU = torch.cuda.is_available()
+
+
+@dataclass(frozen=True)
+class Backend:
+    name: str
+    device: torch.device
+
+    @property
+    def interpreted(self) -> bool:
+        return self.name == "triton" and self.device.type == "cpu"
+
+
+def module(operation: str):
+    """The file of an operation, whose name in the package is the operation itself."""
+    return importlib.import_module(f"bcvlr_fast.kernels.{operation}")
+
+
+@contextmanager
+def running(name: str) -> Iterator[Backend]:
+    """Within it, the public operations run on this backend."""
+    device = torch.device("cuda" if GPU and name == "triton" else "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "reference":
+            patch.setattr(native, "_without", True)
+        elif name == "cpp":
+            if native.library() is None:
+                if shutil.which("c++") or shutil.which("g++"):
+                    pytest.fail("the library is not built: python setup.py build_ext --inplace")
+                pytest.skip("no C++ compiler")
+        elif not GPU:
+            pytest.importorskip("triton", minversion="3.6")
+            for operation, names in {
+                "random_shift": {"_operation": "random_shift"},
+                "nearest_code": {"_lookup": "nearest_code", "_lookup_and_update": "nearest_code"},
+                "sinkhorn": {"_targets": "sinkhorn", "_loss": "sinkhorn_cross_entropy"},
+            }.items():
+                launchers = module(f"{operation}_triton")
+                for attribute, launcher in names.items():
+                    patch.setattr(module(operation), attribute, getattr(launchers, launcher))
+        yield Backend(name, device)
