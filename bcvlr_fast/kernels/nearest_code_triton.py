@@ -10,6 +10,8 @@ from torch import Tensor
 from bcvlr_fast.kernels.nearest_code import Outputs, empty_outputs
 from bcvlr_fast.kernels.parts_triton import add_parts
 
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
 
 @triton.jit
 def nearest_code_kernel(
@@ -21,13 +23,9 @@ def nearest_code_kernel(
     p_commitment,  # []
     p_indices,  # [B, K, P]
     p_perplexity,  # [K]
-    p_uses,  # [K, BLOCKS, CODES * tiles] scratch
-    p_sums,  # [K, BLOCKS, CODES * tiles, DIMS] scratch, unused without UPDATE
-    p_error,  # [K, BLOCKS] scratch
-    p_book_error,  # [K] scratch
+    p_parts,  # scratch: a part for each program of each codebook, then an error for each codebook
     p_arrivals,  # [K + 1] int32, zero
     rows,  # B * P
-    blocks,  # programs of a codebook
     weight,  # 1 - decay
     restart_below,
     K: tl.constexpr,
@@ -39,9 +37,15 @@ def nearest_code_kernel(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
-    """Row r is position r % P of sample r // P. Sums are added in a fixed order: same bits on every run."""
+    """Row r is position r % P of sample r // P. Sums are added in a fixed order: same bits on every run.
+
+    A part holds uses [SIZE], sums [SIZE, DIMS] and a squared error.
+    """
+    SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
+    PART: tl.constexpr = SIZE + SIZE * DIMS + 16
     i_block = tl.program_id(0)
     i_book = tl.program_id(1)
+    blocks = tl.num_programs(0)
     o_row = i_block * ROWS + tl.arange(0, ROWS)
     o_dim = tl.arange(0, DIMS)
     m_row = o_row < rows
@@ -71,34 +75,32 @@ def nearest_code_kernel(
     o_index = ((o_row // P).to(tl.int64) * K + i_book) * P + o_row % P
     tl.store(p_indices + o_index, index.to(tl.int64), mask=m_row)
     away = b_x - b_picked
-    i_part = (i_book * blocks + i_block).to(tl.int64)
-    tl.store(p_error + i_part, tl.sum(tl.sum(away * away, axis=1), axis=0))
-
-    SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
+    p_book = p_parts + i_book.to(tl.int64) * blocks * PART
+    p_part = p_book + i_block.to(tl.int64) * PART
+    tl.store(p_part + SIZE + SIZE * DIMS, tl.sum(tl.sum(away * away, axis=1), axis=0))
     for start in range(0, M, CODES):
         o_code = start + tl.arange(0, CODES)
         picked = ((index[:, None] == o_code[None, :]) & m_row[:, None]).to(tl.float32)  # [ROWS, CODES]
-        tl.store(p_uses + i_part * SIZE + o_code, tl.sum(picked, axis=0))
+        tl.store(p_part + o_code, tl.sum(picked, axis=0))
         if UPDATE:
             b_sum = tl.dot(tl.trans(picked), b_x, input_precision="ieee")
-            tl.store(p_sums + (i_part * SIZE + o_code[:, None]) * DIMS + o_dim[None, :], b_sum)
+            tl.store(p_part + SIZE + o_code[:, None] * DIMS + o_dim[None, :], b_sum)
 
     tl.debug_barrier()  # every thread's stores come before the arrival
     if tl.atomic_add(p_arrivals + i_book, 1) == blocks - 1:
         tl.debug_barrier()
-        p_uses += i_book.to(tl.int64) * blocks * SIZE
-        p_sums += i_book.to(tl.int64) * blocks * (SIZE * DIMS)
         _finish_book(
-            *(p_z, p_codes, p_count + i_book * M, p_sum + i_book * M * D, p_perplexity + i_book, p_uses, p_sums),
+            *(p_z, p_codes, p_count + i_book * M, p_sum + i_book * M * D, p_perplexity + i_book, p_book),
             *(i_book, rows, blocks, weight, restart_below, K, M, D, P, UPDATE, CODES, DIMS),
         )
         one = tl.arange(0, 1)
-        book_error = add_parts(p_error + i_book * blocks, blocks, 1, one, one == 0, 1, 32)
-        tl.store(p_book_error + i_book + one, book_error)
+        book_error = add_parts(p_book + SIZE + SIZE * DIMS, blocks, PART, one, one == 0, 1, 32)
+        p_errors = p_parts + tl.full((), K, tl.int64) * blocks * PART
+        tl.store(p_errors + i_book + one, book_error)
         tl.debug_barrier()
         if tl.atomic_add(p_arrivals + K, 1) == K - 1:
             tl.debug_barrier()
-            total = add_parts(p_book_error, K, 1, one, one == 0, 1, 8)
+            total = add_parts(p_errors, K, 1, one, one == 0, 1, 8)
             tl.store(p_commitment + one, total / (rows.to(tl.float32) * (K * D)))
 
 
@@ -115,8 +117,7 @@ def _finish_book(
     p_count,
     p_sum,
     p_perplexity,
-    p_uses,
-    p_sums,
+    p_book,  # its parts
     i_book,
     rows,
     blocks,
@@ -132,6 +133,7 @@ def _finish_book(
 ):
     """Perplexity of a codebook, and its EMA, from the parts that its programs have left."""
     SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
+    PART: tl.constexpr = SIZE + SIZE * DIMS + 16
     count_before = 0.0
     if UPDATE:
         for start in range(0, M, CODES):
@@ -144,7 +146,7 @@ def _finish_book(
     for start in range(0, M, CODES):
         o_code = start + tl.arange(0, CODES)
         m_code = o_code < M
-        uses = add_parts(p_uses, blocks, SIZE, o_code, m_code, CODES, 32)
+        uses = add_parts(p_book, blocks, PART, o_code, m_code, CODES, 32)
         share = uses / all_rows
         entropy -= tl.sum(tl.where(share > 0, share * tl.log(share + 1e-10), 0.0), axis=0)
         if UPDATE:
@@ -153,7 +155,7 @@ def _finish_book(
             o_tile = o_code[:, None] * D + o_dim[None, :]
             count = (_moved(p_count + o_code, uses, weight, m_code) + 1e-5) * (total / (total + M * 1e-5))
             o_flat = start * DIMS + tl.arange(0, CODES * DIMS)
-            b_sum = add_parts(p_sums, blocks, SIZE * DIMS, o_flat, o_flat >= 0, CODES * DIMS, 8)
+            b_sum = add_parts(p_book + SIZE, blocks, PART, o_flat, o_flat >= 0, CODES * DIMS, 16)
             b_sum = _moved(p_sum + o_tile, tl.reshape(b_sum, [CODES, DIMS]), weight, m_tile)
 
             begun = tl.load(p_count + o_code, mask=m_code, other=0.0) != 0
@@ -191,23 +193,27 @@ def nearest_code(
     outputs = quantised, commitment, indices, perplexity = empty_outputs(z, codes)
     positions = indices.shape[2]
     rows, update = len(z) * positions, ema_count is not None
-    block, codes_block, dims = 64, min(64, max(16, triton.next_power_of_2(size))), max(16, triton.next_power_of_2(dim))
-    blocks = triton.cdiv(rows, block)
-    padded = triton.cdiv(size, codes_block) * codes_block
-    uses = z.new_empty((books, blocks, padded))
-    sums = z.new_empty((books, blocks, padded, dims) if update else 1)
-    error, book_error = z.new_empty((books, blocks)), z.new_empty(books)
+    block = tile(size, dim)
+    blocks = triton.cdiv(rows, block["ROWS"])
+    padded = triton.cdiv(size, block["CODES"]) * block["CODES"]
+    parts = z.new_empty(books * blocks * (padded + padded * block["DIMS"] + 16) + books)
     arrivals = torch.zeros(books + 1, dtype=torch.int32, device=z.device)
     nearest_code_kernel[(blocks, books)](
         *(z, codes, ema_count if update else codes, ema_sum if update else codes),
-        *(quantised, commitment, indices, perplexity, uses, sums, error, book_error, arrivals),
-        *(rows, blocks, 1 - decay, float(restart_below)),
+        *(quantised, commitment, indices, perplexity, parts, arrivals),
+        *(rows, 1 - decay, float(restart_below)),
         *(books, size, dim, positions),
         UPDATE=update,
-        ROWS=block,
-        CODES=codes_block,
-        DIMS=dims,
-        num_warps=4,
-        enable_fp_fusion=True,
+        **block,
+        **OPTIONS,
     )
     return outputs
+
+
+def tile(size: int, dim: int) -> dict[str, int]:
+    """Rows, codes at a time and room for a code's dimensions; products of matrices want 16 at least."""
+    return {
+        "ROWS": 64,
+        "CODES": min(64, max(16, triton.next_power_of_2(size))),
+        "DIMS": max(16, triton.next_power_of_2(dim)),
+    }

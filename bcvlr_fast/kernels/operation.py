@@ -37,6 +37,8 @@ def triton(name: str) -> Callable[..., Any]:
 
 def changed(*tensors: torch.Tensor) -> None:
     """Tells autograd that an operation wrote into these, so that a graph which kept one raises instead of erring."""
+    if torch.compiler.is_compiling():
+        return  # the schema says it there
     for tensor in tensors:
         if not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 # Loads by clamped columns show the compiler contiguity in neither dimension of a tile. Neighbouring threads then run
 # along the first before Triton 3.7 and along the last since; they must run along columns.
-_COLUMNS_FIRST = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 7)
+COLUMNS_FIRST = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 7)
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # rounds after each operation, as the reference does
 
 
 @triton.jit
@@ -35,7 +36,7 @@ def random_shift_kernel(
     """The output of a stack as a matrix: H rows of W * S * C channels last, S * C * H rows of W otherwise.
 
     What depends on a row or a column alone is computed once for it, so that an element costs one
-    addition of addresses. Tiles are [COLUMNS, ROWS] or the other way round, see `_COLUMNS_FIRST`.
+    addition of addresses. Tiles are [COLUMNS, ROWS] or the other way round, see above.
     """
     LINES: tl.constexpr = H if CHANNELS_LAST else S * C * H
     LENGTH: tl.constexpr = W * S * C if CHANNELS_LAST else W
@@ -130,18 +131,21 @@ def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int,
     planes = stack * channels
     lines, length = (height, width * planes) if channels_last else (planes * height, width)
     blended = bilinear and pad > 0
-    rows = min(32 if blended else 64, triton.next_power_of_2(lines))  # four loads for each pixel: fewer rows
-    columns = min(64, triton.next_power_of_2(length))
-    grid = (batch, triton.cdiv(lines, rows), triton.cdiv(length, columns))
+    block = tile(lines, length, blended)
+    grid = (batch, triton.cdiv(lines, block["ROWS"]), triton.cdiv(length, block["COLUMNS"]))
     random_shift_kernel[grid](
         *(frames, index, index if offset is None else offset.contiguous(), out, count),
         *(channels, height, width, stack, pad),
         SHIFTED=offset is not None,
         BILINEAR=blended,
         CHANNELS_LAST=channels_last,
-        COLUMNS_FIRST=_COLUMNS_FIRST,
-        ROWS=rows,
-        COLUMNS=columns,
-        num_warps=4,
-        enable_fp_fusion=False,  # rounds after each operation, as the reference does
+        COLUMNS_FIRST=COLUMNS_FIRST,
+        **block,
+        **OPTIONS,
     )
+
+
+def tile(lines: int, length: int, blended: bool) -> dict[str, int]:
+    """The part of an output of `lines` rows of `length` that a program makes; a blend loads four pixels for one."""
+    rows = min(32 if blended else 64, triton.next_power_of_2(lines))
+    return {"ROWS": rows, "COLUMNS": min(64, triton.next_power_of_2(length))}

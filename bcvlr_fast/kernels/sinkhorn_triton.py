@@ -17,6 +17,9 @@ from bcvlr_fast.kernels.parts_triton import add_parts
 
 _ELEMENTS = 8192  # of a tile
 _MOST_PARTS = 64  # column sums that each program of the next launch may be asked to add up
+OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
+ADD_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+ADD_COLUMNS = 128
 
 
 @triton.jit
@@ -67,7 +70,6 @@ def sinkhorn_result_kernel(
     p_loss,  # [programs + 1], the last the mean of all rows
     p_arrivals,  # [1] int32, zero
     parts,
-    programs,
     B,
     high,
     low,
@@ -111,6 +113,7 @@ def sinkhorn_result_kernel(
     if LOSS:
         losses = tl.log(exponential_sum) - weighted * u / temperature
         tl.store(p_loss + tl.program_id(0), tl.sum(tl.where(o_row < B, losses, 0.0), axis=0))
+        programs = tl.num_programs(0)
         tl.debug_barrier()  # the store comes before the arrival
         if tl.atomic_add(p_arrivals, 1) == programs - 1:
             tl.debug_barrier()
@@ -159,21 +162,21 @@ def sinkhorn_cross_entropy(
     return losses[-1].clone(), gradient
 
 
-def tile(size: int) -> tuple[int, int]:
+def tile(size: int) -> dict[str, int]:
     """Rows and columns of a tile for lines of `size`."""
     columns = min(1024, max(16, triton.next_power_of_2(size)))
-    return min(16, _ELEMENTS // columns), columns
+    return {"ROWS": min(16, _ELEMENTS // columns), "COLUMNS": columns}
 
 
 def _programs(scores: Tensor) -> int:
-    return triton.cdiv(len(scores), tile(scores.shape[1])[0])
+    return triton.cdiv(len(scores), tile(scores.shape[1])["ROWS"])
 
 
 def _launch(
     scores: Tensor, logits: Tensor, out: Tensor, losses: Tensor, temperature: float, iterations: int, loss: bool
 ) -> None:
     batch, size = scores.shape
-    rows, columns = tile(size)
+    block = tile(size)
     programs = _programs(scores)
     exponent = math.log2(math.e) / temperature
     high = torch.tensor(exponent, dtype=torch.float32).item()
@@ -184,23 +187,19 @@ def _launch(
         sinkhorn_scale_kernel[(programs,)](
             *(scores, parts, sums, count, batch, high, low, size),
             FIRST=iteration == 0,
-            ROWS=rows,
-            COLUMNS=columns,
-            num_warps=8,
-            enable_fp_fusion=True,
+            **block,
+            **OPTIONS,
         )
         parts, count = sums, programs
         if programs > _MOST_PARTS:
             parts, count = scores.new_empty((1, size)), 1
-            sinkhorn_add_kernel[(triton.cdiv(size, 128),)](
-                sums, parts, programs, size, COLUMNS=128, num_warps=4, enable_fp_fusion=True
+            sinkhorn_add_kernel[(triton.cdiv(size, ADD_COLUMNS),)](
+                sums, parts, programs, size, COLUMNS=ADD_COLUMNS, **ADD_OPTIONS
             )
     arrivals = torch.zeros(1, dtype=torch.int32, device=scores.device) if loss else scores
     sinkhorn_result_kernel[(programs,)](
-        *(scores, logits, parts, out, losses, arrivals, count, programs, batch, high, low, temperature, size),
+        *(scores, logits, parts, out, losses, arrivals, count, batch, high, low, temperature, size),
         LOSS=loss,
-        ROWS=rows,
-        COLUMNS=columns,
-        num_warps=8,
-        enable_fp_fusion=True,
+        **block,
+        **OPTIONS,
     )
