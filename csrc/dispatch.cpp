@@ -91,6 +91,12 @@ BCVLR_EXPORT int bcvlr_nearest_code(const float* z, float* codes, float* ema_cou
     return BCVLR_RUN(nearest_code, arguments, threads);
 }
 
+BCVLR_EXPORT int bcvlr_nearest_code_backward(const float* z, const float* quantised, const float* quantised_gradient,
+                                             const float* commitment_gradient, float* out, int64_t size, int threads) {
+    const NearestCodeBackward arguments{z, quantised, quantised_gradient, commitment_gradient, out, size};
+    return BCVLR_RUN(nearest_code_backward, arguments, threads);
+}
+
 BCVLR_EXPORT int bcvlr_sinkhorn(const float* scores, const float* logits, float* out, float* loss, int64_t batch,
                                 int64_t size, int64_t iterations, double temperature, int threads) {
     const Sinkhorn arguments{scores, logits, out, loss, batch, size, iterations, temperature};

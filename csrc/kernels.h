@@ -28,6 +28,15 @@ struct NearestCode {
     double decay, restart_below;
 };
 
+struct NearestCodeBackward {
+    const float* z;                    // [size]
+    const float* quantised;            // [size]
+    const float* quantised_gradient;   // [size]
+    const float* commitment_gradient;  // [1]
+    float* out;                        // [size]
+    int64_t size;
+};
+
 struct Sinkhorn {
     const float* scores;     // [batch, size]
     const float* logits;     // [batch, size]; null: only the targets
@@ -37,11 +46,12 @@ struct Sinkhorn {
     double temperature;
 };
 
-#define BCVLR_DECLARE(isa)                                \
-    namespace isa {                                       \
-    void random_shift(const RandomShift&, int threads);   \
-    void nearest_code(const NearestCode&, int threads);   \
-    void sinkhorn(const Sinkhorn&, int threads);          \
+#define BCVLR_DECLARE(isa)                                               \
+    namespace isa {                                                      \
+    void random_shift(const RandomShift&, int threads);                  \
+    void nearest_code(const NearestCode&, int threads);                  \
+    void nearest_code_backward(const NearestCodeBackward&, int threads); \
+    void sinkhorn(const Sinkhorn&, int threads);                         \
     }
 BCVLR_DECLARE(baseline)
 BCVLR_DECLARE(avx2)

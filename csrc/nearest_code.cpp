@@ -47,40 +47,38 @@ struct Transposed {
 };
 
 // indices [kRows] of the codes nearest to rows [kRows][dim]; the lowest among equals.
-// |x - c|^2 / 2 without |x|^2 / 2: the same code is nearest.
+// x c - |c|^2 / 2 is largest where |x - c| is least.
 void nearest(const float* rows, int64_t dim, const float* codes, const float* half_norm, int64_t padded,
              int32_t* indices) {
-    Floats least_distance[kRows];
-    Ints where[kRows], lane;
-    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    float best[kRows];
     for (int r = 0; r < kRows; ++r) {
-        least_distance[r] = all(std::numeric_limits<float>::infinity());
-        where[r] = Ints{};
+        best[r] = -std::numeric_limits<float>::infinity();
+        indices[r] = 0;
     }
     for (int64_t m = 0; m < padded; m += kBlock) {
-        Floats product[kRows][kVectors] = {};
+        Floats score[kRows][kVectors];
+        for (int v = 0; v < kVectors; ++v)
+            for (int r = 0; r < kRows; ++r) score[r][v] = -load(half_norm + m + v * kLanes);
         for (int64_t d = 0; d < dim; ++d) {
             Floats code[kVectors];
             for (int v = 0; v < kVectors; ++v) code[v] = load(codes + d * padded + m + v * kLanes);
             for (int r = 0; r < kRows; ++r) {
                 const Floats x = all(rows[r * dim + d]);
-                for (int v = 0; v < kVectors; ++v) product[r][v] += x * code[v];
+                for (int v = 0; v < kVectors; ++v) score[r][v] += x * code[v];
             }
         }
-        for (int v = 0; v < kVectors; ++v) {
-            const Floats norm = load(half_norm + m + v * kLanes);
-            const Ints index = lane + static_cast<int32_t>(m + v * kLanes);
-            for (int r = 0; r < kRows; ++r) {
-                const Floats distance = norm - product[r][v];
-                const Ints nearer = distance < least_distance[r];
-                least_distance[r] = nearer ? distance : least_distance[r];
-                where[r] = nearer ? index : where[r];
+        for (int r = 0; r < kRows; ++r) {
+            Floats highest = score[r][0];
+            for (int v = 1; v < kVectors; ++v) highest = score[r][v] > highest ? score[r][v] : highest;
+            const float block_best = maximum(highest);
+            if (block_best > best[r]) {
+                uint64_t lanes = 0;
+                for (int v = 0; v < kVectors; ++v)
+                    lanes |= uint64_t{equal_lanes(score[r][v], all(block_best))} << v * kLanes;
+                best[r] = block_best;
+                indices[r] = static_cast<int32_t>(m) + __builtin_ctzll(lanes);
             }
         }
-    }
-    for (int r = 0; r < kRows; ++r) {
-        const Ints is_least = least_distance[r] == all(minimum(least_distance[r]));
-        indices[r] = minimum(is_least ? where[r] : where[r] * 0 + std::numeric_limits<int32_t>::max());
     }
 }
 
@@ -114,35 +112,38 @@ inline void transpose(const float* __restrict in, int64_t rows, int64_t columns,
 
 void assign(const NearestCode& a, const Transposed& transposed, int64_t begin, int64_t end, int64_t chunk,
             const Partials& partials) {
-    const int64_t block = ceil_div(a.positions, kRows) * kRows;
-    const Buffer<float> row_buffer(block * a.dim, 0.0f), code_buffer(a.positions * a.dim);
-    const Buffer<int32_t> index(block);
+    const int64_t count = (end - begin) * a.positions, padded = ceil_div(count, kRows) * kRows;
+    const Buffer<float> row_buffer(padded * a.dim), code_buffer(a.positions * a.dim);
+    const Buffer<int32_t> index(padded);
     float* const rows = row_buffer.get();
     float* const picked = code_buffer.get();
+    for (int64_t i = count * a.dim; i < padded * a.dim; ++i) rows[i] = 0;
     double squared_error = 0;
-    for (int64_t b = begin; b < end; ++b)
-        for (int64_t k = 0; k < a.books; ++k) {
-            const int64_t start = (b * a.books + k) * a.dim * a.positions;
-            transpose(a.z + start, a.dim, a.positions, rows);
-            for (int64_t p = 0; p < a.positions; p += kRows)
-                nearest(rows + p * a.dim, a.dim, transposed.codes.get() + k * a.dim * transposed.padded,
-                        transposed.half_norm.get() + k * transposed.padded, transposed.padded, index.get() + p);
+    for (int64_t k = 0; k < a.books; ++k) {
+        const auto start = [&](int64_t b) { return (b * a.books + k) * a.dim * a.positions; };
+        for (int64_t b = begin; b < end; ++b)
+            transpose(a.z + start(b), a.dim, a.positions, rows + (b - begin) * a.positions * a.dim);
+        for (int64_t r = 0; r < count; r += kRows)
+            nearest(rows + r * a.dim, a.dim, transposed.codes.get() + k * a.dim * transposed.padded,
+                    transposed.half_norm.get() + k * transposed.padded, transposed.padded, index.get() + r);
+        for (int64_t b = begin; b < end; ++b) {
             Floats squared{};
             for (int64_t p = 0; p < a.positions; ++p) {
-                const int64_t used = k * a.size + index[p];
-                a.indices[(b * a.books + k) * a.positions + p] = index[p];
+                const int64_t r = (b - begin) * a.positions + p, used = k * a.size + index[r];
+                a.indices[(b * a.books + k) * a.positions + p] = index[r];
                 ++partials.uses[chunk * partials.uses_size + used];
                 float* const sums = partials.sums.get() + chunk * partials.sums_size + used * a.dim;
                 for_vectors(a.dim, [&](int64_t d, int64_t n) {
-                    const Floats row = take(rows + p * a.dim + d, n), code = take(a.codes + used * a.dim + d, n);
+                    const Floats row = take(rows + r * a.dim + d, n), code = take(a.codes + used * a.dim + d, n);
                     squared += (row - code) * (row - code);
                     put(picked + p * a.dim + d, n, code);
                     if (a.ema_count) put(sums + d, n, take(sums + d, n) + row);
                 });
             }
             squared_error += sum(squared);
-            transpose(picked, a.positions, a.dim, a.quantised + start);
+            transpose(picked, a.positions, a.dim, a.quantised + start(b));
         }
+    }
     partials.squared_error[chunk] = squared_error;
 }
 
@@ -209,6 +210,17 @@ void nearest_code(const NearestCode& a, int threads) {
         a.perplexity[k] = std::exp(entropy);
         if (a.ema_count) update(a, k, uses, sums);
     }
+}
+
+// The quantised vectors' gradient passes straight through; the commitment adds 2 (z - quantised) / size of its own.
+void nearest_code_backward(const NearestCodeBackward& a, int threads) {
+    constexpr int64_t kChunk = 1 << 16;
+    const float scale = *a.commitment_gradient * static_cast<float>(2.0 / static_cast<double>(a.size));
+    auto body = [&](int64_t chunk) {
+        for (int64_t i = chunk * kChunk; i < least(a.size, (chunk + 1) * kChunk); ++i)
+            a.out[i] = a.quantised_gradient[i] + scale * (a.z[i] - a.quantised[i]);
+    };
+    for_chunks(ceil_div(a.size, kChunk), threads, body);
 }
 
 }  // namespace BCVLR_ISA

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 namespace bcvlr {
 namespace {
 
@@ -16,7 +20,6 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
-typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
 
 inline Floats load(const float* p) {
@@ -85,12 +88,23 @@ inline float sum(Floats v) {
     return fold<float>(v, [](auto a, auto b) { return a + b; });
 }
 
-inline float minimum(Floats v) {
-    return fold<float>(v, [](auto a, auto b) { return a < b ? a : b; });
+inline float maximum(Floats v) {
+    return fold<float>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-inline int32_t minimum(Ints v) {
-    return fold<int32_t>(v, [](auto a, auto b) { return a < b ? a : b; });
+// Bit i is set where a[i] == b[i].
+inline uint32_t equal_lanes(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return _mm512_cmpeq_ps_mask(a, b);
+#elif defined(__AVX__)
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)));
+#elif defined(__SSE2__)
+    return static_cast<uint32_t>(_mm_movemask_ps(_mm_cmpeq_ps(a, b)));
+#else
+    uint32_t lanes = 0;
+    for (int i = 0; i < kLanes; ++i) lanes |= static_cast<uint32_t>(a[i] == b[i]) << i;
+    return lanes;
+#endif
 }
 
 // n uninitialised elements, of a type of each instruction set's own: what the standard library's templates compile to

@@ -19,21 +19,18 @@ namespace {
 constexpr int kRows = 4;
 constexpr int64_t kChunk = 32;
 
+// exp(x / T), about one unit in the last place for |x / T| < 87. log2(e) / T has two parts, of which the second may be
+// too small to count (kLow false), as it is for the paper's T = 0.1.
+template <bool kLow>
 struct Exponential {
-    float high, low;  // log2(e) / T in two parts
+    float high, low;
 
-    explicit Exponential(double temperature) {
-        const double exact = 1.4426950408889634 / temperature;
-        high = static_cast<float>(exact);
-        low = static_cast<float>(exact - high);
-    }
-
-    // exp(x / T), about one unit in the last place for |x / T| < 87
     Floats operator()(Floats x) const {
         const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
         const Floats shifted = x * high + magic;
         const Floats whole = shifted - magic;
-        const Floats f = (x * high - whole) + x * low;
+        Floats f = x * high - whole;
+        if constexpr (kLow) f += x * low;
         Floats y = all(1.326472722e-3f);  // minimax for 2^f on |f| <= 1/2, exact at 0: 9e-8 before rounding
         y = y * f + 9.671512656e-3f;
         y = y * f + 5.550733743e-2f;
@@ -46,8 +43,8 @@ struct Exponential {
 };
 
 // N rows of K = exp(scores / T) into out, and added to column sums, whose lines end in a whole vector
-template <int N>
-inline void exponentiate(const Exponential& exponential, const float* scores, int64_t size, float* out,
+template <int N, typename Exp>
+inline void exponentiate(const Exp& exponential, const float* scores, int64_t size, float* out,
                          float* columns) {
     for_vectors(size, [&](int64_t m, int64_t n) {
         Floats total = load(columns + m);
@@ -60,7 +57,8 @@ inline void exponentiate(const Exponential& exponential, const float* scores, in
     });
 }
 
-void first_pass(const Exponential& exponential, const float* scores, int64_t rows, int64_t size, float* out,
+template <typename Exp>
+void first_pass(const Exp& exponential, const float* scores, int64_t rows, int64_t size, float* out,
                 float* columns) {
     int64_t i = 0;
     for (; i + kRows <= rows; i += kRows)
@@ -108,7 +106,8 @@ void targets(float* k, int64_t rows, int64_t size, const float* v) {
 
 // K to the gradient (softmax(logits / T) - target) / (T * batch); returns the rows' summed cross-entropy.
 // `line` [size] is room for exp(logits / T).
-double cross_entropy(const Exponential& exponential, const Sinkhorn& a, const float* logits, float* k, int64_t rows,
+template <typename Exp>
+double cross_entropy(const Exp& exponential, const Sinkhorn& a, const float* logits, float* k, int64_t rows,
                      const float* v, float* line) {
     const int64_t size = a.size;
     const float scale = static_cast<float>(1 / (a.temperature * static_cast<double>(a.batch)));
@@ -132,10 +131,8 @@ double cross_entropy(const Exponential& exponential, const Sinkhorn& a, const fl
     return loss;
 }
 
-}  // namespace
-
-void sinkhorn(const Sinkhorn& a, int threads) {
-    const Exponential exponential(a.temperature);
+template <typename Exp>
+void run(const Sinkhorn& a, int threads, const Exp& exponential) {
     const int64_t chunks = ceil_div(a.batch, kChunk), padded = ceil_div(a.size, kLanes) * kLanes;
     const Buffer<float> columns(chunks * padded, 0.0f), v(padded, 0.0f);
     const Buffer<double> losses(chunks);
@@ -169,6 +166,17 @@ void sinkhorn(const Sinkhorn& a, int threads) {
         for (int64_t chunk = 0; chunk < chunks; ++chunk) loss += losses[chunk];
         *a.loss = static_cast<float>(loss / static_cast<double>(a.batch));
     }
+}
+
+}  // namespace
+
+void sinkhorn(const Sinkhorn& a, int threads) {
+    const double exponent = 1.4426950408889634 / a.temperature;
+    const float high = static_cast<float>(exponent), low = static_cast<float>(exponent - high);
+    if (std::fabs(low) < 6e-8f)
+        run(a, threads, Exponential<false>{high, low});
+    else
+        run(a, threads, Exponential<true>{high, low});
 }
 
 }  // namespace BCVLR_ISA

@@ -53,7 +53,11 @@ def running(name: str) -> Iterator[Backend]:
             pytest.importorskip("triton", minversion="3.6")
             for operation, names in {
                 "random_shift": {"_operation": "random_shift"},
-                "nearest_code": {"_lookup": "nearest_code", "_lookup_and_update": "nearest_code"},
+                "nearest_code": {
+                    "_lookup": "nearest_code",
+                    "_lookup_and_update": "nearest_code",
+                    "_backward": "nearest_code_backward",
+                },
                 "sinkhorn": {"_targets": "sinkhorn", "_loss": "sinkhorn_cross_entropy"},
             }.items():
                 launchers = module(f"{operation}_triton")

@@ -49,6 +49,7 @@ def test_opcheck(backend: Backend) -> None:
         (operations.random_shift, (x["frames"], x["index"], None, 0, True, out)),
         (operations.nearest_code, (x["z"], x["codes"])),
         (operations.nearest_code_update, (x["z"], x["codes"], x["count"], x["sum"], 0.9, 0.1)),
+        (operations.nearest_code_backward, (x["z"], x["z"] + 1, x["z"] - 1, x["logits"][0, 0])),
         (operations.sinkhorn, (x["scores"], 0.1, 3)),
         (operations.sinkhorn_cross_entropy, (x["logits"], x["scores"], 0.1, 3)),
     ):

@@ -83,6 +83,16 @@ def cases() -> list[Case]:
                 nearest_code_triton.OPTIONS,
             )
         )
+    pointers = "p_z p_quantised p_quantised_gradient p_commitment_gradient p_out"
+    found.append(
+        Case(
+            "nearest_code backward",
+            nearest_code_triton.nearest_code_backward_kernel,
+            {**dict.fromkeys(pointers.split(), POINTER), "size": "i32"},
+            {"ELEMENTS": nearest_code_triton.BACKWARD_ELEMENTS},
+            nearest_code_triton.OPTIONS,
+        )
+    )
     numbers = {"parts": "i32", "B": "i32", "high": "fp32", "low": "fp32"}
     tile = sinkhorn_triton.tile(512)
     for first in (True, False):
@@ -128,9 +138,9 @@ def compile_for(case: Case, target: str) -> Resources:
         fn=case.kernel,
         signature={name: case.types.get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
-        # Torch's allocations are aligned: without this nothing vectorises.
+        # As the launcher finds them: torch's allocations are aligned, the paper's sizes multiples of 16.
         attrs={
-            (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if case.types.get(name, "").startswith("*")
+            (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if case.types.get(name, "").startswith(("*", "i"))
         },
     )
     gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target), 32)

@@ -27,6 +27,7 @@ _SIGNATURES = {
     "bcvlr_first_outside": ([_POINTER, _LONG, _LONG], _LONG),
     "bcvlr_random_shift": ([_POINTER] * 4 + [_LONG] * 7 + [_BOOL] * 3 + [_INT], _INT),
     "bcvlr_nearest_code": ([_POINTER] * 8 + [_LONG] * 5 + [_DOUBLE] * 2 + [_INT], _INT),
+    "bcvlr_nearest_code_backward": ([_POINTER] * 5 + [_LONG, _INT], _INT),
     "bcvlr_sinkhorn": ([_POINTER] * 4 + [_LONG] * 3 + [_DOUBLE, _INT], _INT),
 }
 

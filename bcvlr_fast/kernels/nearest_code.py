@@ -82,8 +82,7 @@ class _StraightThrough(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: torch.autograd.function.BackwardCFunction, quantised: Tensor, commitment: Tensor, *_: Tensor
     ) -> tuple[Tensor, None, None, None, None, None]:
-        z, code = ctx.saved_tensors
-        return torch.addcmul(quantised, z - code, commitment * (2 / z.numel())), None, None, None, None, None
+        return _backward(*ctx.saved_tensors, quantised.contiguous(), commitment), None, None, None, None, None
 
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -114,6 +113,18 @@ def _cpp(
     return quantised, commitment, indices, perplexity
 
 
+def _backward_cpu(z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
+    if not native.library():
+        return reference_backward(z, quantised, quantised_gradient, commitment_gradient)
+    out = torch.empty_like(z)
+    native.call(
+        "bcvlr_nearest_code_backward",
+        *(z, quantised, quantised_gradient, commitment_gradient, out),
+        z.numel(),
+    )
+    return out
+
+
 def empty_outputs(z: Tensor, codes: Tensor) -> Outputs:
     books, _, dim = codes.shape
     indices = torch.empty((len(z), books, z.shape[1] // (books * dim)), dtype=torch.int64, device=z.device)
@@ -128,6 +139,13 @@ _lookup_and_update = register(
     _cpu,
     triton("nearest_code"),
     lambda z, codes, *_: empty_outputs(z, codes),
+)
+
+_backward = register(
+    "nearest_code_backward(Tensor z, Tensor quantised, Tensor quantised_gradient, Tensor commitment_gradient) -> Tensor",
+    _backward_cpu,
+    triton("nearest_code.nearest_code_backward"),
+    lambda z, *_: torch.empty_like(z),
 )
 
 
@@ -155,6 +173,13 @@ def reference(
         indices.view(books, batch, positions).transpose(0, 1).contiguous(),
         perplexity,
     )
+
+
+def reference_backward(
+    z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor
+) -> Tensor:
+    """The gradient of z in plain PyTorch."""
+    return torch.addcmul(quantised_gradient, z - quantised, commitment_gradient * (2 / z.numel()))
 
 
 def _update(

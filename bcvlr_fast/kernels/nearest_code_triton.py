@@ -11,6 +11,7 @@ from bcvlr_fast.kernels.nearest_code import Outputs, empty_outputs
 from bcvlr_fast.kernels.parts_triton import add_parts
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+BACKWARD_ELEMENTS = 1024
 
 
 @triton.jit
@@ -102,6 +103,18 @@ def nearest_code_kernel(
             tl.debug_barrier()
             total = add_parts(p_errors, K, 1, one, one == 0, 1, 8)
             tl.store(p_commitment + one, total / (rows.to(tl.float32) * (K * D)))
+
+
+@triton.jit
+def nearest_code_backward_kernel(
+    p_z, p_quantised, p_quantised_gradient, p_commitment_gradient, p_out, size, ELEMENTS: tl.constexpr
+):
+    """quantised_gradient + 2 / size * commitment_gradient * (z - quantised)"""
+    o_element = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
+    inside = o_element < size
+    scale = tl.load(p_commitment_gradient) * (2.0 / size)
+    away = tl.load(p_z + o_element, mask=inside) - tl.load(p_quantised + o_element, mask=inside)
+    tl.store(p_out + o_element, tl.load(p_quantised_gradient + o_element, mask=inside) + scale * away, mask=inside)
 
 
 @triton.jit
@@ -208,6 +221,19 @@ def nearest_code(
         **OPTIONS,
     )
     return outputs
+
+
+def nearest_code_backward(
+    z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor
+) -> Tensor:
+    """Launches the kernel: the gradient of z."""
+    out = torch.empty_like(z)
+    nearest_code_backward_kernel[(triton.cdiv(z.numel(), BACKWARD_ELEMENTS),)](
+        *(z, quantised, quantised_gradient, commitment_gradient, out, z.numel()),
+        ELEMENTS=BACKWARD_ELEMENTS,
+        **OPTIONS,
+    )
+    return out
 
 
 def tile(size: int, dim: int) -> dict[str, int]:

@@ -1,0 +1,163 @@
+"""pytest bench/: each operation against its peers, ratio by ratio.
+
+In every round a peer runs twice, then ours twice; the second calls are timed, for the first have to bring back into
+the caches what the other side drove out. A ratio is of neighbours, and its median over the rounds is what counts. Both
+sides are checked to be equal before either is timed. On a CPU with one thread; on a GPU as replays of a CUDA graph
+where the peer can be captured. Rows go to results/kernels.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bcvlr_fast.compute import choose_compute, choose_device
+from bcvlr_fast.kernels import describe
+from bcvlr_fast.run import machine
+
+ROWS = Path(__file__).parents[1] / "results" / "kernels.jsonl"
+_SECONDS = 1.5
+_rows: list[dict[str, Any]] = []
+
+Call = Callable[[], Any]
+Compare = Callable[..., None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows", type=Path, default=ROWS, help="file of result rows, those of this machine replaced")
+    parser.addoption("--device", default="auto", help="auto, cpu or cuda")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device, with freed memory kept for reuse (both sides gain) and one thread on a CPU."""
+    found = choose_device(request.config.getoption("--device"))
+    choose_compute(found, "fp32")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield found
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compare(benchmark: Any, device: torch.device) -> Compare:
+    """compare(operation, case, peer, ours, theirs): times both in turn and keeps the row."""
+
+    def run(operation: str, case: str, peer: str, ours: Call, theirs: Call, *, gigabytes: float | None = None) -> None:
+        ours, ours_how = _ready(ours, device)
+        theirs, theirs_how = _ready(theirs, device)
+        theirs_s: list[float] = []
+
+        def peer_first() -> None:
+            theirs_s.append(_second_call_s(theirs))
+            ours()
+
+        for _ in range(3):
+            peer_first()
+            once = _second_call_s(ours)
+        rounds = max(15, min(300, int(_SECONDS / (once + theirs_s[-1]))))
+        benchmark.group = f"{operation} {case}"
+        benchmark.pedantic(ours, setup=peer_first, rounds=rounds, warmup_rounds=1)
+        if benchmark.stats is None:
+            return  # --benchmark-disable
+        ours_s = list(benchmark.stats.stats.data)
+        ratios = sorted(b / a for a, b in zip(ours_s, theirs_s[-rounds:], strict=True))
+        row = {
+            "operation": operation,
+            "case": case,
+            "peer": peer,
+            "ours_ms": statistics.median(ours_s) * 1e3,
+            "peer_ms": statistics.median(theirs_s[-rounds:]) * 1e3,
+            "ratio": statistics.median(ratios),
+            "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
+            "rounds": rounds,
+            "ours": f"{describe(device)}{ours_how}",
+            "how": theirs_how.strip() or "called",
+        }
+        if gigabytes is not None:
+            row["ours_gb_per_s"] = gigabytes / statistics.median(ours_s)
+            row["peer_gb_per_s"] = gigabytes / statistics.median(theirs_s[-rounds:])
+        _rows.append(row)
+
+    return run
+
+
+def _second_call_s(call: Call) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _ready(call: Call, device: torch.device) -> tuple[Call, str]:
+    """The call to time, and how: on a GPU it is captured where that works, and ends when the device is done."""
+    if device.type == "cpu":
+        return call, ""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.synchronize()
+    graph, how = torch.cuda.CUDAGraph(), " in a graph"
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(_REPLAYED):
+                call()
+    except RuntimeError:  # it waits for the device, or allocates in ways that a graph cannot
+        torch.cuda.synchronize()
+        how = ""
+
+    def ready() -> None:
+        if how:
+            graph.replay()
+        else:
+            for _ in range(_REPLAYED):
+                call()
+        torch.cuda.synchronize()
+
+    return ready, how
+
+
+_REPLAYED = 20  # calls of each side that a GPU is timed over; every time is divided by it
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The ratios, and the rows' file."""
+    if not _rows:
+        return
+    where = {**machine(), "threads": 1}
+    calls = _REPLAYED if where["gpu"] and _rows[0]["ours"].startswith("Triton") else 1
+    for row in _rows:
+        row["ours_ms"], row["peer_ms"] = row["ours_ms"] / calls, row["peer_ms"] / calls
+        for name in ("ours_gb_per_s", "peer_gb_per_s"):
+            if name in row:
+                row[name] *= calls
+        row["machine"] = where
+    terminalreporter.section("ratios: peer's time / ours, median and quartiles of the rounds")
+    terminalreporter.write_line(f"{where['gpu'] or where['cpu']}, ours: {_rows[0]['ours']}, torch {where['torch']}")
+    for row in _rows:
+        low, high = row["ratio_quartiles"]
+        bandwidth = f"  {row['ours_gb_per_s']:.1f} GB/s" if "ours_gb_per_s" in row else ""
+        terminalreporter.write_line(
+            f"{row['operation']:24s} {row['case']:32s} {row['peer']:30s} "
+            f"{row['peer_ms']:9.3f} / {row['ours_ms']:7.3f} ms = {row['ratio']:6.2f} ({low:.2f} .. {high:.2f}){bandwidth}"
+        )
+    path: Path = config.getoption("--rows")
+    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    new = {_key(row) for row in _rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [*(row for row in kept if _key(row) not in new), *_rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    terminalreporter.write_line(f"rows: {path}")
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    where = row["machine"]
+    return row["operation"], row["case"], row["peer"], where["gpu"] or where["cpu"]
