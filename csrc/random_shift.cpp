@@ -7,10 +7,6 @@
 #include "kernels.h"
 #include "simd.h"
 
-#ifdef __SSSE3__
-#include <immintrin.h>
-#endif
-
 namespace bcvlr {
 namespace BCVLR_ISA {
 namespace {
@@ -168,8 +164,10 @@ int64_t weave_eight(const uint8_t* const* planes, int64_t count, int64_t pixels,
                                       _mm_unpacklo_epi8(even_high, odd_high), _mm_unpackhi_epi8(even_high, odd_high)};
             uint8_t* target = out + (x + 8 * half) * count;
             for (int i = 0; i < 4; ++i, target += 2 * count) {
-                _mm_storel_epi64(reinterpret_cast<__m128i*>(target), pixel[i]);
-                _mm_storeh_pd(reinterpret_cast<double*>(target + count), _mm_castsi128_pd(pixel[i]));
+                uint64_t both[2];
+                std::memcpy(both, &pixel[i], sizeof both);
+                std::memcpy(target, &both[0], 8);
+                std::memcpy(target + count, &both[1], 8);
             }
         }
     }
