@@ -1,4 +1,4 @@
-"""Builds csrc/ into one library with a C interface, which needs nothing of torch or Python; pyproject.toml has the rest.
+"""Builds csrc/ into one library with a C interface, which needs nothing of torch or Python.
 
 Every kernel is compiled once per instruction set, and the library chooses at run time. Without a C++ compiler the
 package installs all the same, and its PyTorch references serve.
@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 KERNELS = ["random_shift", "nearest_code", "sinkhorn"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-INSTRUCTION_SETS = {"baseline": []}
+INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
 if X86:
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
     INSTRUCTION_SETS["avx512"] = [
@@ -28,7 +28,7 @@ FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno",
 CONTRACTION = {"random_shift": "-ffp-contract=off"}
 
 
-class BuildLibrary(build_ext):
+class BuildLibrary(build_ext):  # type: ignore[misc]
     """Compiles each kernel for each instruction set, and links one shared library without Python's name tag."""
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -63,7 +63,7 @@ class BuildLibrary(build_ext):
         )
 
 
-class AnyPython(bdist_wheel):
+class AnyPython(bdist_wheel):  # type: ignore[misc]
     """The library serves every Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:

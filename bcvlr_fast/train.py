@@ -222,6 +222,7 @@ def _base(early: argparse.Namespace, kept: Config | None, helping: bool) -> tupl
 
 def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
     """The first lines: what will run, where, and about how long it takes here."""
+    from bcvlr_fast import kernels
     from bcvlr_fast.compute import choose_compute, choose_device, measured_tflops
 
     compute = choose_compute(choose_device(settings.device), settings.precision)
@@ -232,6 +233,7 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
     precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
     screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
+    screen.say(f"kernels: {kernels.describe(compute.device)}")
 
 
 def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:

@@ -133,6 +133,7 @@ def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: b
         ends = (quantised, commitment)
         return [*ends, *torch.autograd.grad(ends, z, (gradient, torch.ones_like(commitment)))]
 
+    step: Callable[..., tuple]
     if peer == "vector-quantize-pytorch":
         step = library_step(device, their_book)
     elif peer == "numba":

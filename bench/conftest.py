@@ -78,6 +78,7 @@ def compare(benchmark: Any, device: torch.device) -> Compare:
             "ratio": statistics.median(ratios),
             "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
             "rounds": rounds,
+            "threads": torch.get_num_threads(),
             "ours": f"{describe(device)}{ours_how}",
             "how": theirs_how.strip() or "called",
         }
@@ -132,7 +133,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """The ratios, and the rows' file."""
     if not _rows:
         return
-    where = {**machine(), "threads": 1}
+    where = machine()
     calls = _REPLAYED if where["gpu"] and _rows[0]["ours"].startswith("Triton") else 1
     for row in _rows:
         row["ours_ms"], row["peer_ms"] = row["ours_ms"] / calls, row["peer_ms"] / calls
@@ -147,7 +148,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         bandwidth = f"  {row['ours_gb_per_s']:.1f} GB/s" if "ours_gb_per_s" in row else ""
         terminalreporter.write_line(
             f"{row['operation']:24s} {row['case']:32s} {row['peer']:30s} "
-            f"{row['peer_ms']:9.3f} / {row['ours_ms']:7.3f} ms = {row['ratio']:6.2f} ({low:.2f} .. {high:.2f}){bandwidth}"
+            f"{row['peer_ms']:9.3f} / {row['ours_ms']:7.3f} ms = "
+            f"{row['ratio']:6.2f} ({low:.2f} .. {high:.2f}){bandwidth}"
         )
     path: Path = config.getoption("--rows")
     kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

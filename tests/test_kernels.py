@@ -97,7 +97,8 @@ def test_inference_mode() -> None:
         random_shift(x["frames"], x["index"], out=torch.empty(4, 6, 8, 8))
 
 
-def test_threads_after_a_fork(threads: None) -> None:
+@pytest.mark.usefixtures("threads")
+def test_threads_after_a_fork() -> None:
     """A forked child has none of the pool's threads, and must not wait for them."""
     torch.set_num_threads(2)
     x = inputs()
@@ -118,7 +119,8 @@ def test_threads_after_a_fork(threads: None) -> None:
     assert process.exitcode == 0
 
 
-def test_callers_in_several_threads(threads: None) -> None:
+@pytest.mark.usefixtures("threads")
+def test_callers_in_several_threads() -> None:
     """One of them has the pool; the others work alone, and all get the same."""
     torch.set_num_threads(2)
     x = inputs()

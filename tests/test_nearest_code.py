@@ -98,7 +98,8 @@ def test_the_same_bits_twice(backend: Backend) -> None:
     assert all(torch.equal(a, b) for a, b in zip([*one[0], *one[1]], [*two[0], *two[1]], strict=True))
 
 
-def test_the_same_bits_on_any_number_of_threads(threads: None) -> None:
+@pytest.mark.usefixtures("threads")
+def test_the_same_bits_on_any_number_of_threads() -> None:
     state = draw(3, 70, 20, 3, 700, seed=2)
     found = []
     for count in (1, 2, 3):

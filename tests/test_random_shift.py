@@ -123,8 +123,9 @@ def test_nothing_asked_for(backend: Backend) -> None:
     assert random_shift(frames.to(backend.device), index[:0].to(backend.device)).shape == (0, 6, 8, 8)
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("mode", ["integer", "bilinear"])
-def test_any_number_of_threads_and_instruction_set(mode: str, threads: None) -> None:
+def test_any_number_of_threads_and_instruction_set(mode: str) -> None:
     library = native.library()
     if library is None:
         pytest.skip("no library")
@@ -151,7 +152,10 @@ def test_any_number_of_threads_and_instruction_set(mode: str, threads: None) -> 
         ({"index": torch.zeros(2, 1, dtype=torch.int64, device="meta")}, "index: expected on cpu as frames"),
         ({"index": torch.tensor([[0], [2]])}, r"index: expected 0 to 1, got 2 at \[1, 0\] of \[2, 1\]"),
         ({"index": torch.tensor([[-1], [0]])}, r"index: expected 0 to 1, got -1 at \[0, 0\] of \[2, 1\]"),
-        ({"offset": torch.zeros(3, 2, dtype=torch.int64)}, r"offset: expected int64 \[2, 2\], got torch.int64 \[3, 2\]"),
+        (
+            {"offset": torch.zeros(3, 2, dtype=torch.int64)},
+            r"offset: expected int64 \[2, 2\], got torch.int64 \[3, 2\]",
+        ),
         ({"offset": torch.tensor([[0, 0], [0, 3]])}, r"offset: expected 0 to 2, got 3 at \[1, 1\] of \[2, 2\]"),
         ({"pad": -1}, "pad: expected >= 0, got -1"),
         ({"mode": "cubic"}, "mode: expected integer or bilinear, got 'cubic'"),
@@ -187,5 +191,11 @@ def test_out_of_range_is_nan_on_a_gpu() -> None:
         out = torch.empty(5, 6, 8, 8, device=device).to(memory_format=memory_format)
         launch(frames, index, offset, 2, False, out)
         wrong = out.isnan().flatten(2).all(2).cpu()  # [5, 6]
-        assert wrong.tolist() == [[False] * 6, [False] * 3 + [True] * 3, [True] * 3 + [False] * 3, [True] * 6, [True] * 6]
+        assert wrong.tolist() == [
+            [False] * 6,
+            [False] * 3 + [True] * 3,
+            [True] * 3 + [False] * 3,
+            [True] * 6,
+            [True] * 6,
+        ]
         assert out.isnan().sum() == wrong.sum() * 64

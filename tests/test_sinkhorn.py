@@ -137,7 +137,8 @@ def test_bfloat16_is_converted(backend: Backend) -> None:
     assert logits.grad.dtype == torch.bfloat16
 
 
-def test_the_same_bits_on_any_number_of_threads(threads: None) -> None:
+@pytest.mark.usefixtures("threads")
+def test_the_same_bits_on_any_number_of_threads() -> None:
     scores, logits = cosines(515, 77, 0), cosines(515, 77, 1).requires_grad_()
     found = []
     for count in (1, 2, 3):

@@ -61,8 +61,15 @@ def cases() -> list[Case]:
                     random_shift_triton.random_shift_kernel,
                     {"p_frames": "*u8", "p_index": "*i64", "p_offset": "*i64", "p_out": f"*{dtype}", "N": "i32"},
                     {
-                        **{"C": 3, "H": 64, "W": 64, "S": stack, "PAD": 4, "SHIFTED": True, "BILINEAR": bilinear},
-                        **{"CHANNELS_LAST": channels_last, "COLUMNS_FIRST": random_shift_triton.COLUMNS_FIRST},
+                        "C": 3,
+                        "H": 64,
+                        "W": 64,
+                        "S": stack,
+                        "PAD": 4,
+                        "SHIFTED": True,
+                        "BILINEAR": bilinear,
+                        "CHANNELS_LAST": channels_last,
+                        "COLUMNS_FIRST": random_shift_triton.COLUMNS_FIRST,
                         **random_shift_triton.tile(64 if channels_last else 192 * stack, 64, bilinear),
                     },
                     random_shift_triton.OPTIONS,
@@ -76,8 +83,11 @@ def cases() -> list[Case]:
                 nearest_code_triton.nearest_code_kernel,
                 {
                     **dict.fromkeys(pointers.split(), POINTER),
-                    **{"p_indices": "*i64", "p_arrivals": "*i32", "rows": "i32"},
-                    **{"weight": "fp32", "restart_below": "fp32"},
+                    "p_indices": "*i64",
+                    "p_arrivals": "*i32",
+                    "rows": "i32",
+                    "weight": "fp32",
+                    "restart_below": "fp32",
                 },
                 {"K": 2, "M": 64, "D": 16, "P": 4, "UPDATE": update, **nearest_code_triton.tile(64, 16)},
                 nearest_code_triton.OPTIONS,
@@ -112,7 +122,9 @@ def cases() -> list[Case]:
                 sinkhorn_triton.sinkhorn_result_kernel,
                 {
                     **dict.fromkeys(("p_scores", "p_logits", "p_parts", "p_out", "p_loss"), POINTER),
-                    **{"p_arrivals": "*i32", "temperature": "fp32", **numbers},
+                    "p_arrivals": "*i32",
+                    "temperature": "fp32",
+                    **numbers,
                 },
                 {"M": 512, "LOSS": loss, **tile},
                 sinkhorn_triton.OPTIONS,
@@ -140,7 +152,9 @@ def compile_for(case: Case, target: str) -> Resources:
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
         # As the launcher finds them: torch's allocations are aligned, the paper's sizes multiples of 16.
         attrs={
-            (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if case.types.get(name, "").startswith(("*", "i"))
+            (i,): [["tt.divisibility", 16]]
+            for i, name in enumerate(names)
+            if case.types.get(name, "").startswith(("*", "i"))
         },
     )
     gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target), 32)

@@ -52,7 +52,8 @@ def nearest_code(
     z = z.float()
     if not z.is_contiguous():
         z = z.contiguous()
-    return NearestCode(*_StraightThrough.apply(z, codes, ema_count, ema_sum, decay, restart_below))
+    outputs = _StraightThrough.apply(z, codes, ema_count, ema_sum, decay, restart_below)  # type: ignore[no-untyped-call]
+    return NearestCode(*outputs)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -79,7 +80,7 @@ class _StraightThrough(torch.autograd.Function):
         return quantised, commitment, indices, perplexity
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.BackwardCFunction, quantised: Tensor, commitment: Tensor, *_: Tensor
     ) -> tuple[Tensor, None, None, None, None, None]:
         return _backward(*ctx.saved_tensors, quantised.contiguous(), commitment), None, None, None, None, None
@@ -142,7 +143,8 @@ _lookup_and_update = register(
 )
 
 _backward = register(
-    "nearest_code_backward(Tensor z, Tensor quantised, Tensor quantised_gradient, Tensor commitment_gradient) -> Tensor",
+    "nearest_code_backward(Tensor z, Tensor quantised, Tensor quantised_gradient, Tensor commitment_gradient)"
+    " -> Tensor",
     _backward_cpu,
     triton("nearest_code.nearest_code_backward"),
     lambda z, *_: torch.empty_like(z),
@@ -175,9 +177,7 @@ def reference(
     )
 
 
-def reference_backward(
-    z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor
-) -> Tensor:
+def reference_backward(z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
     """The gradient of z in plain PyTorch."""
     return torch.addcmul(quantised_gradient, z - quantised, commitment_gradient * (2 / z.numel()))
 

@@ -80,7 +80,7 @@ _operation = register(
     "random_shift(Tensor frames, Tensor index, Tensor? offset, int pad, bool bilinear, Tensor(a!) out) -> ()",
     _cpu,
     triton("random_shift"),
-    lambda frames, index, offset, pad, bilinear, out: None,
+    lambda *_: None,
 )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
 
 # Loads by clamped columns show the compiler contiguity in neither dimension of a tile. Neighbouring threads then run
 # along the first before Triton 3.7 and along the last since; they must run along columns.
@@ -77,7 +75,9 @@ def random_shift_kernel(
         pixel = _pixels(p_plane, row, column, W, CHANNELS_LAST, COLUMNS_FIRST)
     value = pixel * (_across(scale, COLUMNS_FIRST) if CHANNELS_LAST else _down(scale, COLUMNS_FIRST)) - 0.5
 
-    p_tile = p_out + i_stack * (LINES * LENGTH) + _down(o_row * LENGTH, COLUMNS_FIRST) + _across(o_column, COLUMNS_FIRST)
+    p_tile = (
+        p_out + i_stack * (LINES * LENGTH) + _down(o_row * LENGTH, COLUMNS_FIRST) + _across(o_column, COLUMNS_FIRST)
+    )
     if LINES % ROWS == 0 and LENGTH % COLUMNS == 0:
         tl.store(p_tile, value.to(p_out.dtype.element_ty))
     else:

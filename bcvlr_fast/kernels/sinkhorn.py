@@ -27,9 +27,7 @@ def sinkhorn(scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -
     return _targets(scores.detach().float().contiguous(), temperature, iterations)
 
 
-def sinkhorn_cross_entropy(
-    logits: Tensor, scores: Tensor, *, temperature: float = 0.1, iterations: int = 3
-) -> Tensor:
+def sinkhorn_cross_entropy(logits: Tensor, scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -> Tensor:
     """Cross-entropy of softmax(logits / temperature) against the Sinkhorn targets of `scores`.
 
     logits, scores  [B, M] float32 (bfloat16 is converted), -1 to 1; temperature and iterations as in `sinkhorn`.
@@ -43,7 +41,7 @@ def sinkhorn_cross_entropy(
             f"logits: expected float32 {list(scores.shape)} on {scores.device} as scores, "
             f"got {logits.dtype} {list(logits.shape)} on {logits.device}"
         )
-    return _CrossEntropy.apply(
+    return _CrossEntropy.apply(  # type: ignore[no-untyped-call]
         logits.float().contiguous(), scores.detach().float().contiguous(), temperature, iterations
     )
 
@@ -68,14 +66,14 @@ _targets = register(
     "sinkhorn(Tensor scores, float temperature, int iterations) -> Tensor",
     _targets_cpu,
     triton("sinkhorn"),
-    lambda scores, temperature, iterations: torch.empty_like(scores),
+    lambda scores, *_: torch.empty_like(scores),
 )
 _loss = register(
     "sinkhorn_cross_entropy(Tensor logits, Tensor scores, float temperature, int iterations)"
     " -> (Tensor loss, Tensor gradient)",
     _loss_cpu,
     triton("sinkhorn.sinkhorn_cross_entropy"),
-    lambda logits, scores, temperature, iterations: (scores.new_empty(()), torch.empty_like(scores)),
+    lambda logits, *_: (logits.new_empty(()), torch.empty_like(logits)),
 )
 
 
@@ -91,9 +89,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: torch.autograd.function.BackwardCFunction, loss: Tensor
-    ) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: torch.autograd.function.BackwardCFunction, loss: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         if not torch.compiler.is_compiling() and loss.device.type == "cpu" and loss.item() == 1:
             return gradient, None, None, None  # the loss itself was differentiated: nothing to scale
