@@ -66,7 +66,9 @@ def stage(phase: str, compute: Compute) -> Stage:
 
 @pytest.mark.parametrize("phase", ["features", "latent actions", "cloning", "fine-tuning"])
 def test_step(compare: Compare, compute: Compute, phase: str) -> None:
-    """A step of training: an update, of cloning eight with their labels."""
+    """A step of training: an update; of cloning sixteen, with their labels."""
+    if compute.device.type != "cpu":
+        pytest.skip("the references stand in on the CPU alone")
     ours, theirs = stage(phase, compute), stage(phase, compute)
 
     def step(stage: Stage) -> Metrics:

@@ -1,9 +1,10 @@
 """pytest bench/: each operation against its peers, ratio by ratio.
 
 In every round a peer runs twice, then ours twice; the second calls are timed, for the first have to bring back into
-the caches what the other side drove out. A ratio is of neighbours, and its median over the rounds is what counts. Both
-sides are checked to be equal before either is timed. On a CPU with one thread; on a GPU as replays of a CUDA graph
-where the peer can be captured. Rows go to results/kernels.jsonl.
+the caches what the other side drove out. A ratio is of neighbours, and its median over the rounds is what counts.
+Where both compute the same, they are checked to be equal before either is timed. On a CPU with one thread, if a
+benchmark does not say otherwise; on a GPU as replays of CUDA graphs where both sides can be captured. What is compiled
+is compiled anew for each case, for its shapes alone. Rows go to results/kernels.jsonl.
 """
 
 from __future__ import annotations
@@ -40,10 +41,17 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device, with freed memory kept for reuse (both sides gain) and one thread on a CPU."""
     found = choose_device(request.config.getoption("--device"))
     choose_compute(found, "fp32")
+    torch.set_float32_matmul_precision("highest")  # a peer in TF32 would pick other codes
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield found
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    """Forgets what the last case compiled: its shapes would make those of the next one symbolic."""
+    torch._dynamo.reset()
 
 
 @pytest.fixture
@@ -51,8 +59,7 @@ def compare(benchmark: Any, device: torch.device) -> Compare:
     """compare(operation, case, peer, ours, theirs): times both in turn and keeps the row."""
 
     def run(operation: str, case: str, peer: str, ours: Call, theirs: Call, *, gigabytes: float | None = None) -> None:
-        ours, ours_how = _ready(ours, device)
-        theirs, theirs_how = _ready(theirs, device)
+        ours, theirs, how = _ready(ours, theirs, device)
         theirs_s: list[float] = []
 
         def peer_first() -> None:
@@ -79,8 +86,8 @@ def compare(benchmark: Any, device: torch.device) -> Compare:
             "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
             "rounds": rounds,
             "threads": torch.get_num_threads(),
-            "ours": f"{describe(device)}{ours_how}",
-            "how": theirs_how.strip() or "called",
+            "ours": describe(device),
+            "how": how,
         }
         if gigabytes is not None:
             row["ours_gb_per_s"] = gigabytes / statistics.median(ours_s)
@@ -97,33 +104,43 @@ def _second_call_s(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def _ready(call: Call, device: torch.device) -> tuple[Call, str]:
-    """The call to time, and how: on a GPU it is captured where that works, and ends when the device is done."""
+def _ready(ours: Call, theirs: Call, device: torch.device) -> tuple[Call, Call, str]:
+    """Both calls as they are timed: on a GPU _REPLAYED of them, as graphs if both can be captured, and waited for."""
     if device.type == "cpu":
-        return call, ""
+        return ours, theirs, "called"
+    captured = [_captured(call) for call in (ours, theirs)]
+    how = "in graphs" if all(captured) else "called"
+
+    def waited(call: Call, graph: torch.cuda.CUDAGraph | None) -> Call:
+        def run() -> None:
+            if how == "in graphs" and graph is not None:
+                graph.replay()
+            else:
+                for _ in range(_REPLAYED):
+                    call()
+            torch.cuda.synchronize()
+
+        return run
+
+    return waited(ours, captured[0]), waited(theirs, captured[1]), how
+
+
+def _captured(call: Call) -> torch.cuda.CUDAGraph | None:
+    """_REPLAYED calls in a graph; None where the call waits for the device."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()
     torch.cuda.synchronize()
-    graph, how = torch.cuda.CUDAGraph(), " in a graph"
+    graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, stream=stream):
             for _ in range(_REPLAYED):
                 call()
-    except RuntimeError:  # it waits for the device, or allocates in ways that a graph cannot
+    except RuntimeError:
         torch.cuda.synchronize()
-        how = ""
-
-    def ready() -> None:
-        if how:
-            graph.replay()
-        else:
-            for _ in range(_REPLAYED):
-                call()
-        torch.cuda.synchronize()
-
-    return ready, how
+        return None
+    return graph
 
 
 _REPLAYED = 20  # calls of each side that a GPU is timed over; every time is divided by it
@@ -162,4 +179,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _key(row: dict[str, Any]) -> tuple:
     where = row["machine"]
-    return row["operation"], row["case"], row["peer"], where["gpu"] or where["cpu"]
+    return row["operation"], row["case"], row["peer"], row["threads"], where["gpu"] or where["cpu"]

@@ -9,7 +9,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace bcvlr {
@@ -66,7 +65,7 @@ private:
         try {
             std::thread([this] { serve(); }).detach();
             ++threads_;
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {  // fewer threads, then
             started = false;
         }
         pthread_sigmask(SIG_SETMASK, &before, nullptr);

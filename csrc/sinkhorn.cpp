@@ -5,7 +5,7 @@
 // number that does not depend on the threads, and added in order: same bits on any number of threads, and less rounding.
 //
 // exp(s / T) = 2^(s c), c = log2(e) / T, scaled by nothing: with |s| <= 1 it stays within 2^(+-c), and a common
-// factor would cancel. The exponent is cut into a whole part and a rest before anything is rounded away.
+// factor would cancel.
 
 #include "kernels.h"
 #include "simd.h"
@@ -19,8 +19,9 @@ namespace {
 constexpr int kRows = 4;
 constexpr int64_t kChunk = 32;
 
-// exp(x / T), about one unit in the last place for |x / T| < 87. log2(e) / T has two parts, of which the second may be
-// too small to count (kLow false), as it is for the paper's T = 0.1.
+// exp(x / T) for |x| < 2, which float holds for every T from 1/40. Within about two units in the last place where products are fused with
+// sums; on the baseline the rounding of the exponent comes on top, |x / T| times 6e-8. log2(e) / T has two parts, of
+// which the second may be too small to count (kLow false), as it is for the paper's T = 0.1.
 template <bool kLow>
 struct Exponential {
     float high, low;
@@ -42,14 +43,22 @@ struct Exponential {
     }
 };
 
+// The bits that a magnitude of two or more, infinity or NaN has among these: one instruction a vector to look for.
+inline bool outside(Bits seen) {
+    bool found = false;
+    for (int i = 0; i < kLanes; ++i) found |= (seen[i] & 0x40000000u) != 0;
+    return found;
+}
+
 // N rows of K = exp(scores / T) into out, and added to column sums, whose lines end in a whole vector
 template <int N, typename Exp>
-inline void exponentiate(const Exp& exponential, const float* scores, int64_t size, float* out,
-                         float* columns) {
+inline void exponentiate(const Exp& exponential, const float* scores, int64_t size, float* out, float* columns,
+                         Bits& seen) {
     for_vectors(size, [&](int64_t m, int64_t n) {
         Floats total = load(columns + m);
         for (int r = 0; r < N; ++r) {
-            const Floats k = exponential(take(scores + r * size + m, n));
+            const Floats x = take(scores + r * size + m, n), k = exponential(x);
+            seen |= as_bits(x);
             put(out + r * size + m, n, k);
             total += k;
         }
@@ -57,13 +66,15 @@ inline void exponentiate(const Exp& exponential, const float* scores, int64_t si
     });
 }
 
+// False where a score is outside the range.
 template <typename Exp>
-void first_pass(const Exp& exponential, const float* scores, int64_t rows, int64_t size, float* out,
-                float* columns) {
+bool first_pass(const Exp& exponential, const float* scores, int64_t rows, int64_t size, float* out, float* columns) {
+    Bits seen{};
     int64_t i = 0;
     for (; i + kRows <= rows; i += kRows)
-        exponentiate<kRows>(exponential, scores + i * size, size, out + i * size, columns);
-    for (; i < rows; ++i) exponentiate<1>(exponential, scores + i * size, size, out + i * size, columns);
+        exponentiate<kRows>(exponential, scores + i * size, size, out + i * size, columns, seen);
+    for (; i < rows; ++i) exponentiate<1>(exponential, scores + i * size, size, out + i * size, columns, seen);
+    return !outside(seen);
 }
 
 // sums of N rows of K times the column scalings v
@@ -114,15 +125,17 @@ double cross_entropy(const Exp& exponential, const Sinkhorn& a, const float* log
     double loss = 0;
     for (int64_t i = 0; i < rows; ++i, logits += size, k += size) {
         Floats exponentials{}, targets{}, weighted{};
+        Bits seen{};
         for_vectors(size, [&](int64_t m, int64_t n) {
             const Floats x = take(logits + m, n), target = take(k + m, n) * load(v + m);
             const Floats e = exponential(x);
+            seen |= as_bits(x);
             put(line + m, n, e);
             exponentials += n < kLanes ? take(line + m, n) : e;  // without the lanes beyond the end
             targets += target;
             weighted += target * x;
         });
-        const float all_exponentials = sum(exponentials), all_targets = sum(targets);
+        const float all_exponentials = outside(seen) ? NAN : sum(exponentials), all_targets = sum(targets);
         loss += std::log(static_cast<double>(all_exponentials)) -
                 static_cast<double>(sum(weighted)) / all_targets / a.temperature;
         const float softmax_scale = scale / all_exponentials, target_scale = scale / all_targets;
@@ -133,6 +146,7 @@ double cross_entropy(const Exp& exponential, const Sinkhorn& a, const float* log
 
 template <typename Exp>
 void run(const Sinkhorn& a, int threads, const Exp& exponential) {
+    const float share = static_cast<float>(static_cast<double>(a.batch) / static_cast<double>(a.size));
     const int64_t chunks = ceil_div(a.batch, kChunk), padded = ceil_div(a.size, kLanes) * kLanes;
     const Buffer<float> columns(chunks * padded, 0.0f), v(padded, 0.0f);
     const Buffer<double> losses(chunks);
@@ -142,7 +156,8 @@ void run(const Sinkhorn& a, int threads, const Exp& exponential) {
         float* const k = a.out + start * a.size;
         float* const chunk_columns = columns.get() + chunk * padded;
         if (iteration == 0) {
-            first_pass(exponential, a.scores + start * a.size, rows, a.size, k, chunk_columns);
+            if (!first_pass(exponential, a.scores + start * a.size, rows, a.size, k, chunk_columns))
+                chunk_columns[0] = NAN;  // and with it every target
         } else if (iteration < a.iterations) {
             std::memset(chunk_columns, 0, padded * sizeof(float));
             middle_pass(k, rows, a.size, v.get(), chunk_columns);
@@ -159,7 +174,7 @@ void run(const Sinkhorn& a, int threads, const Exp& exponential) {
         for (int64_t m = 0; m < a.size; ++m) v[m] = columns[m];
         for (int64_t chunk = 1; chunk < chunks; ++chunk)
             for (int64_t m = 0; m < a.size; ++m) v[m] += columns[chunk * padded + m];
-        for (int64_t m = 0; m < a.size; ++m) v[m] = 1 / v[m];
+        for (int64_t m = 0; m < a.size; ++m) v[m] = share / v[m];
     }
     if (a.logits) {
         double loss = 0;

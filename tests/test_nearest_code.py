@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backends import Backend
+from backends import Backend, running
 from bcvlr_fast.kernels import NearestCode, native, nearest_code
 
 
@@ -102,10 +102,11 @@ def test_the_same_bits_twice(backend: Backend) -> None:
 def test_the_same_bits_on_any_number_of_threads() -> None:
     state = draw(3, 70, 20, 3, 700, seed=2)
     found = []
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        outputs, book = run(Backend("cpp", torch.device("cpu")), state, decay=0.9)
-        found.append([*outputs, *book])
+    with running("cpp") as backend:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            outputs, book = run(backend, state, decay=0.9)
+            found.append([*outputs, *book])
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
@@ -141,15 +142,6 @@ def test_gradients_pass_straight_through(backend: Backend) -> None:
     torch.testing.assert_close(gradient, 6 * (z - found.quantised).detach() / z.numel())
     (both,) = torch.autograd.grad((found.quantised * weight).sum() + found.commitment * 3, z)
     torch.testing.assert_close(both, weight + gradient)
-
-
-def test_the_commitment_gradient_is_a_derivative() -> None:
-    """gradcheck of the formula whose gradient the test above asks of every backend."""
-    z, codes, *_ = draw(2, 5, 3, 4, 4, seed=0)
-    quantised = nearest_code(z, codes).quantised.double()
-    assert torch.autograd.gradcheck(
-        lambda z: torch.nn.functional.mse_loss(z, quantised), z.double().requires_grad_(), raise_exception=True
-    )
 
 
 def test_bfloat16_is_computed_in_float32(backend: Backend) -> None:
@@ -198,6 +190,15 @@ def test_dead_codes_restart_at_latents(backend: Backend) -> None:
     assert torch.isfinite(codes).all()
 
 
+def test_nan_stays_inside(backend: Backend) -> None:
+    """A latent that is not a number gets some code, and no code beyond the last."""
+    z, codes, *_ = (tensor.to(backend.device) for tensor in draw(2, 37, 3, 4, 20, seed=0))
+    z[3] = torch.nan
+    codes[:, ::2] = torch.nan
+    found = nearest_code(z, codes)
+    assert ((found.indices >= 0) & (found.indices < 37)).all()
+
+
 META = torch.device("meta")
 
 
@@ -211,6 +212,8 @@ META = torch.device("meta")
         ({"z": torch.zeros(3, 7)}, r"z: expected float \[B, 2 \* 3 \* P\], not empty, got torch.float32 \[3, 7\]"),
         ({"z": torch.zeros(0, 6)}, r"z: .* not empty, got torch.float32 \[0, 6\]"),
         ({"z": torch.zeros(3, 6, dtype=torch.int64)}, "z: expected float"),
+        ({"decay": 1.5}, "decay: expected 0 to 1, got 1.5"),
+        ({"restart_below": float("nan")}, "restart_below: expected >= 0, got nan"),
         ({"ema_count": torch.zeros(2, 4)}, "ema_count, ema_sum: expected both or neither"),
         (
             {"ema_count": torch.zeros(2, 5), "ema_sum": torch.zeros(2, 4, 3)},

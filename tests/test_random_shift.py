@@ -121,6 +121,15 @@ def test_no_offset_is_the_plain_gather(backend: Backend) -> None:
 def test_nothing_asked_for(backend: Backend) -> None:
     frames, index, _ = draw(5, 3, 8, 8, 2, 2, 0, seed=0)
     assert random_shift(frames.to(backend.device), index[:0].to(backend.device)).shape == (0, 6, 8, 8)
+    assert random_shift(frames.to(backend.device), index[:, :0].to(backend.device)).shape == (2, 0, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["integer", "bilinear"])
+def test_autocast_changes_nothing(backend: Backend, mode: str) -> None:
+    arguments = tuple(a.to(backend.device) for a in draw(5, 3, 8, 8, 2, 2, 3, seed=0))
+    plain = random_shift(*arguments, pad=3, mode=mode)
+    with torch.autocast(backend.device.type, torch.bfloat16):
+        assert torch.equal(random_shift(*arguments, pad=3, mode=mode), plain)
 
 
 @pytest.mark.usefixtures("threads")
@@ -136,7 +145,7 @@ def test_any_number_of_threads_and_instruction_set(mode: str) -> None:
             library.bcvlr_choose_isa(isa)
             for count in (1, 2):
                 torch.set_num_threads(count)
-                found.append(random_shift(*arguments, pad=4, mode=mode, dtype=torch.bfloat16))
+                found.append(random_shift(*arguments, pad=4, mode=mode))
     finally:
         library.bcvlr_choose_isa(2)
     assert all(torch.equal(found[0], other) for other in found[1:])
@@ -157,7 +166,8 @@ def test_any_number_of_threads_and_instruction_set(mode: str) -> None:
             r"offset: expected int64 \[2, 2\], got torch.int64 \[3, 2\]",
         ),
         ({"offset": torch.tensor([[0, 0], [0, 3]])}, r"offset: expected 0 to 2, got 3 at \[1, 1\] of \[2, 2\]"),
-        ({"pad": -1}, "pad: expected >= 0, got -1"),
+        ({"pad": -1}, "pad: expected 0 to 65536, got -1"),
+        ({"frames": torch.zeros(2, 3, 0, 4, dtype=torch.uint8)}, r"frames: expected pixels, got \[2, 3, 0, 4\]"),
         ({"mode": "cubic"}, "mode: expected integer or bilinear, got 'cubic'"),
         ({"dtype": torch.float16}, "dtype: expected float32 or bfloat16, got torch.float16"),
         ({"out": torch.empty(2, 3, 4, 5)}, r"out: expected float32 or bfloat16 \[2, 3, 4, 4\] on cpu"),

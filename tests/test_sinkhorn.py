@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backends import Backend, module
+from backends import Backend, module, running
 from bcvlr_fast.kernels import native, sinkhorn, sinkhorn_cross_entropy
 
 
@@ -122,6 +122,19 @@ def test_gradient_is_scaled(backend: Backend) -> None:
         assert torch.equal(again, one)
 
 
+@pytest.mark.parametrize("value", [2.0, -3.0, 12.0, -200.0, float("inf"), float("nan")])
+def test_out_of_range_is_not_a_number(backend: Backend, value: float) -> None:
+    """Scores and logits that nobody has normalised must not train quietly."""
+    for size, place in ((20, (1, 2)), (37, (5, 36))):
+        good = cosines(7, size, 0).to(backend.device)
+        wrong = good.clone()
+        wrong[place] = value
+        assert sinkhorn(wrong).isnan().any()
+        assert sinkhorn_cross_entropy(wrong, good).isnan()
+        assert sinkhorn_cross_entropy(good, wrong).isnan()
+        assert sinkhorn_cross_entropy(good, good).isfinite()
+
+
 def test_no_gradient_for_scores(backend: Backend) -> None:
     scores = cosines(7, 9, 0).to(backend.device).requires_grad_()
     assert not sinkhorn(scores).requires_grad
@@ -141,10 +154,11 @@ def test_bfloat16_is_converted(backend: Backend) -> None:
 def test_the_same_bits_on_any_number_of_threads() -> None:
     scores, logits = cosines(515, 77, 0), cosines(515, 77, 1).requires_grad_()
     found = []
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        loss = sinkhorn_cross_entropy(logits, scores)
-        found.append((sinkhorn(scores), loss.detach(), torch.autograd.grad(loss, logits)[0]))
+    with running("cpp"):
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            loss = sinkhorn_cross_entropy(logits, scores)
+            found.append((sinkhorn(scores), loss.detach(), torch.autograd.grad(loss, logits)[0]))
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
@@ -165,10 +179,16 @@ def test_every_instruction_set(isa: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scores": torch.zeros(3)}, r"scores: expected float32 \[B, M\], not empty, got torch.float32 \[3\]"),
+        (
+            {"scores": torch.zeros(3)},
+            r"scores: expected float32 or bfloat16 \[B, M\], not empty, got torch.float32 \[3\]",
+        ),
         ({"scores": torch.zeros(0, 3)}, r"scores: .* got torch.float32 \[0, 3\]"),
         ({"scores": torch.zeros(4, 3).double()}, "scores: expected float32"),
-        ({"logits": torch.zeros(4, 4)}, r"logits: expected float32 \[4, 3\] on cpu as scores, got .* \[4, 4\] on cpu"),
+        (
+            {"logits": torch.zeros(4, 4)},
+            r"logits: expected float32 or bfloat16 \[4, 3\] on cpu as scores, got .* \[4, 4\] on cpu",
+        ),
         ({"logits": torch.zeros(4, 3, device="meta")}, "logits: expected .* on meta"),
         ({"temperature": 0.01}, "temperature: expected >= 0.025, got 0.01"),
         ({"temperature": float("nan")}, "temperature: expected >= 0.025, got nan"),

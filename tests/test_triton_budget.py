@@ -25,5 +25,5 @@ def test_budget(target: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()[1:]
-    assert len(lines) == 16
+    assert len(lines) == 17
     assert all(line.startswith(target) and " spills 0 " in line for line in lines), done.stdout

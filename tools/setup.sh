@@ -28,6 +28,8 @@ command -v "$PYTHON" >/dev/null || install python3
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip="$VENV/bin/python -m pip --disable-pip-version-check"
 
+command -v c++ >/dev/null || command -v g++ >/dev/null || (install g++) || echo "set-up: without a C++ compiler PyTorch runs the kernels"
+
 # The general torch wheel carries gigabytes of CUDA. uv picks the build that this machine's driver
 # can use, the CPU's where there is none; wheels that the user has configured for pip come first.
 torch=$(grep '^torch==' constraints.txt)

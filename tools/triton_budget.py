@@ -76,20 +76,25 @@ def cases() -> list[Case]:
                 )
             )
     pointers = "p_z p_codes p_count p_sum p_quantised p_commitment p_perplexity p_parts"
-    for update in (True, False):
+    types = {
+        **dict.fromkeys(pointers.split(), POINTER),
+        "p_indices": "*i64",
+        "p_arrivals": "*i32",
+        "rows": "i32",
+        "weight": "fp32",
+        "restart_below": "fp32",
+    }
+    for name, update, known in (
+        ("nearest_code update", True, {}),
+        ("nearest_code", False, {}),
+        ("nearest_code update, one row", True, {"rows": 1}),  # an integer of one is a constant to Triton
+    ):
         found.append(
             Case(
-                f"nearest_code{' update' if update else ''}",
+                name,
                 nearest_code_triton.nearest_code_kernel,
-                {
-                    **dict.fromkeys(pointers.split(), POINTER),
-                    "p_indices": "*i64",
-                    "p_arrivals": "*i32",
-                    "rows": "i32",
-                    "weight": "fp32",
-                    "restart_below": "fp32",
-                },
-                {"K": 2, "M": 64, "D": 16, "P": 4, "UPDATE": update, **nearest_code_triton.tile(64, 16)},
+                {name: kind for name, kind in types.items() if name not in known},
+                {"K": 2, "M": 64, "D": 16, "P": 4, "UPDATE": update, **nearest_code_triton.tile(64, 16), **known},
                 nearest_code_triton.OPTIONS,
             )
         )
@@ -121,7 +126,7 @@ def cases() -> list[Case]:
                 f"sinkhorn result{' with loss' if loss else ''}",
                 sinkhorn_triton.sinkhorn_result_kernel,
                 {
-                    **dict.fromkeys(("p_scores", "p_logits", "p_parts", "p_out", "p_loss"), POINTER),
+                    **dict.fromkeys(("p_scores", "p_logits", "p_parts", "p_out", "p_loss", "p_losses"), POINTER),
                     "p_arrivals": "*i32",
                     "temperature": "fp32",
                     **numbers,

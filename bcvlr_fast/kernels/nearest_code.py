@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import changed, register, triton
@@ -18,7 +19,7 @@ class NearestCode(NamedTuple):
     quantised: Tensor
     """[B, K * D * P] float32, straight-through: its gradient is that of z."""
     commitment: Tensor
-    """[] float32: mean squared distance of z from its codes; differentiable in z."""
+    """[] float32: mean squared error of z against its codes, over elements; differentiable in z."""
     indices: Tensor
     """[B, K, P] int64."""
     perplexity: Tensor
@@ -48,7 +49,7 @@ def nearest_code(
 
     Raises ValueError naming the argument that is wrong. Source: van den Oord et al. 2017, A.1.
     """
-    _check(z, codes, ema_count, ema_sum)
+    _check(z, codes, ema_count, ema_sum, decay, restart_below)
     z = z.float()
     if not z.is_contiguous():
         z = z.contiguous()
@@ -80,6 +81,7 @@ class _StraightThrough(torch.autograd.Function):
         return quantised, commitment, indices, perplexity
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: torch.autograd.function.BackwardCFunction, quantised: Tensor, commitment: Tensor, *_: Tensor
     ) -> tuple[Tensor, None, None, None, None, None]:
@@ -207,7 +209,13 @@ def _update(
         torch.div(ema_sum, ema_count[:, :, None], out=codes)
 
 
-def _check(z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None) -> None:
+def _check(
+    z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None, decay: float, restart_below: float
+) -> None:
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay: expected 0 to 1, got {decay}")
+    if not restart_below >= 0:
+        raise ValueError(f"restart_below: expected >= 0, got {restart_below}")
     if codes.ndim != 3 or codes.dtype != torch.float32 or 0 in codes.shape or not codes.is_contiguous():
         raise ValueError(f"codes: expected contiguous float32 [K, M, D], got {codes.dtype} {list(codes.shape)}")
     books, size, dim = codes.shape

@@ -1,4 +1,4 @@
-"""nearest_code on a GPU: one launch, in which the last program of a codebook to finish updates it."""
+"""nearest_code on a GPU: one launch (and a fill), in which the last program of a codebook to finish updates it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bcvlr_fast.kernels.nearest_code import Outputs, empty_outputs
+from bcvlr_fast.kernels.nearest_code import Outputs, empty_outputs, reference
 from bcvlr_fast.kernels.parts_triton import add_parts
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 BACKWARD_ELEMENTS = 1024
+_MOST_DIM = 512  # of a code: what a tile of sixteen holds in registers
 
 
 @triton.jit
@@ -65,7 +66,7 @@ def nearest_code_kernel(
             p_codes + o_code[None, :] * D + o_dim[:, None], mask=m_code[None, :] & m_dim[:, None], other=0.0
         )
         distance = tl.sum(b_code * b_code, axis=0)[None, :] * 0.5 - tl.dot(b_x, b_code, input_precision="ieee")
-        distance = tl.where(m_code[None, :], distance, float("inf"))
+        distance = tl.where(m_code[None, :] & (distance == distance), distance, float("inf"))  # nor NaN
         nearer = tl.min(distance, axis=1)
         where = start + tl.argmin(distance, axis=1, tie_break_left=True)
         index = tl.where(nearer < least, where, index)
@@ -102,7 +103,7 @@ def nearest_code_kernel(
         if tl.atomic_add(p_arrivals + K, 1) == K - 1:
             tl.debug_barrier()
             total = add_parts(p_errors, K, 1, one, one == 0, 1, 8)
-            tl.store(p_commitment + one, total / (rows.to(tl.float32) * (K * D)))
+            tl.store(p_commitment + one, total / (rows * 1.0 * (K * D)))
 
 
 @triton.jit
@@ -152,7 +153,8 @@ def _finish_book(
         for start in range(0, M, CODES):
             o_code = start + tl.arange(0, CODES)
             count_before += tl.sum(tl.load(p_count + o_code, mask=o_code < M, other=0.0), axis=0)
-    all_rows = rows.to(tl.float32)
+        tl.debug_barrier()  # every thread has read them
+    all_rows = rows * 1.0
     total = count_before + weight * (all_rows - count_before)  # of the counts when they have moved
     entropy = 0.0
     dead_before = 0
@@ -166,13 +168,15 @@ def _finish_book(
             o_dim = tl.arange(0, DIMS)
             m_tile = m_code[:, None] & (o_dim < D)[None, :]
             o_tile = o_code[:, None] * D + o_dim[None, :]
-            count = (_moved(p_count + o_code, uses, weight, m_code) + 1e-5) * (total / (total + M * 1e-5))
+            before = tl.load(p_count + o_code, mask=m_code, other=0.0)
+            count = (before + weight * (uses - before) + 1e-5) * (total / (total + M * 1e-5))
             o_flat = start * DIMS + tl.arange(0, CODES * DIMS)
-            b_sum = add_parts(p_book + SIZE, blocks, PART, o_flat, o_flat >= 0, CODES * DIMS, 16)
-            b_sum = _moved(p_sum + o_tile, tl.reshape(b_sum, [CODES, DIMS]), weight, m_tile)
+            AT_ONCE: tl.constexpr = max(1, 16384 // (CODES * DIMS))
+            b_sum = add_parts(p_book + SIZE, blocks, PART, o_flat, o_flat >= 0, CODES * DIMS, AT_ONCE)
+            sum_before = tl.load(p_sum + o_tile, mask=m_tile, other=0.0)
+            b_sum = sum_before + weight * (tl.reshape(b_sum, [CODES, DIMS]) - sum_before)
 
-            begun = tl.load(p_count + o_code, mask=m_code, other=0.0) != 0
-            dead = m_code & (restart_below > 0) & ((count < restart_below) | (begun == 0))
+            dead = m_code & (restart_below > 0) & ((count < restart_below) | (before == 0))
             turn = dead_before + tl.cumsum(dead.to(tl.int32), axis=0) - 1
             dead_before += tl.sum(dead.to(tl.int32), axis=0)
             o_latent = _element(tl.where(dead, turn % rows, 0), i_book, o_dim, K, D, P)
@@ -180,17 +184,11 @@ def _finish_book(
             b_sum = tl.where(dead[:, None], fresh, b_sum)
             count = tl.where(dead, 1.0, count)
 
+            tl.debug_barrier()  # every thread has read what is now written
             tl.store(p_count + o_code, count, mask=m_code)
             tl.store(p_sum + o_tile, b_sum, mask=m_tile)
             tl.store(p_codes + o_tile, b_sum / count[:, None], mask=m_tile)
     tl.store(p_perplexity, tl.exp(entropy))
-
-
-@triton.jit
-def _moved(p_average, value, weight, mask):
-    """The exponential moving average one step on; zero outside the mask."""
-    average = tl.load(p_average, mask=mask, other=0.0)
-    return average + weight * (value - average)
 
 
 def nearest_code(
@@ -203,6 +201,11 @@ def nearest_code(
 ) -> Outputs:
     """Launches the kernel: `kernels.nearest_code` after its checks."""
     books, size, dim = codes.shape
+    if torch.version.hip:
+        # A barrier there does not wait for the stores of other waves, which the last program would have to see.
+        return reference(z, codes, ema_count, ema_sum, decay, restart_below)
+    if dim > _MOST_DIM:
+        raise ValueError(f"codes: expected D <= {_MOST_DIM} on a GPU, got {list(codes.shape)}")
     outputs = quantised, commitment, indices, perplexity = empty_outputs(z, codes)
     positions = indices.shape[2]
     rows, update = len(z) * positions, ema_count is not None
@@ -238,8 +241,9 @@ def nearest_code_backward(
 
 def tile(size: int, dim: int) -> dict[str, int]:
     """Rows, codes at a time and room for a code's dimensions; products of matrices want 16 at least."""
+    dims = max(16, triton.next_power_of_2(dim))
     return {
-        "ROWS": 64,
-        "CODES": min(64, max(16, triton.next_power_of_2(size))),
-        "DIMS": max(16, triton.next_power_of_2(dim)),
+        "ROWS": 64 if dims <= 64 else 16,
+        "CODES": min(64, max(16, triton.next_power_of_2(size)), max(16, 4096 // dims)),
+        "DIMS": dims,
     }

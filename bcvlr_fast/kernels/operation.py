@@ -25,12 +25,13 @@ def register(schema: str, cpu: Callable[..., Any], cuda: Callable[..., Any], fak
 
 
 def triton(name: str) -> Callable[..., Any]:
-    """The launcher `name` of the file `<name>_triton.py`, imported when it is first called."""
+    """The launcher `<operation>` or `<operation>.<function>` of `<operation>_triton.py`, imported when first called."""
     module, _, function = name.partition(".")
 
     def launch(*arguments: Any) -> Any:
         found = importlib.import_module(f"bcvlr_fast.kernels.{module}_triton")
-        return getattr(found, function or module)(*arguments)
+        with torch.cuda.device_of(arguments[0]):
+            return getattr(found, function or module)(*arguments)
 
     return launch
 

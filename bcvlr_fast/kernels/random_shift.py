@@ -10,6 +10,7 @@ from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import changed, register, triton
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_MOST_PAD = 1 << 16
 
 
 def random_shift(
@@ -52,15 +53,16 @@ def random_shift(
         )
     elif not (out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)):
         raise ValueError(f"out: expected contiguous or channels last, got strides {list(out.stride())}")
-    _operation(frames, index.contiguous(), offset, pad, mode == "bilinear", out)
-    changed(out)
+    if out.numel():
+        offset = None if offset is None else offset.contiguous()
+        _operation(frames, index.contiguous(), offset, pad, mode == "bilinear", out)
+        changed(out)
     return out
 
 
 def _cpu(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, bilinear: bool, out: Tensor) -> None:
     _check_values("index", index, len(frames) - 1)
     if offset is not None:
-        offset = offset.contiguous()
         _check_values("offset", offset, 2 * pad)
     (_cpp if native.library() else reference)(frames, index, offset, pad, bilinear, out)
 
@@ -113,7 +115,8 @@ def _blend(picked: Tensor, rows: Tensor, columns: Tensor, pad: int) -> Tensor:
     padded = F.pad(picked.float(), (pad,) * 4, mode="replicate")
     row_weight = _tap_weights(rows, height, height + 2 * pad)  # [n, H, P]
     column_weight = _tap_weights(columns, width, width + 2 * pad)
-    return torch.einsum("nip,ncpq,njq->ncij", row_weight, padded, column_weight).contiguous()
+    with torch.autocast(picked.device.type, enabled=False):
+        return torch.einsum("nip,ncpq,njq->ncij", row_weight, padded, column_weight).contiguous()
 
 
 def _tap_weights(offset: Tensor, size: int, padded: int) -> Tensor:
@@ -127,6 +130,8 @@ def _tap_weights(offset: Tensor, size: int, padded: int) -> Tensor:
 def _check(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, mode: str) -> None:
     if frames.dtype != torch.uint8 or frames.ndim != 4:
         raise ValueError(f"frames: expected uint8 [N, C, H, W], got {frames.dtype} {list(frames.shape)}")
+    if 0 in frames.shape[1:]:
+        raise ValueError(f"frames: expected pixels, got {list(frames.shape)}")
     if not frames.is_contiguous():
         raise ValueError(f"frames: expected contiguous {list(frames.shape)}, got strides {list(frames.stride())}")
     if index.dtype != torch.int64 or index.ndim != 2:
@@ -135,8 +140,8 @@ def _check(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, mode:
         raise ValueError(f"index: expected on {frames.device} as frames, got {list(index.shape)} on {index.device}")
     if mode not in ("integer", "bilinear"):
         raise ValueError(f"mode: expected integer or bilinear, got '{mode}'")
-    if pad < 0:
-        raise ValueError(f"pad: expected >= 0, got {pad}")
+    if not 0 <= pad <= _MOST_PAD:
+        raise ValueError(f"pad: expected 0 to {_MOST_PAD}, got {pad}")
     if offset is None:
         return
     if offset.dtype != torch.int64 or offset.shape != (index.shape[0], 2):

@@ -125,8 +125,6 @@ def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int,
     """Launches the kernel: `kernels.random_shift` after its checks."""
     count, channels, height, width = frames.shape
     batch, stack = index.shape
-    if out.numel() == 0:
-        return
     channels_last = not out.is_contiguous()
     planes = stack * channels
     lines, length = (height, width * planes) if channels_last else (planes * height, width)
@@ -134,7 +132,7 @@ def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int,
     block = tile(lines, length, blended)
     grid = (batch, triton.cdiv(lines, block["ROWS"]), triton.cdiv(length, block["COLUMNS"]))
     random_shift_kernel[grid](
-        *(frames, index, index if offset is None else offset.contiguous(), out, count),
+        *(frames, index, index if offset is None else offset, out, count),
         *(channels, height, width, stack, pad),
         SHIFTED=offset is not None,
         BILINEAR=blended,

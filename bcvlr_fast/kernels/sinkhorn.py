@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import register, triton
 
+_DTYPES = (torch.float32, torch.bfloat16)
 _LEAST_TEMPERATURE = 1 / 40  # exp(+-1 / T), times batch and size, stays within float32
 
 
@@ -15,15 +17,16 @@ def sinkhorn(scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -
     """Soft assignment of B samples to M prototypes, by alternating scalings of K = exp(scores / temperature).
 
     scores       [B, M] float32 (bfloat16 is converted), -1 to 1, as cosines are: there is no pass for the maximum.
+                 A magnitude of two or more makes the result NaN.
     temperature  from 1/40.
     iterations   >= 1 pairs of scalings: columns to equal sums, then rows.
     Returns [B, M] float32, rows that sum to one; no gradient passes through it.
 
-    u = 1; then `iterations` times v_m = 1 / sum_i K_im u_i, u_i = 1 / sum_m K_im v_m; target = u_i K_im v_m.
+    u = 1; then `iterations` times v_m = (B / M) / sum_i K_im u_i, u_i = 1 / sum_m K_im v_m; target = u_i K_im v_m.
     Raises ValueError naming the argument that is wrong. Source: Caron et al. 2020 (SwAV); Proto-RL's loop, whose
-    normalisers (1/B, 1/M, the total) cancel.
+    other common factors cancel.
     """
-    _check("scores", scores, temperature, iterations)
+    _check(scores, temperature, iterations)
     return _targets(scores.detach().float().contiguous(), temperature, iterations)
 
 
@@ -35,10 +38,10 @@ def sinkhorn_cross_entropy(logits: Tensor, scores: Tensor, *, temperature: float
     (softmax(logits / T) - target) / (T B), computed in the same pass; scores get none.
     Raises ValueError naming the argument that is wrong. Source: Proto-RL, the prototype loss.
     """
-    _check("scores", scores, temperature, iterations)
+    _check(scores, temperature, iterations)
     if logits.shape != scores.shape or logits.device != scores.device or logits.dtype not in _DTYPES:
         raise ValueError(
-            f"logits: expected float32 {list(scores.shape)} on {scores.device} as scores, "
+            f"logits: expected float32 or bfloat16 {list(scores.shape)} on {scores.device} as scores, "
             f"got {logits.dtype} {list(logits.shape)} on {logits.device}"
         )
     return _CrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -89,6 +92,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, loss: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         if not torch.compiler.is_compiling() and loss.device.type == "cpu" and loss.item() == 1:
@@ -98,10 +102,11 @@ class _CrossEntropy(torch.autograd.Function):
 
 def reference(scores: Tensor, temperature: float, iterations: int) -> Tensor:
     """The targets in plain PyTorch, in the scores' own precision."""
-    kernel = torch.exp(scores / temperature)  # [B, M]
+    kernel = torch.exp(_in_range(scores) / temperature)  # [B, M]
     rows = torch.ones_like(kernel[:, :1])
+    share = len(kernel) / kernel.shape[1]
     for _ in range(iterations):
-        columns = 1 / (kernel * rows).sum(dim=0, keepdim=True)
+        columns = share / (kernel * rows).sum(dim=0, keepdim=True)
         rows = 1 / (kernel * columns).sum(dim=1, keepdim=True)
     return rows * kernel * columns
 
@@ -111,17 +116,20 @@ def reference_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """(loss, its gradient in logits) in plain PyTorch, in their own precision."""
     targets = reference(scores, temperature, iterations)
-    log_softmax = torch.log_softmax(logits / temperature, dim=1)
+    log_softmax = torch.log_softmax(_in_range(logits) / temperature, dim=1)
     loss = -(targets * log_softmax).sum(dim=1).mean()
     return loss, (log_softmax.exp() - targets) / (temperature * len(logits))
 
 
-_DTYPES = (torch.float32, torch.bfloat16)
+def _in_range(x: Tensor) -> Tensor:
+    return torch.where(x.abs() < 2, x, torch.nan)
 
 
-def _check(name: str, scores: Tensor, temperature: float, iterations: int) -> None:
+def _check(scores: Tensor, temperature: float, iterations: int) -> None:
     if scores.ndim != 2 or scores.dtype not in _DTYPES or 0 in scores.shape:
-        raise ValueError(f"{name}: expected float32 [B, M], not empty, got {scores.dtype} {list(scores.shape)}")
+        raise ValueError(
+            f"scores: expected float32 or bfloat16 [B, M], not empty, got {scores.dtype} {list(scores.shape)}"
+        )
     if not temperature >= _LEAST_TEMPERATURE:
         raise ValueError(f"temperature: expected >= {_LEAST_TEMPERATURE}, got {temperature}")
     if iterations < 1:

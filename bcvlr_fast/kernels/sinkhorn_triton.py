@@ -1,4 +1,4 @@
-"""sinkhorn on a GPU: a launch for each iteration and one for the result, each recomputing K.
+"""sinkhorn on a GPU: a launch for each iteration (two for many samples) and one for the result, each recomputing K.
 
 K = exp(scores / T) is cheaper to compute again than to keep. A launch cuts the rows into blocks; each leaves the sums
 of its columns, and the next launch adds those of all blocks up, in a fixed order.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -43,7 +44,7 @@ def sinkhorn_scale_kernel(
         total = tl.zeros([ROWS], tl.float32)
         for start in range(0, M, COLUMNS):
             o_column = start + tl.arange(0, COLUMNS)
-            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+            v = _column_scaling(p_parts, parts, start, B, M, COLUMNS)
             total += tl.sum(_exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :], axis=1)
         u = 1 / total
     u = tl.where(o_row < B, u, 0.0)
@@ -67,7 +68,8 @@ def sinkhorn_result_kernel(
     p_logits,  # [B, M], unused without LOSS
     p_parts,  # [parts, M]
     p_out,  # [B, M]: targets, or the gradient of the loss in the logits
-    p_loss,  # [programs + 1], the last the mean of all rows
+    p_loss,  # [], unused without LOSS, as the two that follow
+    p_losses,  # [programs] scratch
     p_arrivals,  # [1] int32, zero
     parts,
     B,
@@ -84,11 +86,11 @@ def sinkhorn_result_kernel(
     target_sum = tl.zeros([ROWS], tl.float32)
     exponential_sum = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS], tl.float32)
-    v = _column_scaling(p_parts, parts, 0, M, COLUMNS)
+    v = _column_scaling(p_parts, parts, 0, B, M, COLUMNS)
     for start in range(0, M, COLUMNS):
         o_column = start + tl.arange(0, COLUMNS)
         if M > COLUMNS:
-            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+            v = _column_scaling(p_parts, parts, start, B, M, COLUMNS)
         b_target = _exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :]
         target_sum += tl.sum(b_target, axis=1)
         if LOSS:
@@ -102,7 +104,7 @@ def sinkhorn_result_kernel(
     for start in range(0, M, COLUMNS):
         o_column = start + tl.arange(0, COLUMNS)
         if M > COLUMNS:
-            v = _column_scaling(p_parts, parts, start, M, COLUMNS)
+            v = _column_scaling(p_parts, parts, start, B, M, COLUMNS)
         b_out = _exponential(p_scores, o_row, o_column, B, M, high, low) * v[None, :] * u[:, None]
         if LOSS:
             b_softmax = _exponential(p_logits, o_row, o_column, B, M, high, low) * softmax_scale[:, None]
@@ -112,14 +114,14 @@ def sinkhorn_result_kernel(
 
     if LOSS:
         losses = tl.log(exponential_sum) - weighted * u / temperature
-        tl.store(p_loss + tl.program_id(0), tl.sum(tl.where(o_row < B, losses, 0.0), axis=0))
+        tl.store(p_losses + tl.program_id(0), tl.sum(tl.where(o_row < B, losses, 0.0), axis=0))
         programs = tl.num_programs(0)
         tl.debug_barrier()  # the store comes before the arrival
         if tl.atomic_add(p_arrivals, 1) == programs - 1:
             tl.debug_barrier()
             one = tl.arange(0, 1)
-            total = add_parts(p_loss, programs, 1, one, one == 0, 1, 64)
-            tl.store(p_loss + programs + one, total / B)
+            total = add_parts(p_losses, programs, 1, one, one == 0, 1, 64)
+            tl.store(p_loss + one, total / B)
 
 
 @triton.jit
@@ -130,25 +132,26 @@ def _tile(o_row, o_column, B, M: tl.constexpr):
 
 @triton.jit
 def _exponential(p_x, o_row, o_column, B, M: tl.constexpr, high, low):
-    """exp(x / T) = 2^(x (high + low)), the rounding of the exponent put right; zero outside."""
+    """exp(x / T) = 2^(x (high + low)), the exponent's rounding put right; NaN for |x| >= 2, zero outside the mask."""
     o_tile, mask = _tile(o_row, o_column, B, M)
     x = tl.load(p_x + o_tile, mask=mask, other=0.0)
     exponent = x * high
     rest = tl.fma(x, high, -exponent) + x * low
-    return tl.where(mask, tl.exp2(exponent) * (1 + rest * 0.6931471805599453), 0.0)
+    k = tl.where(tl.abs(x) < 2, tl.exp2(exponent) * (1 + rest * 0.6931471805599453), float("nan"))
+    return tl.where(mask, k, 0.0)
 
 
 @triton.jit
-def _column_scaling(p_parts, parts, start, M: tl.constexpr, COLUMNS: tl.constexpr):
+def _column_scaling(p_parts, parts, start, B, M: tl.constexpr, COLUMNS: tl.constexpr):
     o_column = start + tl.arange(0, COLUMNS)
     inside = o_column < M
-    return tl.where(inside, 1 / add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 8192 // COLUMNS), 0.0)
+    return tl.where(inside, (B / M) / add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 8192 // COLUMNS), 0.0)
 
 
 def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
     """Launches the kernels: `kernels.sinkhorn` after its checks."""
     out = torch.empty_like(scores)
-    _launch(scores, scores, out, out, temperature, iterations, loss=False)
+    _launch(scores, None, out, None, temperature, iterations)
     return out
 
 
@@ -157,9 +160,9 @@ def sinkhorn_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Launches the kernels: (loss, its gradient in logits)."""
     gradient = torch.empty_like(scores)
-    losses = scores.new_empty(_programs(scores) + 1)
-    _launch(scores, logits, gradient, losses, temperature, iterations, loss=True)
-    return losses[-1].clone(), gradient
+    loss = scores.new_empty(())
+    _launch(scores, logits, gradient, loss, temperature, iterations)
+    return loss, gradient
 
 
 def tile(size: int) -> dict[str, int]:
@@ -168,18 +171,14 @@ def tile(size: int) -> dict[str, int]:
     return {"ROWS": min(16, _ELEMENTS // columns), "COLUMNS": columns}
 
 
-def _programs(scores: Tensor) -> int:
-    return triton.cdiv(len(scores), tile(scores.shape[1])["ROWS"])
-
-
 def _launch(
-    scores: Tensor, logits: Tensor, out: Tensor, losses: Tensor, temperature: float, iterations: int, loss: bool
+    scores: Tensor, logits: Tensor | None, out: Tensor, loss: Tensor | None, temperature: float, iterations: int
 ) -> None:
     batch, size = scores.shape
     block = tile(size)
-    programs = _programs(scores)
+    programs = triton.cdiv(batch, block["ROWS"])
     exponent = math.log2(math.e) / temperature
-    high = torch.tensor(exponent, dtype=torch.float32).item()
+    high = float(np.float32(exponent))
     low = exponent - high
     parts, count = scores, 0
     for iteration in range(iterations):
@@ -196,10 +195,14 @@ def _launch(
             sinkhorn_add_kernel[(triton.cdiv(size, ADD_COLUMNS),)](
                 sums, parts, programs, size, COLUMNS=ADD_COLUMNS, **ADD_OPTIONS
             )
-    arrivals = torch.zeros(1, dtype=torch.int32, device=scores.device) if loss else scores
+    if loss is None:
+        for_loss = (out, out, out)
+    else:
+        for_loss = (loss, scores.new_empty(programs), torch.zeros(1, dtype=torch.int32, device=scores.device))
     sinkhorn_result_kernel[(programs,)](
-        *(scores, logits, parts, out, losses, arrivals, count, batch, high, low, temperature, size),
-        LOSS=loss,
+        *(scores, scores if logits is None else logits, parts, out, *for_loss),
+        *(count, batch, high, low, temperature, size),
+        LOSS=loss is not None,
         **block,
         **OPTIONS,
     )
