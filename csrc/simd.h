@@ -55,6 +55,17 @@ inline void for_vectors(int64_t size, Body body) {
 
 inline Floats all(float x) { return x - Floats{}; }
 
+// a * b + c, rounded once where the instruction set can.
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 inline Bits as_bits(Floats v) {
     Bits bits;
     std::memcpy(&bits, &v, sizeof bits);

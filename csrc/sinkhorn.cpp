@@ -30,8 +30,8 @@ struct Exponential {
         const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
         const Floats shifted = x * high + magic;
         const Floats whole = shifted - magic;
-        Floats f = x * high - whole;
-        if constexpr (kLow) f += x * low;
+        Floats f = multiply_add(x, all(high), -whole);  // said outright: a compiler may share x * high, rounded
+        if constexpr (kLow) f = multiply_add(x, all(low), f);
         Floats y = all(1.326472722e-3f);  // minimax for 2^f on |f| <= 1/2, exact at 0: 9e-8 before rounding
         y = y * f + 9.671512656e-3f;
         y = y * f + 5.550733743e-2f;
