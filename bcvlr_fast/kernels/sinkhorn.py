@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
 
 from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import register, triton
@@ -95,7 +96,7 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: torch.autograd.function.BackwardCFunction, loss: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        if not torch.compiler.is_compiling() and loss.device.type == "cpu" and loss.item() == 1:
+        if loss.is_cpu and not is_compiling() and loss.item() == 1:
             return gradient, None, None, None  # the loss itself was differentiated: nothing to scale
         return gradient * loss, None, None, None
 
