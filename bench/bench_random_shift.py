@@ -27,7 +27,7 @@ Peer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def sampled(frames: Tensor, index: Tensor, offset: Tensor, align_corners_grid: bool) -> Tensor:
     """grid_sample over the padded frames: BCV-LR's half-pixel grid, or DrQ-v2's."""
-    batch, size = len(index), SIDE + 2 * PAD
+    size = SIDE + 2 * PAD
     x = frames[index].flatten(1, 2).float() / 255 - 0.5
     x = F.pad(x, (PAD,) * 4, mode="replicate")
     if align_corners_grid:  # BCV-LR: spacing 2 / (size - 1)
@@ -38,7 +38,7 @@ def sampled(frames: Tensor, index: Tensor, offset: Tensor, align_corners_grid: b
     grid = base[None] + (offset.flip(1).float() * step)[:, None, None, :]
     if align_corners_grid:  # zeros enter as they do for pixels of 0 to 255
         return F.grid_sample(x + 0.5, grid, padding_mode="zeros", align_corners=False) - 0.5
-    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False).view(batch, -1, SIDE, SIDE)
+    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 
 def unfolded(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ struct Partials {
           sums(chunks * sums_size, 0.0f) {}
 };
 
-// [rows][columns] -> [columns][rows]; LAPO's four positions are known to the compiler, which then makes vectors of them.
+// [rows][columns] -> [columns][rows]; LAPO's four positions the compiler knows, and makes vectors of them.
 inline void transpose(const float* __restrict in, int64_t rows, int64_t columns, float* __restrict out) {
     if (columns == 4)
         for (int64_t i = 0; i < rows; ++i)

@@ -2,7 +2,7 @@
 //
 // K is computed once, into the output. Each iteration reads it once: a block of rows is scaled by its sums, and added
 // to the column sums of the next scaling while it is in the cache. Column sums are kept per chunk of kChunk rows, a
-// number that does not depend on the threads, and added in order: same bits on any number of threads, and less rounding.
+// number that does not depend on the threads, and added in order: same bits on any number of threads, less rounding.
 //
 // exp(s / T) = 2^(s c), c = log2(e) / T, scaled by nothing: with |s| <= 1 it stays within 2^(+-c), and a common
 // factor would cancel.
@@ -19,9 +19,9 @@ namespace {
 constexpr int kRows = 4;
 constexpr int64_t kChunk = 32;
 
-// exp(x / T) for |x| < 2, which float holds for every T from 1/40. Within about two units in the last place where products are fused with
-// sums; on the baseline the rounding of the exponent comes on top, |x / T| times 6e-8. log2(e) / T has two parts, of
-// which the second may be too small to count (kLow false), as it is for the paper's T = 0.1.
+// exp(x / T) for |x| < 2, which float holds for every T from 1/40. Within about two units in the last place where
+// products are fused with sums; on the baseline the rounding of the exponent comes on top, |x / T| times 6e-8.
+// log2(e) / T has two parts, of which the second may be too small to count (kLow false), as for the paper's T = 0.1.
 template <bool kLow>
 struct Exponential {
     float high, low;
