@@ -49,7 +49,7 @@ class FeaturesConfig:
     hidden_dim: int = number(512, 1, 8192)
     target_rate: float = number(0.05, 0, 1)
     """Share of the online weights that enters the EMA target at each of its updates."""
-    target_every: int = number(2, 1, 1000)
+    target_every: int = number(2, 1, 16)
     reconstruction_weight: float = number(0.1, 0, 1e4)
     train_reconstruction: bool = True
     """False leaves the pixel decoder at its random start, as the official optimiser does."""

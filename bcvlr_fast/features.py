@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.batches import Batches
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import EncoderConfig, FeaturesConfig
 from bcvlr_fast.frames import WindowSampler
@@ -79,21 +80,25 @@ class Features(Stage):
         frame_channels = sampler.store.frames.shape[1]
         heads = compute.network(ContrastiveHeads(config, encoder, frame_channels))
         assert isinstance(heads, ContrastiveHeads)
-        self.config, self.sampler, self.compute = config, sampler, compute
+        self.config, self.compute = config, compute
         self.encoder, self.heads = encoder, heads
         self.online = nn.ModuleList([encoder, heads.projector])
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         heads.pixel_decoder.requires_grad_(config.train_reconstruction)
         trained = [*encoder.parameters(), *(p for p in heads.parameters() if p.requires_grad)]
-        optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
+        optimizer = compute.optimizer(trained, config.learning_rate)
         super().__init__(
             config.updates,
             {"heads": heads, "target": self.target},
             {"features": optimizer},
+            compute,
+            sampler.generator,
+            period=config.target_every,
         )
+        self.batches = Batches(sampler, config.batch_size, self.together, only_now=True)
 
-    def step(self) -> Metrics:
-        anchor, positive = self._two_shifts()
+    def update(self, number: int) -> Metrics:
+        anchor, positive = self._shifted(number), self._shifted(number)
         with self.compute.autocast():
             contrast, reconstruction, accuracy = contrastive_loss(
                 self.encoder, self.heads, self.target, anchor, positive
@@ -103,25 +108,20 @@ class Features(Stage):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        self.done += 1
-        if self.done % self.config.target_every == 0:
+        if (number + 1) % self.config.target_every == 0:
             self._move_target()
         return {
-            "loss": loss.detach(),
-            "contrast": contrast.detach(),
-            "reconstruction": reconstruction.detach(),
+            "loss": loss,
+            "contrast": contrast,
+            "reconstruction": reconstruction,
             "contrast_accuracy": accuracy,
         }
 
-    def _two_shifts(self) -> tuple[Tensor, Tensor]:
-        config, batch = self.config, self.config.batch_size
-        frames, index = self.sampler.store.take(self.sampler.draw(batch)[:, None])
-
-        def shifted() -> Tensor:
-            offset = self.sampler.draw_shifts(batch, config.shift_pad)
-            return random_shift(frames, index, offset, pad=config.shift_pad, mode=config.shift_mode)
-
-        return shifted(), shifted()
+    def _shifted(self, number: int) -> Tensor:
+        config, batches = self.config, self.batches
+        offset = batches.sampler.draw_shifts(config.batch_size, config.shift_pad)
+        index = batches.index[number].T
+        return random_shift(batches.frames, index, offset, pad=config.shift_pad, mode=config.shift_mode)
 
     @torch.no_grad()
     def _move_target(self) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 _DEVICE_SHARE = 0.6
 _HOST_SHARE = 0.25
+_MANY = 1 << 62
+"""Random integers are drawn below this and divided: the remainder is uniform to one part in 2^40 for any count."""
 
 
 class FrameStore:
@@ -61,26 +63,31 @@ class FrameStore:
 
 
 class WindowSampler:
-    """Draws windows (t - past .. t + future) uniformly, with a generator on the device."""
+    """Windows (t - past .. t + future) of a store, drawn uniformly with a generator on the device.
+
+    Only the first `count` of `centres` are drawn; both are tensors on the device, which may be refilled.
+    """
 
     def __init__(self, store: FrameStore, past: int, future: int, generator: torch.Generator) -> None:
         self.store = store
         self.generator = generator
+        self.past = past
         self.centres = store.windows(past, future)
+        self.count = torch.tensor(len(self.centres), device=store.device)
         self.steps = torch.arange(-past, future + 1, device=store.device)
 
-    def draw(self, batch_size: int) -> Tensor:
-        """[batch_size] int64 centres t, drawn with replacement."""
-        drawn = torch.randint(len(self.centres), (batch_size,), generator=self.generator, device=self.store.device)
-        return self.centres[drawn]
+    def draw_rows(self, shape: tuple[int, ...]) -> Tensor:
+        """`shape` int64: rows of `centres`, drawn with replacement."""
+        drawn = torch.randint(_MANY, shape, generator=self.generator, device=self.store.device)
+        return drawn % self.count
 
-    def draw_shifts(self, batch_size: int, pad: int) -> Tensor:
-        """[batch_size, 2] int64 from 0 to 2 * pad: offsets for `kernels.random_shift`."""
-        return torch.randint(2 * pad + 1, (batch_size, 2), generator=self.generator, device=self.store.device)
+    def draw_shifts(self, count: int, pad: int) -> Tensor:
+        """[count, 2] int64 from 0 to 2 * pad: offsets for `kernels.random_shift`."""
+        return torch.randint(2 * pad + 1, (count, 2), generator=self.generator, device=self.store.device)
 
-    def frames_around(self, centres: Tensor) -> Tensor:
-        """[B, past + 1 + future] int64 frame indices of the windows at `centres` [B]."""
-        return centres[:, None] + self.steps
+    def take(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """(frames, index [past + 1 + future, B] int64) of the windows at `centres` [B], as `FrameStore.take`."""
+        return self.store.take(centres + self.steps[:, None])
 
 
 def episode_positions(lengths: np.ndarray) -> np.ndarray:

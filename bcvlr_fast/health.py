@@ -131,7 +131,7 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     agent.eval()
     latents, errors, copies = [], [], []
     for centres in held_out.centres().split(_BATCH):
-        window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
+        window = window_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
         result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=False)
         latents.append(result.latent_action)
         errors.append(result.prediction_error * len(centres))
@@ -193,7 +193,7 @@ def action_report(agent: Agent, held_out: HeldOut) -> ActionReport | None:
     agent.eval()
     labelled, chosen = [], []
     for centres in held_out.centres().split(_BATCH):
-        window = window_features(agent.encoder, held_out.sampler, centres, agent.compute)
+        window = window_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
         with agent.compute.autocast():
             labelled.append(agent.decoder(agent.predictor(window)).argmax(dim=1).cpu())
         frames, index = held_out.sampler.store.take(centres[:, None])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.batches import Batches
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.features import Encoder
@@ -163,19 +164,24 @@ class Up(nn.Module):
 
 @torch.no_grad()
 def window_features(
-    encoder: nn.Module, sampler: WindowSampler, centres: Tensor, compute: Compute, shift_pad: int = 0
+    encoder: nn.Module,
+    frames: Tensor,
+    index: Tensor,
+    compute: Compute,
+    offset: Tensor | None = None,
+    pad: int = 0,
 ) -> Tensor:
-    """Features [B, frames * C, side, side] of the windows at `centres` [B], oldest frame first.
+    """Features [B, F * C, side, side] of windows, oldest frame first.
 
-    Each frame is encoded once; f is frozen, so there is no gradient. With `shift_pad` above 0 each
-    window is shifted at random, all its frames alike.
+    index [F, B] int64 tells where in `frames` [N, C, H, W] uint8 they lie. Each frame is encoded once; f is frozen, so
+    there is no gradient. With `offset` [B, 2], as in `random_shift`, all frames of a window are shifted alike.
     """
-    frames, index = sampler.store.take(sampler.frames_around(centres).T)  # frame by frame, [frames, B]
-    offset = None if shift_pad == 0 else sampler.draw_shifts(len(centres), shift_pad).repeat(len(index), 1)
-    pixels = random_shift(frames, index.reshape(-1, 1), offset, pad=shift_pad, dtype=compute.dtype)
+    length = len(index)
+    offset = None if offset is None else offset.repeat(length, 1)
+    pixels = random_shift(frames, index.reshape(-1, 1), offset, pad=pad, dtype=compute.dtype)
     with compute.autocast():
         features = encoder(pixels)
-    return torch.cat(features.chunk(len(index)), dim=1)
+    return torch.cat(features.chunk(length), dim=1)
 
 
 class Windows(NamedTuple):
@@ -227,18 +233,17 @@ class LatentActions(Stage):
         sampler: WindowSampler,
         compute: Compute,
     ) -> None:
-        self.config, self.sampler, self.compute = config, sampler, compute
+        self.config, self.compute = config, compute
         self.encoder, self.predictor, self.codebook, self.world_model = encoder, predictor, codebook, world_model
         self.trained = [*predictor.parameters(), *world_model.parameters()]
-        optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        super().__init__(config.updates, {}, {"latent_actions": optimizer})
+        optimizer = compute.optimizer(self.trained, config.learning_rate, config.weight_decay)
+        super().__init__(config.updates, {}, {"latent_actions": optimizer}, compute, sampler.generator)
+        self.batches = Batches(sampler, config.batch_size, self.together)
 
-    def step(self) -> Metrics:
+    def update(self, number: int) -> Metrics:
         self.predictor.train()
         self.world_model.train()
-        window = window_features(self.encoder, self.sampler, self.sampler.draw(self.config.batch_size), self.compute)
+        window = window_features(self.encoder, self.batches.frames, self.batches.index[number], self.compute)
         result = predict_next(self.predictor, self.codebook, self.world_model, window, self.compute, update=True)
         loss = result.prediction_error + self.config.commitment * result.code.commitment
         optimizer = self.optimizers["latent_actions"]
@@ -246,12 +251,11 @@ class LatentActions(Stage):
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip)
         optimizer.step()
-        self.done += 1
         return {
-            "loss": loss.detach(),
-            "prediction_error": result.prediction_error.detach(),
+            "loss": loss,
+            "prediction_error": result.prediction_error,
             "copy_error": copy_error(window, self.world_model),
-            "commitment": result.code.commitment.detach(),
+            "commitment": result.code.commitment,
             "perplexity": result.code.perplexity.mean(),
             "grad_norm": norm,
         }

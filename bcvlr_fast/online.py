@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcvlr_fast.agent import Agent
+from bcvlr_fast.batches import Batches
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PixelEnv, Step
 from bcvlr_fast.frames import WindowSampler
@@ -36,30 +37,32 @@ class Finetuning(Stage):
     def __init__(
         self, config: Config, agent: Agent, optimizers: dict[str, torch.optim.Optimizer], sampler: ReplaySampler
     ) -> None:
-        super().__init__(config.online.finetune_updates, {}, optimizers)
+        super().__init__(config.online.finetune_updates, {}, optimizers, agent.compute, sampler.generator)
         self.config, self.agent, self.sampler = config, agent, sampler
+        self.batches = Batches(sampler, config.online.finetune_batch_size, self.together)
 
-    def step(self) -> Metrics:
-        centres, actions = self.sampler.draw(self.config.online.finetune_batch_size)
-        loss = self.loss(centres, actions)
+    def update(self, number: int) -> Metrics:
+        loss = self.loss(self.batches.index[number])
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        self.done += 1
         return {
-            "loss": loss.total.detach(),
-            "action_loss": loss.action.detach(),
-            "regularisation": loss.regularisation.detach(),
+            "loss": loss.total,
+            "action_loss": loss.action,
+            "regularisation": loss.regularisation,
             "accuracy": loss.accuracy,
         }
 
-    def loss(self, centres: Tensor, actions: Tensor) -> FinetuningLoss:
-        """CE(d(z), a) + beta * (world-model error + commitment) for windows `centres` [B], actions [B] int64."""
+    def loss(self, index: Tensor) -> FinetuningLoss:
+        """CE(d(z), a) + beta * (world-model error + commitment) for the windows `index` [F, B] of the replay."""
         agent, online = self.agent, self.config.online
         agent.predictor.train()
-        window = window_features(agent.encoder, self.sampler.windows, centres, agent.compute, online.finetune_shift_pad)
+        actions = self.sampler.action[index[self.sampler.past]]
+        pad = online.finetune_shift_pad
+        offset = self.sampler.draw_shifts(index.shape[1], pad) if pad else None
+        window = window_features(agent.encoder, self.sampler.store.frames, index, agent.compute, offset, pad)
         z, regularisation = self._latent_action(window)
         with agent.compute.autocast():
             logits = agent.decoder(z).float()
@@ -87,8 +90,9 @@ def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> t
     Held out as long as d has not trained on these transitions.
     """
     agent.eval()
-    centres, actions = sampler.draw(batch_size)
-    window = window_features(agent.encoder, sampler.windows, centres, agent.compute)
+    centres = sampler.centres[sampler.draw_rows((batch_size,))]
+    actions = sampler.action[centres]
+    window = window_features(agent.encoder, *sampler.take(centres), agent.compute)
     with agent.compute.autocast():
         logits = agent.decoder(agent.predictor(window))
     commonest = actions.bincount().max() / len(actions)
@@ -149,11 +153,26 @@ class Online:
         )
         self.round = 0
         agent.world_model.requires_grad_(False)
+        optimizer = agent.compute.optimizer
         self.optimizers = {
-            "predictor": _adam(agent.predictor, online.predictor_learning_rate),
-            "decoder": _adam(agent.decoder, online.decoder_learning_rate),
-            "policy": _adam(agent.policy, online.clone_learning_rate),
+            "predictor": optimizer(agent.predictor.parameters(), online.predictor_learning_rate),
+            "decoder": optimizer(agent.decoder.parameters(), online.decoder_learning_rate),
+            "policy": optimizer(agent.policy.parameters(), online.clone_learning_rate),
         }
+        own = ReplaySampler(self.collector.replay, *self._reach, generator)
+        learning = {name: self.optimizers[name] for name in ("predictor", "decoder")}
+        self.finetuning = Finetuning(config, agent, learning, own)
+        self.cloning = Cloning(
+            online.clone_updates,
+            online.clone_batch_size,
+            config.policy.shift_pad,
+            self.optimizers["policy"],
+            agent.encoder,
+            agent.predictor,
+            agent.policy,
+            videos,
+            agent.compute,
+        )
 
     @property
     def rounds(self) -> int:
@@ -208,35 +227,20 @@ class Online:
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
         round_start = self.round * self.config.online.round_interactions
-        return self._own_windows(generator, (self.collector.interactions - round_start) // self.env.num_envs)
+        sampler = ReplaySampler(self.collector.replay, *self._reach, generator)
+        newest = (self.collector.interactions - round_start) // self.env.num_envs
+        return sampler if sampler.refresh(newest) else None
 
-    def _own_windows(self, generator: torch.Generator, newest: int | None = None) -> ReplaySampler | None:
-        latent = self.config.latent_actions
-        return self.collector.replay.sampler(latent.past_frames, latent.future_frames, generator, newest)
+    def begin_finetuning(self) -> bool:
+        """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
+        self.finetuning.restart(self.round)
+        return self.finetuning.sampler.refresh()
 
-    def finetuning(self) -> Finetuning | None:
-        """This round's fine-tuning; None where no episode is long enough for a window."""
-        sampler = self._own_windows(self.generator)
-        if sampler is None:
-            return None
-        optimizers = {name: self.optimizers[name] for name in ("predictor", "decoder")}
-        return Finetuning(self.config, self.agent, optimizers, sampler)
+    def begin_cloning(self) -> None:
+        """Makes `cloning` ready for this round."""
+        self.cloning.restart(self.round)
 
-    def cloning(self) -> Cloning:
-        """This round's cloning."""
-        online, agent = self.config.online, self.agent
-        return Cloning(
-            online.clone_updates,
-            online.clone_batch_size,
-            self.config.policy.shift_pad,
-            self.optimizers["policy"],
-            agent.encoder,
-            agent.predictor,
-            agent.policy,
-            self.videos,
-            agent.compute,
-        )
-
-
-def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+    @property
+    def _reach(self) -> tuple[int, int]:
+        """Frames of a window before and after o_t."""
+        return self.config.latent_actions.past_frames, self.config.latent_actions.future_frames

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.batches import Batches
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import LatentActionsConfig, PolicyConfig
 from bcvlr_fast.features import Encoder
@@ -17,7 +18,7 @@ from bcvlr_fast.latent_actions import window_features
 from bcvlr_fast.layers import Impala
 from bcvlr_fast.stage import Metrics, Stage
 
-_UPDATES_PER_STEP = 16
+_UPDATES_TOGETHER = 16
 _LABEL_BATCH = 512
 
 
@@ -51,8 +52,8 @@ class ActionDecoder(nn.Module):
 class Cloning(Stage):
     """Trains pi on the videos against the latent actions of p, which stays as it is meanwhile.
 
-    Labels are computed in large forward passes: for the whole store at once when the phase draws
-    more windows than there are, else for the windows of the next updates.
+    Labels are computed in large forward passes: for the whole store at once when the phase draws more windows than
+    there are, else for the windows of a step.
     """
 
     name = "cloning"
@@ -69,55 +70,57 @@ class Cloning(Stage):
         sampler: WindowSampler,
         compute: Compute,
     ) -> None:
-        super().__init__(updates, {}, {"policy": optimizer})
-        self.batch_size, self.shift_pad = batch_size, shift_pad
+        super().__init__(updates, {}, {"policy": optimizer}, compute, sampler.generator, together=_UPDATES_TOGETHER)
+        self.shift_pad, self.compute = shift_pad, compute
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
-        self.sampler, self.compute = sampler, compute
-        predictor.eval()
         self.label_all = updates * batch_size >= len(sampler.centres)
-        self.all_labels: Tensor | None = None  # [W, latent_dim], row i for window sampler.centres[i]
+        self.batches = Batches(sampler, batch_size, self.together, only_now=self.label_all)
+        self._all_labels: Tensor | None = None  # [W, latent_dim] float32, row i for window sampler.centres[i]
+        self._labels: Tensor  # [count, B, latent_dim] float32 of a step
 
-    def step(self) -> Metrics:
-        count = min(_UPDATES_PER_STEP, self.updates - self.done)
-        drawn, labels = self._draw(count)
-        metrics: Metrics = {}
-        for centres, z in zip(drawn, labels, strict=True):
-            loss = self.loss(centres, z)
-            optimizer = self.optimizers["policy"]
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            metrics = {"loss": loss.detach(), "explained": 1 - loss.detach() / z.var(dim=0).mean()}
-        self.done += count
-        return metrics
+    def restart(self, round_: int) -> None:
+        super().restart(round_)
+        self._all_labels = None
 
-    def loss(self, centres: Tensor, z: Tensor) -> Tensor:
-        """Eq. 4: mean squared error of pi(f(o_t)) against z, for frames `centres` [B] and z [B, latent_dim]."""
-        frames, index = self.sampler.store.take(centres[:, None])
-        offset = self.sampler.draw_shifts(len(centres), self.shift_pad) if self.shift_pad else None
-        pixels = random_shift(frames, index, offset, pad=self.shift_pad, dtype=self.compute.dtype)
+    def step(self) -> None:
+        if self.label_all and self._all_labels is None:
+            self._all_labels = self._label_store()
+        super().step()
+
+    def prepare(self, count: int) -> None:
+        super().prepare(count)
+        if self._all_labels is not None:
+            self._labels = self._all_labels[self.batches.rows]
+        else:
+            windows = self.batches.index.transpose(0, 1).flatten(1)  # [F, count * B]
+            z = [self._label(self.batches.frames, part) for part in windows.split(_LABEL_BATCH, dim=1)]
+            self._labels = torch.cat(z).view(count, self.batches.batch_size, -1)
+
+    def update(self, number: int) -> Metrics:
+        z = self._labels[number]
+        loss = self.loss(self.batches.frames, self.batches.index[number, self.batches.now], z)
+        optimizer = self.optimizers["policy"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss, "explained": 1 - loss.detach() / z.var(dim=0).mean()}
+
+    def loss(self, frames: Tensor, index: Tensor, z: Tensor) -> Tensor:
+        """Eq. 4: mean squared error of pi(f(o_t)) against z [B, latent_dim], o_t being frames[index], index [B]."""
+        offset = self.batches.sampler.draw_shifts(len(index), self.shift_pad) if self.shift_pad else None
+        pixels = random_shift(frames, index[:, None], offset, pad=self.shift_pad, dtype=self.compute.dtype)
         with self.compute.autocast():
             with torch.no_grad():
                 features = self.encoder(pixels)
             return F.mse_loss(self.policy(features).float(), z)
 
-    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Windows of the next `count` updates [count, B], and their labels [count, B, latent_dim]."""
-        sampler = self.sampler
-        shape = (count, self.batch_size)
-        rows = torch.randint(len(sampler.centres), shape, generator=sampler.generator, device=sampler.store.device)
-        drawn = sampler.centres[rows]
-        if self.label_all:
-            if self.all_labels is None:
-                self.all_labels = self._label(sampler.centres)
-            return drawn, self.all_labels[rows]
-        return drawn, self._label(drawn.reshape(-1)).view(*shape, -1)
+    def _label_store(self) -> Tensor:
+        sampler = self.batches.sampler
+        return torch.cat([self._label(*sampler.take(part)) for part in sampler.centres.split(_LABEL_BATCH)])
 
     @torch.no_grad()
-    def _label(self, centres: Tensor) -> Tensor:
-        return torch.cat([self._latent_action(part) for part in centres.split(_LABEL_BATCH)])
-
-    def _latent_action(self, centres: Tensor) -> Tensor:
-        window = window_features(self.encoder, self.sampler, centres, self.compute)
+    def _label(self, frames: Tensor, index: Tensor) -> Tensor:
+        """z [B, latent_dim] float32 of the windows `index` [F, B]."""
+        window = window_features(self.encoder, frames, index, self.compute)
         with self.compute.autocast():
             return cast(Tensor, self.predictor(window).float())

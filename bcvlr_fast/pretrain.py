@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from bcvlr_fast import health
 from bcvlr_fast.features import Features
 from bcvlr_fast.latent_actions import LatentActions
@@ -62,10 +60,8 @@ def check_latent_actions(run: Run) -> None:
 
 def _pre_imitation(run: Run) -> Cloning:
     policy = run.config.policy
-    optimizer = torch.optim.AdamW(
-        run.agent.policy.parameters(), lr=policy.learning_rate, weight_decay=policy.weight_decay, fused=True
-    )
     agent = run.agent
+    optimizer = run.compute.optimizer(agent.policy.parameters(), policy.learning_rate, policy.weight_decay)
     return Cloning(
         policy.updates,
         policy.batch_size,

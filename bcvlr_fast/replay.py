@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.frames import FrameStore, WindowSampler, window_centres
 
 _NO_ACTION = -1
 
@@ -39,35 +38,36 @@ class Replay:
         self._written[envs] += 1
         self._position[envs] += 2 if ends else 1
 
-    def sampler(
-        self, past: int, future: int, generator: torch.Generator, newest: int | None = None
-    ) -> ReplaySampler | None:
-        """Sampler over the windows (t - past .. t + future) that the ring holds now; None if there is none.
+    def rows_with_action(self, centres: np.ndarray, past: int, future: int, newest: int | None = None) -> np.ndarray:
+        """Those of `centres` [W] whose windows lie in one ring and have an action, in the order given.
 
-        `newest` restricts it to windows within the last so many frames of each environment.
+        `newest` restricts them to windows within the last so many frames of each environment.
         """
-        sampler = WindowSampler(self.store, past, future, generator)
-        rows = sampler.centres.cpu().numpy()
         # A row's neighbour in memory may belong to the next environment, or lie a whole ring later.
-        same_ring = (rows - past) // self.slots == (rows + future) // self.slots
-        kept = rows[same_ring & (self.action[rows] != _NO_ACTION)]
+        same_ring = (centres - past) // self.slots == (centres + future) // self.slots
+        kept = centres[same_ring & (self.action[centres] != _NO_ACTION)]
         if newest is not None:
             oldest = self._position[kept // self.slots] - newest
             kept = kept[self.store.position[kept - past] >= oldest]
-        if len(kept) == 0:
-            return None
-        sampler.centres = torch.from_numpy(kept).to(self.store.device)
-        return ReplaySampler(sampler, torch.from_numpy(self.action).to(self.store.device))
+        return kept
 
 
-class ReplaySampler:
-    """Windows of own transitions with the action a_t of their centre."""
+class ReplaySampler(WindowSampler):
+    """Windows of own transitions, with the action a_t of their centre; as of the last `refresh`."""
 
-    def __init__(self, windows: WindowSampler, action: Tensor) -> None:
-        self.windows = windows
-        self.action = action
+    def __init__(self, replay: Replay, past: int, future: int, generator: torch.Generator) -> None:
+        rows = len(replay.action)
+        super().__init__(replay.store, past, future, generator)
+        self.replay, self.future = replay, future
+        self.centres = torch.zeros(rows, dtype=torch.int64, device=self.store.device)
+        self.action = torch.zeros(rows, dtype=torch.int64, device=self.store.device)
+        """[rows of the store]."""
 
-    def draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """(centres [B] int64, actions [B] int64), drawn with replacement."""
-        centres = self.windows.draw(batch_size)
-        return centres, self.action[centres]
+    def refresh(self, newest: int | None = None) -> bool:
+        """Takes over what the ring holds now, `newest` as in `Replay.rows_with_action`; whether there is a window."""
+        centres = window_centres(self.store.position, self.past, self.future)
+        kept = self.replay.rows_with_action(centres, self.past, self.future, newest)
+        self.centres[: len(kept)].copy_(torch.from_numpy(kept))
+        self.action.copy_(torch.from_numpy(self.replay.action))
+        self.count.fill_(len(kept))
+        return len(kept) > 0

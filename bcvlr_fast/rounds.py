@@ -22,12 +22,12 @@ def finish_round(run: Run, online: Online) -> None:
         log_round(run, online)
         cursor.part, cursor.done = "finetune", 0
     if cursor.part == "finetune":
-        finetuning = online.finetuning()
-        if finetuning is not None:
-            run.finish_stage(finetuning, f"{title} fine-tune")
+        if online.begin_finetuning():
+            run.finish_stage(online.finetuning, f"{title} fine-tune")
         cursor.part, cursor.done = "clone", 0
     if cursor.part == "clone":
-        run.finish_stage(online.cloning(), f"{title} clone")
+        online.begin_cloning()
+        run.finish_stage(online.cloning, f"{title} clone")
     online.round += 1
     cursor.round, cursor.part, cursor.done = online.round, "collect", 0
 

@@ -118,13 +118,13 @@ class Run:
         with self.screen.bar(title, stage.updates, done=stage.done) as bar:
             while stage.done < stage.updates:
                 before = stage.done
-                metrics = stage.step()
+                stage.step()
                 self.cursor.done = stage.done
                 self.updates += stage.done - before
                 bar.advance(stage.done - before)
                 if stage.done - logged >= _LOG_EVERY_UPDATES or stage.done == stage.updates:
                     logged = stage.done
-                    figures = {name: float(value) for name, value in metrics.items()}
+                    figures = stage.read_metrics()
                     self._check_finite(stage, figures)
                     self.log.write(self.cursor.phase, self.updates, {"stage": stage.name, **figures})
                     bar.show(_few(figures))

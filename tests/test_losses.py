@@ -17,7 +17,7 @@ from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import LatentActions, copy_error, split_window, window_features
 from bcvlr_fast.online import Finetuning
 from bcvlr_fast.policy import Cloning
-from bcvlr_fast.replay import ReplaySampler
+from bcvlr_fast.replay import Replay, ReplaySampler
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
 
@@ -39,6 +39,23 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
     frames = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
     store = FrameStore.from_episodes(frames, np.array([25, 35]), FP32.device)
     return agent, WindowSampler(store, 1, 1, torch.Generator().manual_seed(1))
+
+
+def drawn_rows(sampler: WindowSampler, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(1 << 62, shape, generator=generator) % len(sampler.centres)
+
+
+def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
+    """The same frames as own transitions with these actions [60], drawn by the same generator."""
+    replay = Replay(59, 1, (3, 64, 64), FP32.device)
+    for row in range(60):
+        last = row in (24, 59)
+        frame = sampler.store.frames[row : row + 1].numpy()
+        replay.append(np.array([0]), frame, None if last else actions[row : row + 1].numpy(), ends=last)
+    own = ReplaySampler(replay, 1, 1, sampler.generator)
+    assert own.refresh()
+    assert own.centres[: int(own.count)].tolist() == sampler.centres.tolist()
+    return own
 
 
 def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
@@ -115,9 +132,10 @@ def test_features_update() -> None:
     generator = torch.Generator().manual_seed(1)
     trained = [*encoder.parameters(), *heads.parameters()]
     adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
-    for update in range(2):
-        stage.step()
-        centres = sampler.centres[torch.randint(len(sampler.centres), (8,), generator=generator)]
+    stage.step()
+    assert stage.done == 2
+    drawn = sampler.centres[drawn_rows(sampler, (2, 8), generator)]
+    for update, centres in enumerate(drawn):
         offset = torch.randint(3, (2, 8, 2), generator=generator)
         views = []
         for view in range(2):
@@ -159,10 +177,11 @@ def test_latent_actions_update(output: str) -> None:
     stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
     plain = copy.deepcopy(agent).train()
     codes = plain.codebook.codes.clone()
-    metrics = stage.step()
+    stage.step()
+    metrics = stage.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
-    centres = sampler.centres[torch.randint(len(sampler.centres), (6,), generator=generator)]
+    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
     past, now, future = features_of(plain.encoder, sampler, centres)
     z = plain.predictor(torch.cat([past, now, future], dim=1))
     split = z.view(6, 2, 16, 4)
@@ -177,8 +196,8 @@ def test_latent_actions_update(output: str) -> None:
     loss.backward()
     nn.utils.clip_grad_norm_(trained, 2.0)
     adam.step()
-    torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(metrics["copy_error"], (now - future).square().mean(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(metrics["copy_error"], float((now - future).square().mean()), rtol=1e-5, atol=1e-7)
     assert_moved_alike(agent.predictor, plain.predictor)
     assert_moved_alike(agent.world_model, plain.world_model)
     assert not torch.equal(agent.codebook.codes, codes)
@@ -197,7 +216,7 @@ def test_cloning_update(updates: int) -> None:
     assert stage.done == updates
 
     generator = torch.Generator().manual_seed(1)
-    drawn = sampler.centres[torch.randint(len(sampler.centres), (updates, 6), generator=generator)]
+    drawn = sampler.centres[drawn_rows(sampler, (updates, 6), generator)]
     adam = torch.optim.AdamW(plain.policy.parameters(), lr=2e-4, weight_decay=0.01)
     for centres in drawn:
         past, now, future = features_of(plain.encoder, sampler, centres)
@@ -218,12 +237,13 @@ def test_finetuning_update_is_equation_3() -> None:
         "predictor": torch.optim.Adam(agent.predictor.parameters(), lr=2e-5),
         "decoder": torch.optim.Adam(agent.decoder.parameters(), lr=1e-3),
     }
-    stage = Finetuning(settings, agent, optimizers, ReplaySampler(sampler, actions))
+    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
     plain = copy.deepcopy(agent).train()
-    metrics = stage.step()
+    stage.step()
+    metrics = stage.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
-    centres = sampler.centres[torch.randint(len(sampler.centres), (6,), generator=generator)]
+    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
     past, now, future = features_of(plain.encoder, sampler, centres)
     z = plain.predictor(torch.cat([past, now, future], dim=1))
     code = plain.codebook(z, update=False)
@@ -233,8 +253,8 @@ def test_finetuning_update_is_equation_3() -> None:
     loss.backward()
     torch.optim.Adam(plain.predictor.parameters(), lr=2e-5).step()
     torch.optim.Adam(plain.decoder.parameters(), lr=1e-3).step()
-    torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(metrics["action_loss"], action_loss.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["action_loss"], float(action_loss), rtol=1e-5, atol=1e-6)
     assert_moved_alike(agent.predictor, plain.predictor)
     assert_moved_alike(agent.decoder, plain.decoder)
 
@@ -244,8 +264,8 @@ def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:
     agent, sampler = make(settings)
     actions = torch.randint(15, (60,))
     optimizers = {"decoder": torch.optim.Adam(agent.decoder.parameters())}
-    stage = Finetuning(settings, agent, optimizers, ReplaySampler(sampler, actions))
-    loss = stage.loss(sampler.centres[:6], actions[sampler.centres[:6]])
+    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
+    loss = stage.loss(sampler.take(sampler.centres[:6])[1])
     assert torch.equal(loss.total, loss.action)
     assert float(loss.regularisation) == 0.0
 
@@ -259,7 +279,7 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
         "predictor": torch.optim.Adam(agent.predictor.parameters()),
         "decoder": torch.optim.Adam(agent.decoder.parameters()),
     }
-    Finetuning(settings, agent, optimizers, ReplaySampler(sampler, torch.zeros(60, dtype=torch.int64))).step()
+    Finetuning(settings, agent, optimizers, own_windows(sampler, torch.zeros(60, dtype=torch.int64))).step()
     for name in ("encoder", "world_model", "policy"):
         pairs = zip(getattr(agent, name).parameters(), getattr(before, name).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs), name
@@ -268,11 +288,12 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
 def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     _, sampler = make(small())
     centres = sampler.centres[:16]
-    window = window_features(nn.Identity(), sampler, centres, FP32, shift_pad=2)
+    frames, index = sampler.take(centres)
+    window = window_features(nn.Identity(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
     plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
     padded = F.pad(plain, (2,) * 4, mode="replicate")
     crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
     matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
     assert bool((matches.sum(dim=0) == 1).all())
     assert len(set(matches.int().argmax(dim=0).tolist())) > 3
-    torch.testing.assert_close(window_features(nn.Identity(), sampler, centres, FP32), plain)
+    torch.testing.assert_close(window_features(nn.Identity(), frames, index, FP32), plain)

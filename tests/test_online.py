@@ -11,6 +11,7 @@ from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make
+from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Online
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
@@ -30,7 +31,11 @@ def online_phase(**online: object) -> Online:
         agent.decoder.layers[-1].bias.fill_(-1e3)
         agent.decoder.layers[-1].bias[4] = 0
     env = make(settings.env, settings.online.num_envs, 0)
-    return Online(settings, agent, env, None, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    latent = settings.latent_actions
+    videos = FrameStore.from_episodes(np.zeros((20, 3, 64, 64), np.uint8), np.array([20]), FP32.device)
+    sampler = WindowSampler(videos, latent.past_frames, latent.future_frames, generator)
+    return Online(settings, agent, env, sampler, generator)
 
 
 def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from bcvlr_fast.replay import Replay
+from bcvlr_fast.replay import Replay, ReplaySampler
 
 
 def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
@@ -36,10 +36,12 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
             (first, e0, _), (centre, _, action), (_, e2, _) = kept[i - past], kept[i], kept[i + 1]
             if e0 == e2 and action >= 0:
                 expected.add((env, first, centre, action))
-    sampler = replay.sampler(past, 1, torch.Generator().manual_seed(0))
-    assert sampler is not None
-    centres, actions = sampler.draw(20_000)
-    windows = replay.store.frames[sampler.windows.frames_around(centres)].flatten(2).int()  # [B, 3, (env, hi, lo)]
+    sampler = ReplaySampler(replay, past, 1, torch.Generator().manual_seed(0))
+    assert sampler.refresh()
+    centres = sampler.centres[sampler.draw_rows((20_000,))]
+    actions = sampler.action[centres]
+    frames, index = sampler.take(centres)
+    windows = frames[index.T].flatten(2).int()  # [B, 3, (env, hi, lo)]
     number = windows[:, :, 1] * 200 + windows[:, :, 2]
     found = {(int(w[0, 0]), int(n[0]), int(n[1]), int(a)) for w, n, a in zip(windows, number, actions, strict=True)}
     assert (number.diff(dim=1) == 1).all()
@@ -52,10 +54,10 @@ def test_newest_leaves_older_windows_out() -> None:
     replay = Replay(100, 1, (1, 1, 1), torch.device("cpu"))
     for i in range(50):
         replay.append(np.array([0]), np.full((1, 1, 1, 1), i, np.uint8), np.array([0]))
-    sampler = replay.sampler(1, 1, torch.Generator(), newest=10)
-    assert sampler is not None
-    assert sorted(sampler.windows.centres.tolist()) == list(range(41, 49))
+    sampler = ReplaySampler(replay, 1, 1, torch.Generator())
+    assert sampler.refresh(newest=10)
+    assert sampler.centres[: int(sampler.count)].tolist() == list(range(41, 49))
 
 
 def test_an_empty_ring_has_no_windows() -> None:
-    assert Replay(100, 2, (1, 1, 1), torch.device("cpu")).sampler(1, 1, torch.Generator()) is None
+    assert not ReplaySampler(Replay(100, 2, (1, 1, 1), torch.device("cpu")), 1, 1, torch.Generator()).refresh()
