@@ -24,6 +24,7 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     """float32, or bfloat16 for the convolutions and products; weights stay float32."""
+    memory_format: torch.memory_format = torch.channels_last
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -37,8 +38,8 @@ class Compute:
         return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
-        """The module on the device, convolutions channels last."""
-        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """The module on the device, convolutions in the memory format."""
+        return module.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
 
 def choose_device(name: str) -> torch.device:

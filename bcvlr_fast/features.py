@@ -120,8 +120,14 @@ class Features(Stage):
     def _shifted(self, number: int) -> Tensor:
         config, batches = self.config, self.batches
         offset = batches.sampler.draw_shifts(config.batch_size, config.shift_pad)
-        index = batches.index[number].T
-        return random_shift(batches.frames, index, offset, pad=config.shift_pad, mode=config.shift_mode)
+        return random_shift(
+            batches.frames,
+            batches.index[number].T,
+            offset,
+            pad=config.shift_pad,
+            mode=config.shift_mode,
+            memory_format=self.compute.memory_format,
+        )
 
     @torch.no_grad()
     def _move_target(self) -> None:

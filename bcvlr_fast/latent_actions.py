@@ -178,7 +178,9 @@ def window_features(
     """
     length = len(index)
     offset = None if offset is None else offset.repeat(length, 1)
-    pixels = random_shift(frames, index.reshape(-1, 1), offset, pad=pad, dtype=compute.dtype)
+    pixels = random_shift(
+        frames, index.reshape(-1, 1), offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
+    )
     with compute.autocast():
         features = encoder(pixels)
     return torch.cat(features.chunk(length), dim=1)

@@ -108,8 +108,11 @@ class Cloning(Stage):
     def loss(self, frames: Tensor, index: Tensor, z: Tensor) -> Tensor:
         """Eq. 4: mean squared error of pi(f(o_t)) against z [B, latent_dim], o_t being frames[index], index [B]."""
         offset = self.batches.sampler.draw_shifts(len(index), self.shift_pad) if self.shift_pad else None
-        pixels = random_shift(frames, index[:, None], offset, pad=self.shift_pad, dtype=self.compute.dtype)
-        with self.compute.autocast():
+        compute = self.compute
+        pixels = random_shift(
+            frames, index[:, None], offset, pad=self.shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
+        )
+        with compute.autocast():
             with torch.no_grad():
                 features = self.encoder(pixels)
             return F.mse_loss(self.policy(features).float(), z)

@@ -4,12 +4,11 @@ In every round a peer runs twice, then ours twice; the second calls are timed, f
 the caches what the other side drove out. A ratio is of neighbours, and its median over the rounds is what counts.
 Where both compute the same, they are checked to be equal before either is timed. On a CPU with one thread, if a
 benchmark does not say otherwise; on a GPU as replays of CUDA graphs where both sides can be captured. What is compiled
-is compiled anew for each case, for its shapes alone. Rows go to results/kernels.jsonl.
+is compiled anew for each case, for its shapes alone. Rows go to results/kernels.jsonl. bench_update.py has its own way.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +17,12 @@ from typing import Any
 
 import pytest
 import torch
+from rows import RESULTS, Row, reported, write
 
 from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.kernels import describe
 from bcvlr_fast.run import machine
 
-ROWS = Path(__file__).parents[1] / "results" / "kernels.jsonl"
 _SECONDS = 1.5
 _rows: list[dict[str, Any]] = []
 
@@ -32,8 +31,13 @@ Compare = Callable[..., None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rows", type=Path, default=ROWS, help="file of result rows, those of this machine replaced")
+    parser.addoption("--rows", type=Path, default=RESULTS, help="folder of result rows, those of this machine replaced")
     parser.addoption("--device", default="auto", help="auto, cpu or cuda")
+    parser.addoption("--official", type=Path, help="updates: a checkout of the official code, or the folder of both")
+    parser.addoption(
+        "--scale", choices=("paper", "quick"), default="paper", help="updates: sizes of networks and batches"
+    )
+    parser.addoption("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="updates: ours")
 
 
 @pytest.fixture(scope="session")
@@ -147,9 +151,14 @@ _REPLAYED = 20  # calls of each side that a GPU is timed over; every time is div
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The ratios, and the rows' file."""
-    if not _rows:
-        return
+    """The ratios, and the rows' files."""
+    if _rows:
+        _summarise_operations(terminalreporter, config.getoption("--rows") / "kernels.jsonl")
+    if reported.get("updates"):
+        _summarise_updates(terminalreporter, reported["updates"], config.getoption("--rows") / "updates.jsonl")
+
+
+def _summarise_operations(terminalreporter: Any, path: Path) -> None:
     where = machine()
     calls = _REPLAYED if where["gpu"] and _rows[0]["ours"].startswith("Triton") else 1
     for row in _rows:
@@ -157,7 +166,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for name in ("ours_gb_per_s", "peer_gb_per_s"):
             if name in row:
                 row[name] *= calls
-        row["machine"] = where
     terminalreporter.section("ratios: peer's time / ours, median and quartiles of the rounds")
     terminalreporter.write_line(f"{where['gpu'] or where['cpu']}, ours: {_rows[0]['ours']}, torch {where['torch']}")
     for row in _rows:
@@ -168,15 +176,21 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"{row['peer_ms']:9.3f} / {row['ours_ms']:7.3f} ms = "
             f"{row['ratio']:6.2f} ({low:.2f} .. {high:.2f}){bandwidth}"
         )
-    path: Path = config.getoption("--rows")
-    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    new = {_key(row) for row in _rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [*(row for row in kept if _key(row) not in new), *_rows]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(path, _rows, lambda row: (row["operation"], row["case"], row["peer"], row["threads"]))
     terminalreporter.write_line(f"rows: {path}")
 
 
-def _key(row: dict[str, Any]) -> tuple:
-    where = row["machine"]
-    return row["operation"], row["case"], row["peer"], row["threads"], where["gpu"] or where["cpu"]
+def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path) -> None:
+    terminalreporter.section("an update of each phase: ms, and how many times ours")
+    for row in rows:
+        sides = [
+            f"{name} {ms:.4g}" + (f" ({row['ratio'][name]:.2f}x)" if name in row["ratio"] else "")
+            for name, ms in row["update_ms"].items()
+        ]
+        terminalreporter.write_line(f"{row['phase']:16s} {row['scale']:6s} {row['precision']:9s} {'  '.join(sides)}")
+    for peer in {name: None for row in rows for name in row["ratio"]}:
+        ratios = [row["ratio"][peer] for row in rows if peer in row["ratio"]]
+        mean = statistics.geometric_mean(ratios)
+        terminalreporter.write_line(f"{peer}: geometric mean {mean:.2f}x, least {min(ratios):.2f}x")
+    write(path, rows, lambda row: (row["phase"], row["scale"], row["precision"], row["threads"]))
+    terminalreporter.write_line(f"rows: {path}")

@@ -1,0 +1,236 @@
+"""pytest bench/bench_update.py [--official PATH] [--scale quick]: an update of each phase, ours against its peers.
+
+The peers are the official implementation, where PATH is a checkout of it (or a folder that holds BCV-LR-discrete), and
+our own code run plainly: eager, float32, channels first, the operations as their PyTorch references. Then one thing
+after another is switched on, which tells what each is worth. All sides take turns in one go, and each side's frames are
+drawn, loaded and normalised within its time. The official networks are checked to give our losses first, from the same
+weights. On all of this process's cores. Rows go to results/updates.jsonl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
+from rows import report
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.compute import Compute, choose_compute, usable_cores
+from bcvlr_fast.config import preset
+from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
+from bcvlr_fast.kernels import reference_only
+from bcvlr_fast.latent_actions import predict_next, window_features
+
+_FRAMES = 32_768
+_ROUNDS = {"paper": 3, "quick": 15}
+_ENV = "procgen:bossfight"
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """All cores, as training has them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    yield usable_cores()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """One chunk of random frames, as the official code has them."""
+    return random_frames(_FRAMES)
+
+
+class Peer:
+    """The official implementation in a process of its own, which waits while others are timed."""
+
+    def __init__(self, checkout: Path, frames: Path, device: torch.device, threads: int) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("official_discrete.py"))]
+        self._process = subprocess.Popen(
+            [*command, str(checkout), str(frames), str(device)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OFFICIAL_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
+        )
+
+    def ask(self, *order: str) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(" ".join(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the official code ended with {self._process.wait()}; run its order {order} by hand")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def checkout(request: pytest.FixtureRequest) -> Path | None:
+    """The official discrete repository, where there is one."""
+    path = request.config.getoption("--official")
+    if path is None:
+        return None
+    for found in (path, path / "BCV-LR-discrete"):
+        if (found / "run_offline.py").exists():
+            return Path(found)
+    raise pytest.UsageError(f"--official: {path}: expected a checkout of BCV-LR-discrete, or a folder that holds it")
+
+
+def test_official_losses(checkout: Path | None, frames: np.ndarray, device: torch.device, tmp_path: Path) -> None:
+    """From the official weights, on the same batch, in float32: every loss of the four phases."""
+    if checkout is None:
+        pytest.skip("no --official PATH")
+    np.save(tmp_path / "frames.npy", frames)
+    peer = Peer(checkout, tmp_path / "frames.npy", device, 1)
+    wanted = peer.ask("check", str(tmp_path / "official.safetensors"))
+    peer.close()
+    given = load_file(tmp_path / "official.safetensors", device=str(device))
+    found = _our_losses(given, Compute(device, torch.float32))
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=2e-4), name
+
+
+def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
+    config = preset(_ENV, "paper")
+    agent = Agent(config, FRAME, ACTIONS, compute)
+    heads = compute.network(ContrastiveHeads(config.features, agent.encoder, FRAME[0]))
+    assert isinstance(heads, ContrastiveHeads)
+    networks: dict[str, nn.Module] = {"heads": heads, **dict(agent.named_children())}
+    for name, module in networks.items():
+        with torch.no_grad():
+            for i, parameter in enumerate(module.parameters()):
+                parameter.copy_(given[f"{name}.{i}"])
+        assert name == "codebook" or f"{name}.{len(list(module.parameters()))}" not in given, name
+    agent.codebook.codes.copy_(given["codes"])
+    agent.world_model.train()
+    frames = given["windows"].flatten(0, 1).contiguous()  # [3B, C, H, W]
+    index = torch.arange(len(frames), device=frames.device).view(-1, 3).T  # [3, B]
+    pixels = [frames[i].float() / 255 - 0.5 for i in index]
+    with torch.no_grad():
+        target = nn.ModuleList([agent.encoder, heads.projector])
+        contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, pixels[1], pixels[2])
+        window = window_features(agent.encoder, frames, index, compute)
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, compute, update=False)
+        cloned = agent.policy(agent.encoder(pixels[1]))
+        action = F.cross_entropy(agent.decoder(result.latent_action), given["action"])
+    losses = {
+        "contrast": contrast,
+        "reconstruction": reconstruction,
+        "commitment": config.latent_actions.commitment * result.code.commitment,
+        "prediction_error": result.prediction_error,
+        "cloning": F.mse_loss(cloned, result.latent_action),
+        "action": action,
+    }
+    return {name: value.item() for name, value in losses.items()}
+
+
+def _sides(device: torch.device, precision: str) -> dict[str, tuple[Compute, bool]]:
+    """Our code, plain at first, then with one thing more at a time: (compute, whether the kernels run)."""
+    auto = choose_compute(device, precision)
+    sides = {
+        "plain eager float32": (Compute(device, torch.float32, torch.contiguous_format), False),
+        "channels last": (Compute(device, torch.float32), False),
+        "bfloat16": (Compute(device, torch.bfloat16), False),
+        "ours": (auto, True),
+    }
+    if auto.dtype == torch.float32:
+        del sides["bfloat16"]
+    return sides
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_update(
+    request: pytest.FixtureRequest,
+    phase: str,
+    checkout: Path | None,
+    frames: np.ndarray,
+    device: torch.device,
+    threads: int,
+    tmp_path: Path,
+) -> None:
+    """Seconds an update: medians of the rounds, and ratios within each round."""
+    scale = request.config.getoption("--scale")
+    config = preset(_ENV, scale)
+    store = store_of(frames, device)
+    sides: dict[str, Callable[[], float]] = {}
+    closing = contextlib.ExitStack()
+    loading: list[float] = []
+    if checkout is not None and scale == "paper":
+        np.save(tmp_path / "frames.npy", frames)
+        peer = Peer(checkout, tmp_path / "frames.npy", device, threads)
+        closing.callback(peer.close)
+        peer.ask("prepare", phase.replace(" ", "_").replace("-", ""))
+
+        def official() -> float:
+            answer = peer.ask("update")
+            loading.append(answer["load_s"])
+            return answer["seconds"]
+
+        sides["official"] = official
+    for name, (compute, kernels) in _sides(device, request.config.getoption("--precision")).items():
+        if device.type == "cuda" and not kernels:
+            continue  # Triton has no switch; the other sides differ by precision and layout alone
+        sides[name] = _timed(phase, config, compute, store, kernels)
+    with closing:
+        for side in sides.values():
+            side()
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(_ROUNDS[scale]):
+            for name, side in sides.items():
+                seconds[name].append(side())
+    ours = seconds["ours"]
+    row: dict[str, Any] = {
+        "phase": phase,
+        "scale": scale,
+        "precision": str(choose_compute(device, request.config.getoption("--precision")).dtype).removeprefix("torch."),
+        "threads": threads,
+        "update_ms": {name: statistics.median(values) * 1e3 for name, values in seconds.items()},
+        "ratio": {
+            name: statistics.median(b / a for a, b in zip(ours, values, strict=True))
+            for name, values in seconds.items()
+            if name != "ours"
+        },
+        "rounds": len(ours),
+    }
+    if loading:
+        row["official_loading_ms"] = statistics.median(loading) * 1e3
+    report("updates", row)
+
+
+def _timed(phase: str, config: Any, compute: Compute, store: Any, kernels: bool) -> Callable[[], float]:
+    """Seconds an update over one step of the phase."""
+    stage = stage_of(phase, config, compute, store)
+
+    def once() -> float:
+        before = stage.done
+        start = time.perf_counter()
+        with contextlib.nullcontext() if kernels else reference_only():
+            stage.step()
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / (stage.done - before)
+
+    return once

@@ -1,0 +1,76 @@
+"""The training phases on random frames, each always from the same state: what the update benchmarks time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bcvlr_fast.agent import Agent
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.config import Config
+from bcvlr_fast.features import Features
+from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.latent_actions import LatentActions
+from bcvlr_fast.online import Finetuning
+from bcvlr_fast.policy import Cloning
+from bcvlr_fast.replay import Replay, ReplaySampler
+from bcvlr_fast.stage import Stage
+
+PHASES = ("features", "latent actions", "cloning", "fine-tuning")
+FRAME, ACTIONS, EPISODE = (3, 64, 64), 15, 512
+
+
+def random_frames(count: int) -> np.ndarray:
+    """[count, 3, 64, 64] uint8."""
+    return np.random.default_rng(0).integers(0, 256, (count, *FRAME), dtype=np.uint8)
+
+
+def store_of(frames: np.ndarray, device: torch.device) -> FrameStore:
+    """The frames, in episodes of 512."""
+    lengths = np.full(-(-len(frames) // EPISODE), EPISODE)
+    lengths[-1] -= lengths.sum() - len(frames)
+    return FrameStore.from_episodes(frames, lengths, device)
+
+
+def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore) -> Stage:
+    """The phase, ready for its first step, without an end. Cloning is that of the online rounds: it labels its own
+    windows."""
+    torch.manual_seed(0)
+    agent = Agent(config, FRAME, ACTIONS, compute)
+    generator = torch.Generator(compute.device).manual_seed(1)
+    latent, online = config.latent_actions, config.online
+    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
+    stage: Stage
+    if phase == "features":
+        stage = Features(config.features, agent.encoder, sampler, compute)
+    else:
+        agent.encoder.requires_grad_(False)
+        optimizers = {
+            name: compute.optimizer(getattr(agent, name).parameters(), 1e-4)
+            for name in ("predictor", "decoder", "policy")
+        }
+        if phase == "latent actions":
+            learned = agent.predictor, agent.codebook, agent.world_model
+            stage = LatentActions(latent, agent.encoder, *learned, sampler, compute)
+        elif phase == "cloning":
+            networks = agent.encoder, agent.predictor, agent.policy
+            pad = config.policy.shift_pad
+            stage = Cloning(1, online.clone_batch_size, pad, optimizers["policy"], *networks, sampler, compute)
+        else:
+            agent.world_model.requires_grad_(False)
+            own = {name: optimizers[name] for name in ("predictor", "decoder")}
+            stage = Finetuning(config, agent, own, _own_windows(store, config, generator))
+    stage.updates = 1 << 40
+    return stage
+
+
+def _own_windows(store: FrameStore, config: Config, generator: torch.Generator) -> ReplaySampler:
+    """As many of the frames as the replay holds, with random actions."""
+    count = min(config.online.capacity, len(store.frames))
+    replay = Replay(count - 1, 1, FRAME, store.device)
+    replay.store.frames.copy_(store.frames[:count])
+    replay.store.position[:] = store.position[:count]
+    replay.action[:] = np.random.default_rng(1).integers(ACTIONS, size=count)
+    own = ReplaySampler(replay, config.latent_actions.past_frames, config.latent_actions.future_frames, generator)
+    assert own.refresh()
+    return own
