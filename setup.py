@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-KERNELS = ["random_shift", "nearest_code", "sinkhorn"]
+KERNELS = ["random_shift", "nearest_code", "sinkhorn", "stack_frames"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
 if X86:
@@ -24,8 +24,8 @@ if X86:
         "-mprefer-vector-width=512",
     ]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
-# The shift rounds after each operation, as its reference does.
-CONTRACTION = {"random_shift": "-ffp-contract=off"}
+# These round after each operation, as their references do.
+CONTRACTION = {"random_shift": "-ffp-contract=off", "stack_frames": "-ffp-contract=off"}
 
 
 class BuildLibrary(build_ext):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.latent_actions import copy_error, predict_next, window_features
+from bcvlr_fast.latent_actions import copy_error, frame_features, predict_next
 from bcvlr_fast.videos import Videos
 
 _BATCH = 256
@@ -131,11 +131,11 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     agent.eval()
     latents, errors, copies = [], [], []
     for centres in held_out.centres().split(_BATCH):
-        window = window_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=False)
+        features = frame_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, agent.compute, update=False)
         latents.append(result.latent_action)
         errors.append(result.prediction_error * len(centres))
-        copies.append(copy_error(window, agent.world_model) * len(centres))
+        copies.append(copy_error(features, agent.world_model) * len(centres))
     z = torch.cat(latents)
     chosen = agent.codebook(z, update=False).indices.unbind(1)
     shares = [i.reshape(-1).bincount(minlength=agent.codebook.codes.shape[1]) / i.numel() for i in chosen]
@@ -193,9 +193,9 @@ def action_report(agent: Agent, held_out: HeldOut) -> ActionReport | None:
     agent.eval()
     labelled, chosen = [], []
     for centres in held_out.centres().split(_BATCH):
-        window = window_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
+        features = frame_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
         with agent.compute.autocast():
-            labelled.append(agent.decoder(agent.predictor(window)).argmax(dim=1).cpu())
+            labelled.append(agent.decoder(agent.predictor(features)).argmax(dim=1).cpu())
         frames, index = held_out.sampler.store.take(centres[:, None])
         chosen.append(agent.logits(frames.index_select(0, index[:, 0])).argmax(dim=1).cpu())
     decoded, acted = torch.cat(labelled), torch.cat(chosen)

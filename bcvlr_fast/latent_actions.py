@@ -14,31 +14,24 @@ from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
-from bcvlr_fast.kernels import NearestCode, nearest_code, random_shift
+from bcvlr_fast.kernels import NearestCode, nearest_code, random_shift, stack_frames
 from bcvlr_fast.layers import Impala, ResidualBlock
 from bcvlr_fast.stage import Metrics, Stage
 
 
 class LatentActionPredictor(nn.Module):
-    """p: features of frames t - past .. t + future, [B, frames * C, side, side] -> latent action [B, latent_dim]."""
+    """p: features of frames t - past .. t + future, frame by frame [F * B, C, side, side] -> latent action [B, D]."""
 
     def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
         super().__init__()
-        self.motion_gain, self.frame_channels = config.motion_gain, encoder.channels
+        self.motion_gain, self.window_frames = config.motion_gain, config.window_frames
         channels = config.window_frames * encoder.channels
         self.trunk = Impala(channels, encoder.side, config.impala_channels, config.hidden_dim)
         self.head = nn.Linear(config.hidden_dim, config.latent_dim)
 
-    def forward(self, window: Tensor) -> Tensor:
-        if self.motion_gain > 0:
-            window = _motion(window, self.frame_channels, self.motion_gain)
+    def forward(self, features: Tensor) -> Tensor:
+        window = stack_frames(features, self.window_frames, self.motion_gain)
         return cast(Tensor, self.head(self.trunk(window)))
-
-
-def _motion(window: Tensor, channels: int, gain: float) -> Tensor:
-    """The changes between successive frames, times gain, and the last frame: as many channels as the frames."""
-    changes = (window[:, channels:] - window[:, :-channels]) * gain
-    return torch.cat([changes, window[:, -channels:]], dim=1)
 
 
 class Codebook(nn.Module):
@@ -80,7 +73,7 @@ class WorldModel(nn.Module):
             raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
         in_channels = (config.past_frames + 1) * encoder.channels
         widths = [width << i for i in range(halvings)]
-        self.in_channels = in_channels
+        self.seen_frames, self.window_frames = config.past_frames + 1, config.window_frames
         self.output = config.world_model_output
         self.channels = encoder.channels
         self.first = ActionConvolution(in_channels, latent, widths[0])
@@ -127,13 +120,13 @@ class ActionConvolution(nn.Module):
         self.conv = nn.Conv2d(in_channels + latent_dim, out_channels, 3, padding=1)
 
     def forward(self, features: Tensor, latent_action: Tensor) -> Tensor:
-        side = features.shape[-1]
+        inside = features.shape[-1] - 2
         weight, action_weight = self.conv.weight.split([self.in_channels, latent_action.shape[1]], dim=1)
         tile = latent_action[:, :, None, None].expand(-1, -1, 3, 3)
-        nine = F.conv2d(tile, action_weight, padding=1)
-        spread = torch.ones(side, dtype=torch.int64, device=features.device)
-        spread[0], spread[-1] = 0, 2
-        return F.conv2d(features, weight, self.conv.bias, padding=1) + nine[:, :, spread[:, None], spread]
+        nine = F.conv2d(tile, action_weight, padding=1).permute(0, 2, 3, 1)  # [B, 3, 3, C], channels innermost
+        lines = torch.cat([nine[:, :, :1], nine[:, :, 1:2].expand(-1, -1, inside, -1), nine[:, :, 2:]], dim=2)
+        spread = torch.cat([lines[:, :1], lines[:, 1:2].expand(-1, inside, -1, -1), lines[:, 2:]], dim=1)
+        return F.conv2d(features, weight, self.conv.bias, padding=1) + spread.permute(0, 3, 1, 2)
 
 
 class Down(nn.Module):
@@ -163,7 +156,7 @@ class Up(nn.Module):
 
 
 @torch.no_grad()
-def window_features(
+def frame_features(
     encoder: nn.Module,
     frames: Tensor,
     index: Tensor,
@@ -171,19 +164,17 @@ def window_features(
     offset: Tensor | None = None,
     pad: int = 0,
 ) -> Tensor:
-    """Features [B, F * C, side, side] of windows, oldest frame first.
+    """Features [F * B, C, side, side] of windows, frame by frame, oldest first.
 
     index [F, B] int64 tells where in `frames` [N, C, H, W] uint8 they lie. Each frame is encoded once; f is frozen, so
     there is no gradient. With `offset` [B, 2], as in `random_shift`, all frames of a window are shifted alike.
     """
-    length = len(index)
-    offset = None if offset is None else offset.repeat(length, 1)
+    offset = None if offset is None else offset.repeat(len(index), 1)
     pixels = random_shift(
         frames, index.reshape(-1, 1), offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
     )
     with compute.autocast():
-        features = encoder(pixels)
-    return torch.cat(features.chunk(length), dim=1)
+        return cast(Tensor, encoder(pixels))
 
 
 class Windows(NamedTuple):
@@ -197,27 +188,23 @@ class Windows(NamedTuple):
 
 
 def predict_next(
-    predictor: nn.Module, codebook: Codebook, world_model: WorldModel, window: Tensor, compute: Compute, update: bool
+    predictor: nn.Module, codebook: Codebook, world_model: WorldModel, features: Tensor, compute: Compute, update: bool
 ) -> Windows:
-    """Eq. 2 without its weights: w(s, z_q) against s_{t+1}, on features [B, frames * C, side, side]."""
-    seen, following = split_window(window, world_model)
+    """Eq. 2 without its weights: w(s, z_q) against s_{t+1}, on features frame by frame [F * B, C, side, side]."""
+    frames = features.chunk(world_model.window_frames)
+    seen = world_model.seen_frames
     with compute.autocast():
-        z = predictor(window).float()
+        z = predictor(features).float()
         code = codebook(z, update)
-        prediction = world_model(seen, code.quantised)
-    return Windows(z, F.mse_loss(prediction, following.float()), code)
+        prediction = world_model(stack_frames(features[: seen * len(z)], seen), code.quantised)
+    return Windows(z, F.mse_loss(prediction, frames[seen].float()), code)
 
 
-def split_window(window: Tensor, world_model: WorldModel) -> tuple[Tensor, Tensor]:
-    """(features of the frames up to t, of frame t + 1), of a window that may go further."""
-    end = world_model.in_channels + world_model.channels
-    return window[:, : world_model.in_channels], window[:, world_model.in_channels : end]
-
-
-def copy_error(window: Tensor, world_model: WorldModel) -> Tensor:
+def copy_error(features: Tensor, world_model: WorldModel) -> Tensor:
     """[] error of the guess that nothing changes: features of t + 1 against those of t."""
-    seen, following = split_window(window, world_model)
-    return F.mse_loss(seen[:, -world_model.channels :].float(), following.float())
+    frames = features.chunk(world_model.window_frames)
+    seen = world_model.seen_frames
+    return F.mse_loss(frames[seen - 1].float(), frames[seen].float())
 
 
 class LatentActions(Stage):
@@ -245,8 +232,8 @@ class LatentActions(Stage):
     def update(self, number: int) -> Metrics:
         self.predictor.train()
         self.world_model.train()
-        window = window_features(self.encoder, self.batches.frames, self.batches.index[number], self.compute)
-        result = predict_next(self.predictor, self.codebook, self.world_model, window, self.compute, update=True)
+        features = frame_features(self.encoder, self.batches.frames, self.batches.index[number], self.compute)
+        result = predict_next(self.predictor, self.codebook, self.world_model, features, self.compute, update=True)
         loss = result.prediction_error + self.config.commitment * result.code.commitment
         optimizer = self.optimizers["latent_actions"]
         optimizer.zero_grad(set_to_none=True)
@@ -256,7 +243,7 @@ class LatentActions(Stage):
         return {
             "loss": loss,
             "prediction_error": result.prediction_error,
-            "copy_error": copy_error(window, self.world_model),
+            "copy_error": copy_error(features, self.world_model),
             "commitment": result.code.commitment,
             "perplexity": result.code.perplexity.mean(),
             "grad_norm": norm,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between."""
+    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between; what a convolution gave is overwritten."""
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, x + self.conv1(F.relu(self.conv0(F.relu(x)))))
+        return cast(Tensor, self.conv1(F.relu_(self.conv0(F.relu(x)))).add_(x))
 
 
 class Impala(nn.Module):

@@ -14,7 +14,7 @@ from bcvlr_fast.batches import Batches
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PixelEnv, Step
 from bcvlr_fast.frames import WindowSampler
-from bcvlr_fast.latent_actions import predict_next, window_features
+from bcvlr_fast.latent_actions import frame_features, predict_next
 from bcvlr_fast.policy import Cloning
 from bcvlr_fast.replay import Replay, ReplaySampler
 from bcvlr_fast.stage import Metrics, Stage
@@ -62,8 +62,8 @@ class Finetuning(Stage):
         actions = self.sampler.action[index[self.sampler.past]]
         pad = online.finetune_shift_pad
         offset = self.sampler.draw_shifts(index.shape[1], pad) if pad else None
-        window = window_features(agent.encoder, self.sampler.store.frames, index, agent.compute, offset, pad)
-        z, regularisation = self._latent_action(window)
+        features = frame_features(agent.encoder, self.sampler.store.frames, index, agent.compute, offset, pad)
+        z, regularisation = self._latent_action(features)
         with agent.compute.autocast():
             logits = agent.decoder(z).float()
         action = F.cross_entropy(logits, actions)
@@ -71,14 +71,14 @@ class Finetuning(Stage):
         total = action + online.regularisation * regularisation
         return FinetuningLoss(total, action, regularisation, accuracy)
 
-    def _latent_action(self, window: Tensor) -> tuple[Tensor, Tensor]:
+    def _latent_action(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(z [B, latent_dim], world-model error + commitment []); the latter is zero where it has no weight."""
         agent, online = self.agent, self.config.online
         if online.regularisation == 0:
             with agent.compute.autocast():
-                return agent.predictor(window).float(), window.new_zeros((), dtype=torch.float32)
+                return agent.predictor(features).float(), features.new_zeros((), dtype=torch.float32)
         agent.world_model.train(online.world_model_norm == "train")
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, agent.compute, update=True)
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, agent.compute, update=True)
         commitment = self.config.latent_actions.commitment * result.code.commitment
         return result.latent_action, result.prediction_error + commitment
 
@@ -92,9 +92,9 @@ def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> t
     agent.eval()
     centres = sampler.centres[sampler.draw_rows((batch_size,))]
     actions = sampler.action[centres]
-    window = window_features(agent.encoder, *sampler.take(centres), agent.compute)
+    features = frame_features(agent.encoder, *sampler.take(centres), agent.compute)
     with agent.compute.autocast():
-        logits = agent.decoder(agent.predictor(window))
+        logits = agent.decoder(agent.predictor(features))
     commonest = actions.bincount().max() / len(actions)
     return float((logits.argmax(dim=1) == actions).float().mean()), float(commonest)
 

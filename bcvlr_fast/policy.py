@@ -14,7 +14,7 @@ from bcvlr_fast.config import LatentActionsConfig, PolicyConfig
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.latent_actions import window_features
+from bcvlr_fast.latent_actions import frame_features
 from bcvlr_fast.layers import Impala
 from bcvlr_fast.stage import Metrics, Stage
 
@@ -124,6 +124,6 @@ class Cloning(Stage):
     @torch.no_grad()
     def _label(self, frames: Tensor, index: Tensor) -> Tensor:
         """z [B, latent_dim] float32 of the windows `index` [F, B]."""
-        window = window_features(self.encoder, frames, index, self.compute)
+        features = frame_features(self.encoder, frames, index, self.compute)
         with self.compute.autocast():
-            return cast(Tensor, self.predictor(window).float())
+            return cast(Tensor, self.predictor(features).float())

@@ -34,7 +34,7 @@ from bcvlr_fast.compute import Compute, choose_compute, usable_cores
 from bcvlr_fast.config import preset
 from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
 from bcvlr_fast.kernels import reference_only
-from bcvlr_fast.latent_actions import predict_next, window_features
+from bcvlr_fast.latent_actions import frame_features, predict_next
 
 _FRAMES = 32_768
 _ROUNDS = {"paper": 3, "quick": 15}
@@ -132,8 +132,8 @@ def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
     with torch.no_grad():
         target = nn.ModuleList([agent.encoder, heads.projector])
         contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, pixels[1], pixels[2])
-        window = window_features(agent.encoder, frames, index, compute)
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, window, compute, update=False)
+        features = frame_features(agent.encoder, frames, index, compute)
+        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, compute, update=False)
         cloned = agent.policy(agent.encoder(pixels[1]))
         action = F.cross_entropy(agent.decoder(result.latent_action), given["action"])
     losses = {

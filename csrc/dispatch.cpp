@@ -56,7 +56,7 @@ int run(const Arguments& arguments, int threads, Operation<Arguments> baseline, 
 using namespace bcvlr;
 
 // Raised whenever a signature below changes: an old library is then not used.
-BCVLR_EXPORT int bcvlr_version() { return 1; }
+BCVLR_EXPORT int bcvlr_version() { return 2; }
 
 BCVLR_EXPORT const char* bcvlr_isa() { return isa == kAvx512 ? "AVX-512" : isa == kAvx2 ? "AVX2" : "baseline"; }
 
@@ -101,4 +101,10 @@ BCVLR_EXPORT int bcvlr_sinkhorn(const float* scores, const float* logits, float*
                                 int64_t size, int64_t iterations, double temperature, int threads) {
     const Sinkhorn arguments{scores, logits, out, loss, batch, size, iterations, temperature};
     return BCVLR_RUN(sinkhorn, arguments, threads);
+}
+
+BCVLR_EXPORT int bcvlr_stack_frames(const void* features, void* out, int64_t frames, int64_t batch, int64_t pixels,
+                                    int64_t channels, double gain, bool bf16, int threads) {
+    const StackFrames arguments{features, out, frames, batch, pixels, channels, static_cast<float>(gain), bf16};
+    return BCVLR_RUN(stack_frames, arguments, threads);
 }

@@ -1,4 +1,4 @@
-// The three operations, compiled once per instruction set (BCVLR_ISA names it), and the threads that they share.
+// The operations, compiled once per instruction set (BCVLR_ISA names it), and the threads that they share.
 // dispatch.cpp chooses among the sets at run time and holds the C interface.
 #pragma once
 
@@ -46,12 +46,21 @@ struct Sinkhorn {
     double temperature;
 };
 
+struct StackFrames {
+    const void* features;    // [frames, batch, pixels, channels], float or bf16
+    void* out;               // [batch, pixels, frames, channels], alike
+    int64_t frames, batch, pixels, channels;
+    float gain;              // 0: the frames; else their changes times gain, and the last frame
+    bool bf16;
+};
+
 #define BCVLR_DECLARE(isa)                                               \
     namespace isa {                                                      \
     void random_shift(const RandomShift&, int threads);                  \
     void nearest_code(const NearestCode&, int threads);                  \
     void nearest_code_backward(const NearestCodeBackward&, int threads); \
     void sinkhorn(const Sinkhorn&, int threads);                         \
+    void stack_frames(const StackFrames&, int threads);                  \
     }
 BCVLR_DECLARE(baseline)
 BCVLR_DECLARE(avx2)

@@ -11,21 +11,6 @@ namespace bcvlr {
 namespace BCVLR_ISA {
 namespace {
 
-template <typename Out>
-inline Out rounded(float x);
-
-template <>
-inline float rounded<float>(float x) {
-    return x;
-}
-
-template <>
-inline uint16_t rounded<uint16_t>(float x) {  // bf16, to nearest even; never NaN here
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 // x / 255 - 0.5, rounded after each operation as the reference does (this file is compiled without contraction).
 template <typename Out>
 inline Out normalised(uint8_t x) {

@@ -118,6 +118,31 @@ inline uint32_t equal_lanes(Floats a, Floats b) {
 #endif
 }
 
+// To float, or to bf16 (its bits) and to nearest even: never NaN, or NaN with a low half of zeros.
+template <typename Out>
+inline Out rounded(float x);
+
+template <>
+inline float rounded<float>(float x) {
+    return x;
+}
+
+template <>
+inline uint16_t rounded<uint16_t>(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline float value(float x) { return x; }
+
+inline float value(uint16_t bf16) {
+    const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
+    float v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
 // n uninitialised elements, of a type of each instruction set's own: what the standard library's templates compile to
 // is shared among files, and might be the widest set's.
 template <typename T>

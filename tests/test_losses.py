@@ -14,7 +14,7 @@ from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.latent_actions import LatentActions, copy_error, split_window, window_features
+from bcvlr_fast.latent_actions import LatentActions, copy_error, frame_features, predict_next
 from bcvlr_fast.online import Finetuning
 from bcvlr_fast.policy import Cloning
 from bcvlr_fast.replay import Replay, ReplaySampler
@@ -69,20 +69,27 @@ def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
     torch.manual_seed(0)
     agent = Agent(settings, (3, 64, 64), 15, FP32)
     channels = agent.encoder.channels
-    window = torch.randn(3, 4 * channels, 32, 32)
-    changed = window.clone()
-    changed[:, -channels:] += 1
-    assert not torch.allclose(agent.predictor(window), agent.predictor(changed))
-    seen, following = split_window(window, agent.world_model)
-    assert torch.equal(seen, window[:, : 2 * channels])
-    assert torch.equal(following, window[:, 2 * channels : 3 * channels])
-    wanted = (window[:, channels : 2 * channels] - following).square().mean()
-    torch.testing.assert_close(copy_error(window, agent.world_model), wanted)
+    frames = torch.randn(4, 3, channels, 32, 32)
+    changed = frames.clone()
+    changed[-1] += 1
+    assert not torch.allclose(agent.predictor(frames.flatten(0, 1)), agent.predictor(changed.flatten(0, 1)))
+    seen: list[Tensor] = []
+    agent.world_model.forward = lambda features, _: seen.append(features) or features[:, -channels:]
+    result = predict_next(agent.predictor, agent.codebook, agent.world_model, frames.flatten(0, 1), FP32, update=False)
+    assert torch.equal(seen[0], torch.cat([frames[0], frames[1]], dim=1))
+    wanted = (frames[1] - frames[2]).square().mean()
+    torch.testing.assert_close(result.prediction_error, wanted)
+    torch.testing.assert_close(copy_error(frames.flatten(0, 1), agent.world_model), wanted)
 
 
 def features_of(encoder: nn.Module, sampler: WindowSampler, centres: Tensor) -> list[Tensor]:
     with torch.no_grad():
         return [encoder(pixels(sampler, centres + step)) for step in (-1, 0, 1)]
+
+
+def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
+    """z [B, latent_dim] by hand, without motion gain."""
+    return predictor.head(predictor.trunk(torch.cat(frames, dim=1)))
 
 
 def assert_moved_alike(found: nn.Module, wanted: nn.Module) -> None:
@@ -183,7 +190,7 @@ def test_latent_actions_update(output: str) -> None:
     generator = torch.Generator().manual_seed(1)
     centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
     past, now, future = features_of(plain.encoder, sampler, centres)
-    z = plain.predictor(torch.cat([past, now, future], dim=1))
+    z = predicted(plain.predictor, past, now, future)
     split = z.view(6, 2, 16, 4)
     distance = (split.permute(0, 1, 3, 2)[:, :, :, None] - codes[None, :, None]).square().sum(4)  # [B, K, P, M]
     index = distance.argmin(3)
@@ -221,7 +228,7 @@ def test_cloning_update(updates: int) -> None:
     for centres in drawn:
         past, now, future = features_of(plain.encoder, sampler, centres)
         with torch.no_grad():
-            z = plain.predictor(torch.cat([past, now, future], dim=1))
+            z = predicted(plain.predictor, past, now, future)
         loss = (plain.policy(now) - z).square().mean()
         adam.zero_grad()
         loss.backward()
@@ -245,7 +252,7 @@ def test_finetuning_update_is_equation_3() -> None:
     generator = torch.Generator().manual_seed(1)
     centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
     past, now, future = features_of(plain.encoder, sampler, centres)
-    z = plain.predictor(torch.cat([past, now, future], dim=1))
+    z = predicted(plain.predictor, past, now, future)
     code = plain.codebook(z, update=False)
     prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantised)
     action_loss = F.cross_entropy(plain.decoder(z), actions[centres])
@@ -289,11 +296,13 @@ def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     _, sampler = make(small())
     centres = sampler.centres[:16]
     frames, index = sampler.take(centres)
-    window = window_features(nn.Identity(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
+    window = frame_features(nn.Identity(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
+    window = torch.cat(window.chunk(3), dim=1)
     plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
     padded = F.pad(plain, (2,) * 4, mode="replicate")
     crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
     matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
     assert bool((matches.sum(dim=0) == 1).all())
     assert len(set(matches.int().argmax(dim=0).tolist())) > 3
-    torch.testing.assert_close(window_features(nn.Identity(), frames, index, FP32), plain)
+    unshifted = frame_features(nn.Identity(), frames, index, FP32)
+    torch.testing.assert_close(torch.cat(unshifted.chunk(3), dim=1), plain)

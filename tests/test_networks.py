@@ -49,7 +49,7 @@ def test_paper_shapes(paper_agent: Agent) -> None:
     frames = torch.rand(2, 3, 64, 64) - 0.5
     features = paper_agent.encoder(frames)
     assert features.shape == (2, 16, 64, 64)
-    z = paper_agent.predictor(features.repeat(1, 3, 1, 1))
+    z = paper_agent.predictor(features.repeat(3, 1, 1, 1))
     assert z.shape == (2, 128)
     predicted = paper_agent.world_model(features.repeat(1, 2, 1, 1), z)
     assert predicted.shape == (2, 16, 64, 64)

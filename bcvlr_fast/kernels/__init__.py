@@ -7,6 +7,7 @@ from bcvlr_fast.kernels.native import describe, reference_only
 from bcvlr_fast.kernels.nearest_code import NearestCode, nearest_code
 from bcvlr_fast.kernels.random_shift import random_shift
 from bcvlr_fast.kernels.sinkhorn import sinkhorn, sinkhorn_cross_entropy
+from bcvlr_fast.kernels.stack_frames import stack_frames
 
 __all__ = [
     "NearestCode",
@@ -16,4 +17,5 @@ __all__ = [
     "reference_only",
     "sinkhorn",
     "sinkhorn_cross_entropy",
+    "stack_frames",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_VERSION = 1  # bcvlr_version() in csrc/dispatch.cpp
+_VERSION = 2  # bcvlr_version() in csrc/dispatch.cpp
 _POINTER, _INT, _LONG, _DOUBLE, _BOOL = (
     ctypes.c_void_p,
     ctypes.c_int,
@@ -28,6 +28,7 @@ _SIGNATURES = {
     "bcvlr_random_shift": ([_POINTER] * 4 + [_LONG] * 7 + [_BOOL] * 3 + [_INT], _INT),
     "bcvlr_nearest_code": ([_POINTER] * 8 + [_LONG] * 5 + [_DOUBLE] * 2 + [_INT], _INT),
     "bcvlr_nearest_code_backward": ([_POINTER] * 5 + [_LONG, _INT], _INT),
+    "bcvlr_stack_frames": ([_POINTER] * 2 + [_LONG] * 4 + [_DOUBLE, _BOOL, _INT], _INT),
     "bcvlr_sinkhorn": ([_POINTER] * 4 + [_LONG] * 3 + [_DOUBLE, _INT], _INT),
 }
 
