@@ -66,6 +66,9 @@ BCVLR_EXPORT int bcvlr_choose_isa(int wanted) {
     return isa;
 }
 
+// Threads are taken from the OpenMP runtime whose GOMP_parallel this is; null: from a pool of our own.
+BCVLR_EXPORT void bcvlr_use_openmp(void* gomp_parallel) { use_openmp(gomp_parallel); }
+
 // Position of the first of values [n] outside 0..last; n where there is none.
 BCVLR_EXPORT int64_t bcvlr_first_outside(const int64_t* values, int64_t n, int64_t last) {
     for (int64_t i = 0; i < n; ++i)

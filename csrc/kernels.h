@@ -67,8 +67,11 @@ BCVLR_DECLARE(avx2)
 BCVLR_DECLARE(avx512)
 #undef BCVLR_DECLARE
 
+// From here on the threads are those of the OpenMP runtime whose GOMP_parallel this is; null: our own.
+void use_openmp(void* gomp_parallel);
+
 // Calls body(context, chunk) once for every chunk in 0..chunks, on up to `threads` threads, the calling one among
-// them. Idle threads sleep. The first exception of a body is thrown again here.
+// them. The first exception of a body is thrown again here.
 void parallel(int64_t chunks, int threads, void (*body)(void*, int64_t), void* context);
 
 // The same for a callable. In an unnamed namespace, for each instruction set needs a copy of its own.

@@ -1,4 +1,8 @@
-// A pool of threads that sleep when idle: torch's own spin, which on a shared machine costs more than it gains.
+// Threads: those of torch's OpenMP where Python has handed its entry point over, else a pool of our own.
+//
+// Torch's threads spin for a while after each of its operations, so threads of our own would find the cores taken.
+// Where there is no such entry point, or in a forked child, where OpenMP would wait for threads that are not there,
+// the pool serves; its threads sleep when idle.
 
 #include "kernels.h"
 
@@ -92,22 +96,37 @@ private:
     int threads_ = 0, wanted_ = 0, active_ = 0;
 };
 
+using OpenMp = void (*)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel: body, its data, threads, flags
+
+std::atomic<OpenMp> openmp{nullptr};
 Pool* pool = nullptr;  // never deleted: its threads sleep in it when the process ends
 
 // A forked child has none of its parent's threads, and locks in any state: it begins anew.
-void begin() { pool = new Pool; }
+void begin() {
+    openmp = nullptr;
+    pool = new Pool;
+}
+
+struct Begun {
+    Begun() {
+        begin();
+        pthread_atfork(nullptr, nullptr, begin);
+    }
+} begun;
 
 }  // namespace
 
+void use_openmp(void* gomp_parallel) { openmp = reinterpret_cast<OpenMp>(gomp_parallel); }
+
 void parallel(int64_t chunks, int threads, void (*body)(void*, int64_t), void* context) {
-    static const bool once = [] {
-        begin();
-        return pthread_atfork(nullptr, nullptr, begin) == 0;
-    }();
-    (void)once;
     Job job{chunks, body, context, {}, {}, {}};
-    int helpers = static_cast<int>(chunks < threads ? chunks : threads) - 1;
-    if (helpers <= 0 || !pool->run(job, helpers)) job.work();
+    const int team = static_cast<int>(chunks < threads ? chunks : threads);
+    if (team <= 1)
+        job.work();
+    else if (const OpenMp run = openmp)
+        run([](void* data) { static_cast<Job*>(data)->work(); }, &job, static_cast<unsigned>(threads), 0);
+    else if (!pool->run(job, team - 1))
+        job.work();
     if (job.error) std::rethrow_exception(job.error);
 }
 

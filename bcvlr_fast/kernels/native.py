@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ _POINTER, _INT, _LONG, _DOUBLE, _BOOL = (
     ctypes.c_double,
     ctypes.c_bool,
 )
-_SIGNATURES = {
+_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "bcvlr_choose_isa": ([_INT], _INT),
     "bcvlr_isa": ([], ctypes.c_char_p),
     "bcvlr_first_outside": ([_POINTER, _LONG, _LONG], _LONG),
+    "bcvlr_use_openmp": ([_POINTER], None),
     "bcvlr_random_shift": ([_POINTER] * 4 + [_LONG] * 7 + [_BOOL] * 3 + [_INT], _INT),
     "bcvlr_nearest_code": ([_POINTER] * 8 + [_LONG] * 5 + [_DOUBLE] * 2 + [_INT], _INT),
     "bcvlr_nearest_code_backward": ([_POINTER] * 5 + [_LONG, _INT], _INT),
@@ -87,6 +89,7 @@ def _load() -> ctypes.CDLL | None:
             raise OSError(f"{path}: expected version {_VERSION}, got {version}")
         for function, (arguments, result) in _SIGNATURES.items():
             getattr(found, function).argtypes, getattr(found, function).restype = arguments, result
+        found.bcvlr_use_openmp(ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), _POINTER))
         return found
     except (OSError, AttributeError) as error:
         why = str(error) if path.exists() else "not built"
