@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
 from bcvlr_fast.features import Encoder
+from bcvlr_fast.graph import capture
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import Codebook, LatentActionPredictor, WorldModel
 from bcvlr_fast.policy import ActionDecoder, LatentPolicy
@@ -49,4 +51,32 @@ class Agent(nn.Module):
         logits = self.logits(frames)
         if generator is None:
             return logits.argmax(dim=1)
-        return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+        # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
+        clocks = torch.empty_like(logits).exponential_(generator=generator)
+        return (logits.softmax(dim=1) / clocks).argmax(dim=1)
+
+
+class Actor:
+    """The policy sampling actions for up to `num_envs` environments: on a GPU one graph, copies from and to pinned
+    memory included."""
+
+    def __init__(self, agent: Agent, num_envs: int, generator: torch.Generator) -> None:
+        device = agent.compute.device
+        pinned = device.type == "cuda"
+        self._agent, self._generator = agent, generator
+        self._seen = torch.zeros((num_envs, *agent.frame_shape), dtype=torch.uint8, pin_memory=pinned)
+        self._frames = torch.empty_like(self._seen, device=device)
+        self._chosen = torch.zeros(num_envs, dtype=torch.int64, pin_memory=pinned)
+        self._choose = capture(self._act, device, generator)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Actions [k] int64 for frames [k, C, H, W] uint8, k up to num_envs."""
+        self._seen[: len(frames)].copy_(torch.from_numpy(frames))
+        self._choose()
+        if self._frames.is_cuda:
+            torch.cuda.current_stream(self._frames.device).synchronize()
+        return self._chosen[: len(frames)].numpy().copy()
+
+    def _act(self) -> None:
+        self._frames.copy_(self._seen, non_blocking=True)
+        self._chosen.copy_(self._agent.act(self._frames, self._generator), non_blocking=True)

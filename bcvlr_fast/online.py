@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast.agent import Agent
+from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.batches import Batches
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PixelEnv, Step
@@ -151,6 +151,7 @@ class Online:
         self.collector = Collector(
             env, Replay(online.capacity, env.num_envs, agent.frame_shape, device), online.interactions
         )
+        self._actor = Actor(agent, env.num_envs, generator)
         self.round = 0
         agent.world_model.requires_grad_(False)
         optimizer = agent.compute.optimizer
@@ -208,8 +209,7 @@ class Online:
         envs = self.collector.envs_to_step(self.round_end)
         explores, actions = self._exploration()
         if not explores[envs].all():
-            frames = torch.from_numpy(self.collector.frames[envs]).to(self.agent.compute.device)
-            chosen = self.agent.act(frames, self.generator).cpu().numpy()
+            chosen = self._actor(self.collector.frames[envs])
             actions[envs] = np.where(explores[envs], actions[envs], chosen)
         self.collector.step(actions[envs], envs)
 

@@ -24,8 +24,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
-from rows import report
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -35,6 +33,8 @@ from bcvlr_fast.config import preset
 from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.latent_actions import frame_features, predict_next
+from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
+from rows import report
 
 _FRAMES = 32_768
 _ROUNDS = {"paper": 3, "quick": 15}

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from rows import RESULTS, Row, reported, write
 
 from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.kernels import describe
 from bcvlr_fast.run import machine
+from rows import RESULTS, Row, reported, write
 
 _SECONDS = 1.5
 _rows: list[dict[str, Any]] = []

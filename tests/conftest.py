@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # for the tests of deterministic algorithms
+else:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 
 from backends import BACKENDS, Backend, running

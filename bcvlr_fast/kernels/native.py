@@ -89,7 +89,8 @@ def _load() -> ctypes.CDLL | None:
             raise OSError(f"{path}: expected version {_VERSION}, got {version}")
         for function, (arguments, result) in _SIGNATURES.items():
             getattr(found, function).argtypes, getattr(found, function).restype = arguments, result
-        found.bcvlr_use_openmp(ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), _POINTER))
+        if openmp := getattr(ctypes.CDLL(None), "GOMP_parallel", None):
+            found.bcvlr_use_openmp(ctypes.cast(openmp, _POINTER))
         return found
     except (OSError, AttributeError) as error:
         why = str(error) if path.exists() else "not built"
