@@ -25,6 +25,8 @@ class Compute:
     dtype: torch.dtype
     """float32, or bfloat16 for the convolutions and products; weights stay float32."""
     memory_format: torch.memory_format = torch.channels_last
+    compile: bool = False
+    """Whether torch.compile makes the networks."""
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -38,8 +40,12 @@ class Compute:
         return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
-        """The module on the device, convolutions in the memory format."""
-        return module.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        """A container of networks on the device, convolutions in the memory format."""
+        placed = module.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.compile:
+            for network in placed.children():
+                network.compile(dynamic=False)
+        return placed
 
 
 def choose_device(name: str) -> torch.device:
@@ -57,15 +63,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def choose_compute(device: torch.device, precision: str) -> Compute:
+def choose_compute(device: torch.device, precision: str, compile_networks: bool = False) -> Compute:
     """Device and number format; `auto` takes bf16 where the hardware multiplies it."""
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     else:
         _keep_freed_memory()
-    return Compute(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return Compute(device, dtype, compile=compile_networks)
 
 
 def measured_tflops(compute: Compute) -> float:

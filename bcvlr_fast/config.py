@@ -155,8 +155,12 @@ class Config:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """fp32, bf16, or auto: bf16 where the hardware multiplies it."""
+    compile: bool = False
+    """torch.compile the networks: minutes of compiling first; no faster on a CPU."""
     videos: Path | None = None
     """Folder of expert videos; without it the bundled replays of the environment are recorded."""
+    frames_gb: float = number(0.0, 0.0)
+    """Most memory of the device for the videos' frames; what exceeds it streams from the host. 0: what is free."""
     held_out: float = number(0.1, 0.0, 0.9)
     """Share of the video episodes kept from training, for the health figures."""
     episodes: int = number(100, 1, 100_000)

@@ -36,13 +36,16 @@ class FrameStore:
         self.placement = placement
 
     @classmethod
-    def from_episodes(cls, frames: np.ndarray, lengths: np.ndarray, device: torch.device) -> FrameStore:
+    def from_episodes(
+        cls, frames: np.ndarray, lengths: np.ndarray, device: torch.device, budget_gb: float = 0.0
+    ) -> FrameStore:
         """Store over `frames` [N, C, H, W] uint8, which may be a memory map of any size.
 
         `lengths` [E] frames of each episode, one after another. Placed on the device if it fits
-        there, else in (pinned) host memory, else left in the map and read as windows are drawn.
+        there, in `budget_gb` if that is above 0, else in (pinned) host memory, else left in the map
+        and read as windows are drawn.
         """
-        placed, placement = _place(frames, device)
+        placed, placement = _place(frames, device, budget_gb)
         return cls(placed, episode_positions(np.asarray(lengths, np.int64)), device, placement)
 
     def windows(self, past: int, future: int) -> Tensor:
@@ -109,13 +112,14 @@ def window_centres(position: np.ndarray, past: int, future: int) -> np.ndarray:
     return centres[:count].copy()
 
 
-def _place(frames: np.ndarray, device: torch.device) -> tuple[Tensor, str]:
-    if device.type == "cuda" and frames.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+def _place(frames: np.ndarray, device: torch.device, budget_gb: float) -> tuple[Tensor, str]:
+    on_gpu = device.type == "cuda"
+    fits_host = frames.nbytes < _HOST_SHARE * available_memory()
+    fits_device = frames.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0] if on_gpu else fits_host
+    if fits_device and (budget_gb <= 0 or frames.nbytes <= budget_gb * 1e9):
         return _copy_in_blocks(frames, torch.empty(frames.shape, dtype=torch.uint8, device=device)), "device"
-    if frames.nbytes < _HOST_SHARE * available_memory():
-        pinned = device.type == "cuda"
-        host = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=pinned)
-        return _copy_in_blocks(frames, host), "pinned" if pinned else "device"
+    if on_gpu and fits_host:
+        return _copy_in_blocks(frames, torch.empty(frames.shape, dtype=torch.uint8, pin_memory=True)), "pinned"
     return _shared(frames), "mapped"
 
 

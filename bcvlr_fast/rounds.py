@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from bcvlr_fast.online import Online, decoder_accuracy
@@ -17,7 +19,9 @@ def finish_round(run: Run, online: Online) -> None:
     title = f"4/4 online {online.round + 1}/{online.rounds}"
     if cursor.part == "collect":
         while online.collector.interactions < online.round_end:
+            before, start = online.collector.interactions, time.perf_counter()
             online.collect_step()
+            run.spent.add("collecting", online.collector.interactions - before, time.perf_counter() - start)
             run.yield_to_signals()
         log_round(run, online)
         cursor.part, cursor.done = "finetune", 0

@@ -34,6 +34,7 @@ from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import LOCK
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Online
+from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.stage import Stage
 from bcvlr_fast.videos import Videos
@@ -56,7 +57,15 @@ class Cursor:
 class Run:
     """A run folder opened for training, fresh or resumed, and everything that trains in it."""
 
-    def __init__(self, folder: Path, settings: Config, screen: Screen, track: str, start: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Config,
+        screen: Screen,
+        track: str,
+        start: float,
+        profiled: tuple[int, int] | None = None,
+    ) -> None:
         self.folder, self.config, self.screen = folder, settings, screen
         self.start = start
         self.lock = _lock(folder)
@@ -65,7 +74,7 @@ class Run:
             raise UserError(complaints[0])
         for line in complaints:
             screen.warn(f"{line}; an older one is used")
-        self.compute = choose_compute(choose_device(settings.device), settings.precision)
+        self.compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile)
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)
@@ -74,6 +83,8 @@ class Run:
         self.updates = 0
         self.online: Online | None = None
         self._earlier_peak_gb = 0.0
+        self.spent = TimeSpent()
+        self._profiler = Profiler(profiled, folder / TRACES, self.compute.device)
         kept_log_bytes = None
         if self.restored:
             self._restore(self.restored)
@@ -90,7 +101,7 @@ class Run:
         """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
         train, _ = videos.split(self.config.held_out)
         past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
-        self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device)
+        self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device, self.config.frames_gb)
         self.sampler = WindowSampler(self.store, past, future, self.generator)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
@@ -117,8 +128,9 @@ class Run:
         logged = stage.done
         with self.screen.bar(title, stage.updates, done=stage.done) as bar:
             while stage.done < stage.updates:
-                before = stage.done
-                stage.step()
+                before, start = stage.done, time.perf_counter()
+                with self._profiler.step(stage):
+                    stage.step()
                 self.cursor.done = stage.done
                 self.updates += stage.done - before
                 bar.advance(stage.done - before)
@@ -128,7 +140,9 @@ class Run:
                     self._check_finite(stage, figures)
                     self.log.write(self.cursor.phase, self.updates, {"stage": stage.name, **figures})
                     bar.show(_few(figures))
+                self.spent.add(stage.name, stage.done - before, time.perf_counter() - start)
                 self.yield_to_signals(stage)
+        self._profiler.finish()
         self.restored = None
         return figures
 
@@ -172,6 +186,7 @@ class Run:
             "updates": self.updates,
             "elapsed_s": time.monotonic() - self.start,
             "peak_memory_gb": self.peak_memory_gb(),
+            "spent": self.spent.parts,
             "log_bytes": self.log.size_bytes(),
             "device": self.compute.device.type,
             "versions": versions(),
@@ -228,6 +243,13 @@ class Run:
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         return max(own, self._earlier_peak_gb)
 
+    def peaks(self) -> dict[str, float]:
+        """Largest memory of the host, and of the GPU where there is one, in GB."""
+        found = {"peak_memory_gb": round(self.peak_memory_gb(), 2)}
+        if self.compute.device.type == "cuda":
+            found["peak_gpu_memory_gb"] = round(torch.cuda.max_memory_reserved(self.compute.device) / 1e9, 2)
+        return found
+
     def close(self) -> None:
         self.log.close()
         self.lock.close()
@@ -254,6 +276,7 @@ class Run:
         self.updates = saved.state["updates"]
         self.start -= saved.state["elapsed_s"]
         self._earlier_peak_gb = saved.state["peak_memory_gb"]
+        self.spent = TimeSpent(saved.state["spent"])
 
     def _restore_stage(self, stage: Stage) -> None:
         if self.restored is None:

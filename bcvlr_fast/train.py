@@ -42,6 +42,8 @@ class Arguments(Config):
     config_file: Path | None = None
     """JSON of an earlier run's configuration; flags on top override it."""
     track: Literal["none", "tensorboard"] = "none"
+    profile: str = ""
+    """Updates FIRST:END of each stage to profile: for Nsight on a GPU, as a trace in the run folder on a CPU."""
     print_config: bool = False
     """Print the resolved configuration as JSON and stop."""
     dry_run: bool = False
@@ -52,6 +54,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     start = time.monotonic()
     arguments, folder, why = resolve(argv)
+    profiled = _updates(arguments.profile)
     settings = Config(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Config)})
     if arguments.print_config:
         print(config.to_json(settings))
@@ -68,13 +71,22 @@ def main(argv: list[str]) -> None:
     if arguments.dry_run:
         screen.say("dry run: nothing was written")
         return
-    train(settings, folder, videos_path, screen, arguments.track, start)
+    train(settings, folder, videos_path, screen, arguments.track, start, profiled)
 
 
 def train(
-    settings: Config, folder: Path, videos_path: Path, screen: Screen, track: str = "none", start: float | None = None
+    settings: Config,
+    folder: Path,
+    videos_path: Path,
+    screen: Screen,
+    track: str = "none",
+    start: float | None = None,
+    profiled: tuple[int, int] | None = None,
 ) -> None:
-    """The four phases, the closing evaluation and the report; `start` is when the clock began (time.monotonic)."""
+    """The four phases, the closing evaluation and the report.
+
+    `start` is when the clock began (time.monotonic); updates `profiled` (first, end) of each stage are profiled.
+    """
     start = time.monotonic() if start is None else start
     from bcvlr_fast import report
     from bcvlr_fast.envs.procgen import FRAME_SHAPE
@@ -85,7 +97,7 @@ def train(
 
     videos = open_videos(videos_path, FRAME_SHAPE)
     check_videos(videos, settings)
-    run = Run(folder, settings, screen, track, start)
+    run = Run(folder, settings, screen, track, start, profiled)
     try:
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
         run.load_videos(videos)
@@ -97,19 +109,23 @@ def train(
             pretrain(run)
             interact(run)
             run.finish_training()
-            evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
+            with run.spent.on("evaluation", settings.episodes):
+                evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
             (folder / RESULT).write_text(evaluation.to_json())
             screen.table(evaluation.table())
             means = {name: score.mean for name, score in evaluation.scores.items()}
             run.log.write("done", run.updates, {"stage": "evaluation", **means})
-            report.write(folder, run.agent, settings, videos, run.held_out)
+            with run.spent.on("report", 1):
+                report.write(folder, run.agent, settings, videos, run.held_out)
     finally:
         run.close()
     minutes = (time.monotonic() - run.start) / 60
-    status = {"minutes": round(minutes, 2), "peak_memory_gb": round(run.peak_memory_gb(), 2)}
-    (folder / "status.json").write_text(json.dumps(status))
+    status = {"minutes": round(minutes, 2), **run.peaks()}
+    (folder / "status.json").write_text(json.dumps({**status, "spent": run.spent.parts}))
+    screen.say(f"time: {run.spent.line()}")
     screen.say(f"report: {folder / 'report.html'}")
-    screen.say(f"done in {status['minutes']:.1f} minutes, peak memory {status['peak_memory_gb']:.1f} GB")
+    peaks = ", ".join(f"{name.replace('_gb', '').replace('_', ' ')} {gb:.1f} GB" for name, gb in run.peaks().items())
+    screen.say(f"done in {status['minutes']:.1f} minutes, {peaks}")
 
 
 def interact(run: Run) -> None:
@@ -163,6 +179,16 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
             raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
     check_writable(folder, "out")
     return arguments, folder, why
+
+
+def _updates(text: str) -> tuple[int, int] | None:
+    """(first, end) of FIRST:END; None of an empty text."""
+    if not text:
+        return None
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise UserError(f"profile: expected updates FIRST:END such as 20:30, got '{text}'")
+    return int(first), int(end)
 
 
 def _dashed(argument: str) -> str:

@@ -2,14 +2,16 @@
 
 The peers are the official implementation, where PATH is a checkout of it (or a folder that holds BCV-LR-discrete), and
 our own code run plainly: eager, float32, channels first, the operations as their PyTorch references. Then one thing
-after another is switched on, which tells what each is worth. All sides take turns in one go, and each side's frames are
-drawn, loaded and normalised within its time. The official networks are checked to give our losses first, from the same
-weights. On all of this process's cores. Rows go to results/updates.jsonl.
+after another is switched on, which tells what each is worth; with --compiled, torch.compile at last. All sides take
+turns in one go, and each side's frames are drawn, loaded and normalised within its time. The official networks are
+checked to give our losses first, from the same weights. On all of this process's cores. Rows go to
+results/updates.jsonl.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import statistics
@@ -147,7 +149,7 @@ def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
     return {name: value.item() for name, value in losses.items()}
 
 
-def _sides(device: torch.device, precision: str) -> dict[str, tuple[Compute, bool]]:
+def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, bool]]:
     """Our code, plain at first, then with one thing more at a time: (compute, whether the kernels run)."""
     auto = choose_compute(device, precision)
     sides = {
@@ -158,6 +160,8 @@ def _sides(device: torch.device, precision: str) -> dict[str, tuple[Compute, boo
     }
     if auto.dtype == torch.float32:
         del sides["bfloat16"]
+    if compiled:
+        sides["torch.compile"] = (dataclasses.replace(auto, compile=True), True)
     return sides
 
 
@@ -190,7 +194,8 @@ def test_update(
             return answer["seconds"]
 
         sides["official"] = official
-    for name, (compute, kernels) in _sides(device, request.config.getoption("--precision")).items():
+    precision, compiled = request.config.getoption("--precision"), request.config.getoption("--compiled")
+    for name, (compute, kernels) in _sides(device, precision, compiled).items():
         if device.type == "cuda" and not kernels:
             continue  # Triton has no switch; the other sides differ by precision and layout alone
         sides[name] = _timed(phase, config, compute, store, kernels)
@@ -205,7 +210,7 @@ def test_update(
     row: dict[str, Any] = {
         "phase": phase,
         "scale": scale,
-        "precision": str(choose_compute(device, request.config.getoption("--precision")).dtype).removeprefix("torch."),
+        "precision": str(choose_compute(device, precision).dtype).removeprefix("torch."),
         "threads": threads,
         "update_ms": {name: statistics.median(values) * 1e3 for name, values in seconds.items()},
         "ratio": {

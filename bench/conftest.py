@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--scale", choices=("paper", "quick"), default="paper", help="updates: sizes of networks and batches"
     )
+    parser.addoption("--compiled", action="store_true", help="updates: with torch.compile too")
     parser.addoption("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="updates: ours")
 
 

@@ -32,12 +32,12 @@ def store_of(frames: np.ndarray, device: torch.device) -> FrameStore:
     return FrameStore.from_episodes(frames, lengths, device)
 
 
-def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore) -> Stage:
+def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore, seed: int = 0) -> Stage:
     """The phase, ready for its first step, without an end. Cloning is that of the online rounds: it labels its own
     windows."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     agent = Agent(config, FRAME, ACTIONS, compute)
-    generator = torch.Generator(compute.device).manual_seed(1)
+    generator = torch.Generator(compute.device).manual_seed(seed + 1)
     latent, online = config.latent_actions, config.online
     sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
     stage: Stage

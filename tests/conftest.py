@@ -74,6 +74,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]
     videos.mkdir()
     for i in range(4):
         np.save(videos / f"{i}.npy", rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
-    done = run(*TINY, "--videos", str(videos), "--out", str(base / "run"))
+    done = run(*TINY, "--videos", str(videos), "--out", str(base / "run"), "--profile", "1:4")
     assert done.returncode == 0, done.stderr
     return base / "run", videos, done.stdout

@@ -1,6 +1,7 @@
 """pytest tests/test_losses.py: one update of each phase against a plain re-derivation."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,15 +23,25 @@ from bcvlr_fast.replay import Replay, ReplaySampler
 FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
-def small(**latent: object) -> Config:
-    """The official rules (not the quick ones) on small networks."""
+def paper_sized(**latent: object) -> Config:
+    """The official rules (not the quick ones) and networks, on small batches."""
     settings = config.preset("procgen:bossfight", "paper")
-    settings = replace_in(settings, "encoder", channels=4, stride=2, residual_blocks=1)
-    settings = replace_in(settings, "features", batch_size=8, projection_dim=16, hidden_dim=24)
-    narrow = {"impala_channels": (4, 8), "hidden_dim": 32}
-    settings = replace_in(settings, "latent_actions", batch_size=6, world_model_width=4, **narrow, **latent)
-    settings = replace_in(settings, "policy", batch_size=6, **narrow)
+    settings = replace_in(settings, "features", batch_size=8)
+    settings = replace_in(settings, "latent_actions", batch_size=6, **latent)
+    settings = replace_in(settings, "policy", batch_size=6)
     return replace_in(settings, "online", finetune_batch_size=6, clone_batch_size=6)
+
+
+def small(**latent: object) -> Config:
+    """The same on small networks."""
+    narrow = {"impala_channels": (4, 8), "hidden_dim": 32}
+    settings = paper_sized(world_model_width=4, **narrow, **latent)
+    settings = replace_in(settings, "encoder", channels=4, stride=2, residual_blocks=1)
+    settings = replace_in(settings, "features", projection_dim=16, hidden_dim=24)
+    return replace_in(settings, "policy", **narrow)
+
+
+SIZES = pytest.mark.parametrize("sized", [small, paper_sized])
 
 
 def make(settings: Config) -> tuple[Agent, WindowSampler]:
@@ -92,26 +103,30 @@ def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
     return predictor.head(predictor.trunk(torch.cat(frames, dim=1)))
 
 
-def assert_moved_alike(found: nn.Module, wanted: nn.Module) -> None:
+def assert_moved_alike(found: nn.Module, wanted: nn.Module, sized: Callable[..., Config] = small) -> None:
     """Same gradients to 1e-4 of their norm, and same weights wherever the gradient is not rounding noise.
 
-    Adam's first step is lr * sign(gradient): where the gradient vanishes (biases before a batch norm) the sign is
-    chance, so there the weights may differ by two steps.
+    In the paper's networks rounding decides more often which of two pixels a max-pool takes, or on which side of zero
+    a rectifier stands: there the gradients are held to 1e-2 (they differ by 2e-3). Adam's first step is
+    lr * sign(gradient): where the gradient vanishes (biases before a batch norm) the sign is chance, so there the
+    weights may differ by two steps.
     """
+    noise = 1e-4 if sized is small else 1e-2
     largest = max(float(p.grad.norm()) for p in wanted.parameters() if p.grad is not None)
     for (name, a), b in zip(found.named_parameters(), wanted.parameters(), strict=True):
         if b.grad is None:
             assert torch.equal(a, b), name
             continue
         assert a.grad is not None, name
-        assert float((a.grad - b.grad).norm()) <= 1e-4 * float(b.grad.norm()) + 1e-6 * largest, name
-        clear = b.grad.abs() > 1e-5 * largest
+        assert float((a.grad - b.grad).norm()) <= noise * (float(b.grad.norm()) + 1e-2 * largest), name
+        clear = b.grad.abs() > noise / 10 * largest
         torch.testing.assert_close(a[clear], b[clear], rtol=1e-4, atol=2e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def assert_same(found: nn.Module, wanted: nn.Module) -> None:
+def assert_targets_follow(found: nn.Module, wanted: nn.Module, rate: float, step: float) -> None:
+    """Targets that moved by `rate` towards weights of which two steps of Adam may have gone the other way."""
     for a, b in zip(found.parameters(), wanted.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=rate * 4 * step)
 
 
 def test_contrastive_loss_is_equation_1() -> None:
@@ -130,8 +145,9 @@ def test_contrastive_loss_is_equation_1() -> None:
     torch.testing.assert_close(reconstruction, (rebuilt - anchor).square().mean())
 
 
-def test_features_update() -> None:
-    settings = small()
+@SIZES
+def test_features_update(sized: Callable[..., Config]) -> None:
+    settings = sized()
     agent, sampler = make(settings)
     stage = Features(settings.features, agent.encoder, sampler, FP32)
     encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
@@ -161,9 +177,10 @@ def test_features_update() -> None:
             online = [*encoder.parameters(), *heads.projector.parameters()]
             for t, p in zip(target.parameters(), online, strict=True):
                 t.data = 0.95 * t.data + 0.05 * p.data
-    assert_moved_alike(agent.encoder, encoder)
-    assert_moved_alike(stage.heads, heads)
-    assert_same(stage.target, target)
+    assert_moved_alike(agent.encoder, encoder, sized)
+    assert_moved_alike(stage.heads, heads, sized)
+    assert_targets_follow(stage.target, target, 0.05, settings.features.learning_rate)
+    assert not torch.equal(next(stage.target.parameters()), next(encoder.parameters()))
 
 
 def test_reconstruction_can_stay_untrained_as_officially() -> None:
@@ -176,9 +193,10 @@ def test_reconstruction_can_stay_untrained_as_officially() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@SIZES
 @pytest.mark.parametrize("output", ["tanh_half", "linear"])
-def test_latent_actions_update(output: str) -> None:
-    settings = small(world_model_output=output)
+def test_latent_actions_update(sized: Callable[..., Config], output: str) -> None:
+    settings = sized(world_model_output=output)
     latent = settings.latent_actions
     agent, sampler = make(settings)
     stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
@@ -205,15 +223,15 @@ def test_latent_actions_update(output: str) -> None:
     adam.step()
     torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(metrics["copy_error"], float((now - future).square().mean()), rtol=1e-5, atol=1e-7)
-    assert_moved_alike(agent.predictor, plain.predictor)
-    assert_moved_alike(agent.world_model, plain.world_model)
+    assert_moved_alike(agent.predictor, plain.predictor, sized)
+    assert_moved_alike(agent.world_model, plain.world_model, sized)
     assert not torch.equal(agent.codebook.codes, codes)
 
 
-@pytest.mark.parametrize("updates", [16, 1])
-def test_cloning_update(updates: int) -> None:
+@pytest.mark.parametrize(("sized", "updates"), [(small, 16), (small, 1), (paper_sized, 1)])
+def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     """16 updates draw more windows than the store has, so all are labelled at once; 1 does not."""
-    settings = small()
+    settings = sized()
     agent, sampler = make(settings)
     adam = torch.optim.AdamW(agent.policy.parameters(), lr=2e-4, weight_decay=0.01)
     stage = Cloning(updates, 6, 0, adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
@@ -233,11 +251,12 @@ def test_cloning_update(updates: int) -> None:
         adam.zero_grad()
         loss.backward()
         adam.step()
-    assert_moved_alike(agent.policy, plain.policy)
+    assert_moved_alike(agent.policy, plain.policy, sized)
 
 
-def test_finetuning_update_is_equation_3() -> None:
-    settings = small()
+@SIZES
+def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
+    settings = sized()
     agent, sampler = make(settings)
     actions = torch.randint(15, (60,))
     optimizers = {
@@ -262,8 +281,8 @@ def test_finetuning_update_is_equation_3() -> None:
     torch.optim.Adam(plain.decoder.parameters(), lr=1e-3).step()
     torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(metrics["action_loss"], float(action_loss), rtol=1e-5, atol=1e-6)
-    assert_moved_alike(agent.predictor, plain.predictor)
-    assert_moved_alike(agent.decoder, plain.decoder)
+    assert_moved_alike(agent.predictor, plain.predictor, sized)
+    assert_moved_alike(agent.decoder, plain.decoder, sized)
 
 
 def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:

@@ -1,5 +1,6 @@
 """pytest tests/test_train.py: the command from start to end on tiny settings, and misused."""
 
+import gzip
 import importlib.util
 import json
 import shutil
@@ -33,6 +34,35 @@ def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, st
     ).replace("https://matplotlib.org", "")
     assert page.count("<svg") >= 3
     assert page.count("<video") == len(list((folder / "videos").glob("*.mp4"))) >= 1
+
+
+def test_a_run_tells_where_its_time_went(finished: tuple[Path, Path, str]) -> None:
+    folder, _, shown = finished
+    status = json.loads((folder / "status.json").read_text())
+    spent = status["spent"]
+    assert {name: part["count"] for name, part in spent.items()} == {
+        "features": 6,
+        "latent_actions": 6,
+        "cloning": 32 + 3 * 20,
+        "collecting": 700,
+        "finetuning": 3 * 4,
+        "evaluation": 3,
+        "report": 1,
+    }
+    assert all(part["seconds"] > 0 for part in spent.values())
+    assert sum(part["seconds"] for part in spent.values()) < status["minutes"] * 60 + 1
+    assert "time: " in shown
+    assert "latent actions" in shown
+
+
+@pytest.mark.parametrize("stage", ["features", "latent_actions", "cloning", "finetuning"])
+def test_profiled_updates_leave_a_trace(finished: tuple[Path, Path, str], stage: str) -> None:
+    folder, _, _ = finished
+    events = json.loads(gzip.decompress((folder / "traces" / f"{stage}.json.gz").read_bytes()))["traceEvents"]
+    names = {event.get("name") for event in events}
+    steps = [name for name in names if name and name.startswith(f"{stage} ")]
+    assert 1 <= len(steps) <= 4
+    assert {"bcvlr_fast::random_shift", "aten::convolution_backward"} <= names
 
 
 def test_evaluate_and_report_again(finished: tuple[Path, Path, str]) -> None:
@@ -102,6 +132,7 @@ BAD_INPUT = {
     "no replays": (["--env", "procgen:heist", *QUICK], "give --videos PATH"),
     "folder not empty": (["--preset", "quick", "--out", "full"], "is not an empty folder"),
     "resume nothing": (["--resume", "full"], "expected a run folder"),
+    "profile": (["--profile", "9:3", *QUICK], "profile: expected updates FIRST:END such as 20:30, got '9:3'"),
     "device": (["--device", "tpu", *QUICK], "device: expected auto, cpu"),
     "no such gpu": (["--device", "cuda:99", *QUICK], "device"),
     "config file": (["--config-file", "full/file", *OUT], "expected JSON"),

@@ -1,0 +1,98 @@
+"""python bench/precision.py [--videos FOLDER]: do bf16 and float32 training reach the same loss?
+
+The phases at scale `quick` (a smaller batch on a CPU), several seeds of each precision, 2,000 updates: the mean loss of
+the last tenth of them, and the difference of the precisions beside the spread of the seeds. Frames are an expert's, as
+`python -m bcvlr_fast.record` leaves them. Rows go to results/precision.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+
+from bcvlr_fast import config, record
+from bcvlr_fast.compute import Compute, choose_compute, choose_device, usable_cores
+from bcvlr_fast.config import replace_in
+from bcvlr_fast.envs.procgen import FRAME_SHAPE
+from bcvlr_fast.frames import FrameStore
+from bcvlr_fast.videos import open_videos
+from phases import PHASES, stage_of
+from rows import RESULTS, Row, write
+
+_ENV = "procgen:bossfight"
+_BATCH_ON_CPU = 32
+_EPISODES = 40
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, default=record.default_folder(_ENV))
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(usable_cores())
+    device = choose_device(arguments.device)
+    videos = open_videos(arguments.videos, FRAME_SHAPE)
+    lengths = videos.lengths[:_EPISODES]
+    store = FrameStore.from_episodes(videos.frames[: int(lengths.sum())], lengths, device)
+    rows = []
+    for phase in arguments.phases:
+        losses = {
+            precision: [
+                _final_loss(phase, choose_compute(device, precision), store, seed, arguments.updates)
+                for seed in range(arguments.seeds)
+            ]
+            for precision in ("fp32", "bf16")
+        }
+        rows.append(_row(phase, losses, arguments.updates))
+        print(_line(rows[-1]), flush=True)
+    write(arguments.rows / "precision.jsonl", rows, lambda row: (row["phase"], row["updates"]))
+
+
+def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, updates: int) -> float:
+    settings = config.preset(_ENV, "quick")
+    if compute.device.type == "cpu":
+        for section, field in (
+            ("features", "batch_size"),
+            ("latent_actions", "batch_size"),
+            ("online", "clone_batch_size"),
+            ("online", "finetune_batch_size"),
+        ):
+            settings = replace_in(settings, section, **{field: _BATCH_ON_CPU})
+    stage = stage_of(phase, settings, compute, store, seed)
+    while stage.done < updates - updates // 10:
+        stage.step()
+    stage.read_metrics()
+    while stage.done < updates:
+        stage.step()
+    return stage.read_metrics()["loss"]
+
+
+def _row(phase: str, losses: dict[str, list[float]], updates: int) -> Row:
+    means = {precision: statistics.mean(values) for precision, values in losses.items()}
+    spreads = [statistics.stdev(values) for values in losses.values()]
+    seeds = len(losses["fp32"])
+    error = (sum(s**2 for s in spreads) / seeds) ** 0.5  # standard error of the difference of the means
+    return {
+        "phase": phase,
+        "updates": updates,
+        "losses": losses,
+        "difference": means["bf16"] - means["fp32"],
+        "standard_error": error,
+    }
+
+
+def _line(row: Row) -> str:
+    shown = "  ".join(f"{p}: {', '.join(f'{v:.4g}' for v in values)}" for p, values in row["losses"].items())
+    return f"{row['phase']:15s} {shown}  difference {row['difference']:+.2g}, its error {row['standard_error']:.2g}"
+
+
+if __name__ == "__main__":
+    main()
