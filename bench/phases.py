@@ -25,11 +25,11 @@ def random_frames(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *FRAME), dtype=np.uint8)
 
 
-def store_of(frames: np.ndarray, device: torch.device) -> FrameStore:
-    """The frames, in episodes of 512."""
+def store_of(frames: np.ndarray, device: torch.device, budget_gb: float = 0.0) -> FrameStore:
+    """The frames, in episodes of 512; streamed where they exceed the budget, if that is above 0."""
     lengths = np.full(-(-len(frames) // EPISODE), EPISODE)
     lengths[-1] -= lengths.sum() - len(frames)
-    return FrameStore.from_episodes(frames, lengths, device)
+    return FrameStore.from_episodes(frames, lengths, device, budget_gb)
 
 
 def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore, seed: int = 0) -> Stage:

@@ -25,8 +25,7 @@ from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.compute import Compute, choose_compute, choose_device, usable_cores
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make
-from bcvlr_fast.frames import FrameStore
-from phases import ACTIONS, EPISODE, FRAME, PHASES, random_frames, stage_of, store_of
+from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 
 _ENV = "procgen:bossfight"
@@ -83,7 +82,7 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
         for count in _FRAMES:
             file = Path(folder) / "sparse.npy"
             frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, *FRAME))
-            store = _store(frames, compute)
+            store = store_of(frames, compute.device)
             stage = stage_of("features", settings, compute, store)
             speed = _updates_per_second(stage, compute)
             yield _row("features", "frames in the store", count, speed, placement=store.placement)
@@ -92,18 +91,12 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
         np.save(file, np.tile(random_frames(_BUDGET_FRAMES), (4, 1, 1, 1)))
         for what, count, budget_gb in (("within", _BUDGET_FRAMES, 0.0), ("4 times", 4 * _BUDGET_FRAMES, 1.0)):
             _forget(file)
-            store = _store(np.load(file, mmap_mode="r")[:count], compute, budget_gb)
+            store = store_of(np.load(file, mmap_mode="r")[:count], compute.device, budget_gb)
             stage = stage_of("features", settings, compute, store)
             _forget(file)
             speed = _updates_per_second(stage, compute)
             against = f"frames on disk, {what} the budget of 1 GB"
             yield _row("features", against, count, speed, placement=store.placement)
-
-
-def _store(frames: np.ndarray, compute: Compute, budget_gb: float = 0.0) -> FrameStore:
-    lengths = np.full(len(frames) // EPISODE, EPISODE)
-    lengths[-1] += len(frames) - lengths.sum()
-    return FrameStore.from_episodes(frames, lengths, compute.device, budget_gb)
 
 
 def _forget(file: Path) -> None:

@@ -125,6 +125,21 @@ def state_of(stage: Stage) -> list[Tensor]:
     return found
 
 
+@pytest.mark.parametrize("phase", ["features", "latent actions", "cloning"])
+def test_streamed_frames_teach_the_same_twice(phase: str) -> None:
+    """From a store beyond its budget, whose frames a thread gathers."""
+    store = store_of(random_frames(1200), CPU, budget_gb=0.001)
+    assert store.placement == "mapped"
+    losses = []
+    for _ in range(2):
+        stage = stage_of(phase, small("quick"), Compute(CPU, torch.float32), store)
+        for _ in range(3):
+            stage.step()
+        losses.append(stage.read_metrics()["loss"])
+    assert losses[0] == losses[1]
+    assert math.isfinite(losses[0])
+
+
 @pytest.mark.parametrize(
     ("updates", "most", "period", "together"),
     [

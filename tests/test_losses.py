@@ -123,10 +123,10 @@ def assert_moved_alike(found: nn.Module, wanted: nn.Module, sized: Callable[...,
         torch.testing.assert_close(a[clear], b[clear], rtol=1e-4, atol=2e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def assert_targets_follow(found: nn.Module, wanted: nn.Module, rate: float, step: float) -> None:
-    """Targets that moved by `rate` towards weights of which two steps of Adam may have gone the other way."""
-    for a, b in zip(found.parameters(), wanted.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=rate * 4 * step)
+def distance(a: nn.Module, b: nn.Module) -> float:
+    """Norm of the difference of their weights."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return float(torch.stack([(p - q).detach().norm() for p, q in pairs]).norm())
 
 
 def test_contrastive_loss_is_equation_1() -> None:
@@ -151,7 +151,7 @@ def test_features_update(sized: Callable[..., Config]) -> None:
     agent, sampler = make(settings)
     stage = Features(settings.features, agent.encoder, sampler, FP32)
     encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
-    target = copy.deepcopy(stage.target)
+    target, initial = copy.deepcopy(stage.target), copy.deepcopy(stage.target)
     generator = torch.Generator().manual_seed(1)
     trained = [*encoder.parameters(), *heads.parameters()]
     adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
@@ -179,8 +179,9 @@ def test_features_update(sized: Callable[..., Config]) -> None:
                 t.data = 0.95 * t.data + 0.05 * p.data
     assert_moved_alike(agent.encoder, encoder, sized)
     assert_moved_alike(stage.heads, heads, sized)
-    assert_targets_follow(stage.target, target, 0.05, settings.features.learning_rate)
-    assert not torch.equal(next(stage.target.parameters()), next(encoder.parameters()))
+    # Adam goes the other way where a gradient is rounding noise, and the target a twentieth of it.
+    assert distance(stage.target, target) <= 0.01 * distance(target, initial)
+    assert distance(target, initial) > 0
 
 
 def test_reconstruction_can_stay_untrained_as_officially() -> None:
