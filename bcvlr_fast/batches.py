@@ -41,11 +41,11 @@ class Batches:
             shape = (together, len(self._steps), batch_size)
             self._stream = FrameStream(sampler.store, sampler.centres, self._steps, shape)
 
-    def fetch(self, key: Key, following: Key) -> None:
-        """The host's part: brings the frames of step `key`, and begins to gather those of `following`."""
+    def fetch(self, key: Key, following: Key | None) -> None:
+        """The host's part: brings the frames of step `key`, and begins to gather those of `following`, if any."""
         if self._stream is not None:
             seed = self.sampler.generator.initial_seed()
-            self._stream.fetch((seed, *key), (seed, *following))
+            self._stream.fetch((seed, *key), following and (seed, *following))
 
     def draw(self, count: int) -> None:
         """The device's part, which a graph may hold."""
@@ -85,8 +85,8 @@ class FrameStream:
         self._gatherers = ThreadPoolExecutor(min(_MOST_THREADS, usable_cores()), "gather") if self._on_gpu else None
         self._coming: tuple[Key, Future[int]] | None = None
 
-    def fetch(self, key: Key, following: Key) -> None:
-        """Puts the frames of step `key` into `frames`; those of `following` are gathered from now on."""
+    def fetch(self, key: Key, following: Key | None) -> None:
+        """Puts the frames of step `key` into `frames`; those of `following`, if any, are gathered from now on."""
         if self._coming is None or self._coming[0] != key:
             if self._coming is not None:
                 self._coming[1].result()
@@ -101,7 +101,9 @@ class FrameStream:
         else:
             self.frames, self.rows = self._hosts[turn]
         self._turn = 1 - turn
-        self._coming = following, self._director.submit(self._gather, following, self._turn)
+        self._coming = None
+        if following is not None:
+            self._coming = following, self._director.submit(self._gather, following, self._turn)
 
     def _buffers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         together, length, batch = self._shape
@@ -125,6 +127,7 @@ class FrameStream:
                 self._copies.wait_event(self._taken)
                 for target, source in zip(self._landing, (frames, rows), strict=True):
                     target.copy_(source, non_blocking=True)
+                    target.record_stream(self._copies)
                 self._landed.record(self._copies)
         return turn
 

@@ -70,6 +70,7 @@ def choose_compute(device: torch.device, precision: str, compile_networks: bool 
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
+        torch.cuda.set_device(device)
     else:
         _keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

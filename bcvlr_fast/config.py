@@ -144,7 +144,8 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run, complete: on the same CPU with the same build it repeats the run bit for bit."""
+    """One run, complete: on the same CPU with the same build it repeats the run bit for bit, if the frames find the
+    same place (memory or file)."""
 
     env: str = "procgen:bossfight"
     """suite:task, such as procgen:bossfight."""
@@ -160,7 +161,7 @@ class Config:
     videos: Path | None = None
     """Folder of expert videos; without it the bundled replays of the environment are recorded."""
     frames_gb: float = number(0.0, 0.0)
-    """Most memory of the device for the videos' frames; what exceeds it streams from the host. 0: what is free."""
+    """Memory of the device for the videos' frames: where they need more, they stream from the host. 0: what is free."""
     held_out: float = number(0.1, 0.0, 0.9)
     """Share of the video episodes kept from training, for the health figures."""
     episodes: int = number(100, 1, 100_000)

@@ -71,11 +71,19 @@ class WindowSampler:
     Only the first `count` of `centres` are drawn; both are tensors on the device, which may be refilled.
     """
 
-    def __init__(self, store: FrameStore, past: int, future: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        store: FrameStore,
+        past: int,
+        future: int,
+        generator: torch.Generator,
+        centres: Tensor | None = None,
+    ) -> None:
+        """`centres` [W] int64 on the device: where the windows are to be; all that the store has, if not given."""
         self.store = store
         self.generator = generator
-        self.past = past
-        self.centres = store.windows(past, future)
+        self.past, self.future = past, future
+        self.centres = store.windows(past, future) if centres is None else centres
         self.count = torch.tensor(len(self.centres), device=store.device)
         self.steps = torch.arange(-past, future + 1, device=store.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,7 @@ class _Captured:
         self._graph.replay()
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
+        gc.collect()  # an old graph that went in the middle of this recording would end it
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)

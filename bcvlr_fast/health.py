@@ -49,7 +49,7 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     """The held-out episodes as windows with a generator of their own; None where they are too short."""
     _, held_out = videos.split(settings.held_out)
     generator = torch.Generator(compute.device)
-    store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device)
+    store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device, settings.frames_gb)
     latent = settings.latent_actions
     sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
     if len(sampler.centres) == 0:

@@ -237,8 +237,8 @@ class Online:
         return self.finetuning.sampler.refresh()
 
     def begin_cloning(self) -> None:
-        """Makes `cloning` ready for this round."""
-        self.cloning.restart(self.round)
+        """Makes `cloning` ready for this round; the rounds of its draws follow that of the pre-imitation."""
+        self.cloning.restart(self.round + 1)
 
     @property
     def _reach(self) -> tuple[int, int]:

@@ -16,9 +16,8 @@ from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import frame_features
 from bcvlr_fast.layers import Impala
-from bcvlr_fast.stage import Metrics, Stage
+from bcvlr_fast.stage import MOST_TOGETHER, Metrics, Stage
 
-_UPDATES_TOGETHER = 16
 _LABEL_BATCH = 512
 
 
@@ -70,21 +69,28 @@ class Cloning(Stage):
         sampler: WindowSampler,
         compute: Compute,
     ) -> None:
-        super().__init__(updates, {}, {"policy": optimizer}, compute, sampler.generator, together=_UPDATES_TOGETHER)
+        super().__init__(updates, {}, {"policy": optimizer}, compute, sampler.generator, together=MOST_TOGETHER)
         self.shift_pad, self.compute = shift_pad, compute
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
         self.label_all = updates * batch_size >= len(sampler.centres)
         self.batches = Batches(sampler, batch_size, self.together, only_now=self.label_all)
-        self._all_labels: Tensor | None = None  # [W, latent_dim] float32, row i for window sampler.centres[i]
+        # [W, latent_dim] float32, row i for window sampler.centres[i]; a graph reads it, so it is refilled in place
+        self._all_labels: Tensor | None = None
+        self._labelled = False
         self._labels: Tensor  # [count, B, latent_dim] float32 of a step
 
     def restart(self, round_: int) -> None:
         super().restart(round_)
-        self._all_labels = None
+        self._labelled = False
 
     def step(self) -> None:
-        if self.label_all and self._all_labels is None:
-            self._all_labels = self._label_store()
+        if self.label_all and not self._labelled:
+            labels = self._label_store()
+            if self._all_labels is None:
+                self._all_labels = labels
+            else:
+                self._all_labels.copy_(labels)
+            self._labelled = True
         super().step()
 
     def prepare(self, count: int) -> None:

@@ -41,7 +41,7 @@ class TimeSpent:
 
 
 class Profiler:
-    """Profiles updates `first` to `end` of each kind of stage, the first time that it comes by them.
+    """Profiles updates `first` to `end` of each kind of stage, counted over all its rounds.
 
     On a GPU the stages and steps are NVTX ranges, and the chosen updates lie between cudaProfilerStart and Stop, which
     `nsys profile --capture-range=cudaProfilerApi` and `ncu --profile-from-start off` wait for. On a CPU each stage
@@ -50,9 +50,18 @@ class Profiler:
 
     def __init__(self, updates: tuple[int, int] | None, folder: Path, device: torch.device) -> None:
         self._updates, self._folder, self._on_gpu = updates, folder, device.type == "cuda"
+        self._done: dict[str, int] = {}
         self._profiled: set[str] = set()
         self._trace: Any = None
         self._active: str | None = None
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[None]:
+        """Within it, the steps of one stage: what is being profiled ends with it."""
+        try:
+            yield
+        finally:
+            self.finish()
 
     @contextlib.contextmanager
     def step(self, stage: Stage) -> Iterator[None]:
@@ -60,16 +69,21 @@ class Profiler:
         if self._updates is None:
             yield
             return
-        first, end = self._updates
-        if self._active is None and stage.name not in self._profiled and stage.done >= first:
+        done = self._done.get(stage.name, 0)
+        if self._active is None and stage.name not in self._profiled and done >= self._updates[0]:
             self._begin(stage.name)
-        with self._marked(f"{stage.name} {stage.done}"):
+        before = stage.done
+        with self._marked(f"{stage.name} {done}"):
             yield
-        if self._active and stage.done >= end:
+        self._done[stage.name] = done + stage.done - before
+
+    def end_of_step(self) -> None:
+        """Ends what is being profiled after its last chosen update."""
+        if self._active and self._updates and self._done[self._active] >= self._updates[1]:
             self.finish()
 
     def finish(self) -> None:
-        """Ends what is being profiled, if a stage ends before its last chosen update."""
+        """Ends what is being profiled, if anything is."""
         if self._active is None:
             return
         if self._on_gpu:

@@ -56,11 +56,10 @@ class ReplaySampler(WindowSampler):
     """Windows of own transitions, with the action a_t of their centre; as of the last `refresh`."""
 
     def __init__(self, replay: Replay, past: int, future: int, generator: torch.Generator) -> None:
-        rows = len(replay.action)
-        super().__init__(replay.store, past, future, generator)
-        self.replay, self.future = replay, future
-        self.centres = torch.zeros(rows, dtype=torch.int64, device=self.store.device)
-        self.action = torch.zeros(rows, dtype=torch.int64, device=self.store.device)
+        none = torch.zeros(len(replay.action), dtype=torch.int64, device=replay.store.device)
+        super().__init__(replay.store, past, future, generator, none)
+        self.replay = replay
+        self.action = none.clone()
         """[rows of the store]."""
 
     def refresh(self, newest: int | None = None) -> bool:

@@ -82,7 +82,8 @@ class Run:
         self.cursor = Cursor()
         self.updates = 0
         self.online: Online | None = None
-        self._earlier_peak_gb = 0.0
+        self._earlier_peaks: dict[str, float] = {}
+        self._earlier_placement: str | None = None
         self.spent = TimeSpent()
         self._profiler = Profiler(profiled, folder / TRACES, self.compute.device)
         kept_log_bytes = None
@@ -102,6 +103,11 @@ class Run:
         train, _ = videos.split(self.config.held_out)
         past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
         self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device, self.config.frames_gb)
+        if self._earlier_placement not in (None, self.store.placement):
+            self.screen.warn(
+                f"resume: the frames were placed as '{self._earlier_placement}', are as '{self.store.placement}': "
+                "other windows are drawn from here on (--frames-gb sets the memory for them)"
+            )
         self.sampler = WindowSampler(self.store, past, future, self.generator)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
@@ -126,7 +132,8 @@ class Run:
         self._restore_stage(stage)
         figures: dict[str, float] = {}
         logged = stage.done
-        with self.screen.bar(title, stage.updates, done=stage.done) as bar:
+        part = self.cursor.phase if self.cursor.phase != "online" else stage.name
+        with self.screen.bar(title, stage.updates, done=stage.done) as bar, self._profiler.stage():
             while stage.done < stage.updates:
                 before, start = stage.done, time.perf_counter()
                 with self._profiler.step(stage):
@@ -140,9 +147,9 @@ class Run:
                     self._check_finite(stage, figures)
                     self.log.write(self.cursor.phase, self.updates, {"stage": stage.name, **figures})
                     bar.show(_few(figures))
-                self.spent.add(stage.name, stage.done - before, time.perf_counter() - start)
+                self.spent.add(part, stage.done - before, time.perf_counter() - start)
+                self._profiler.end_of_step()
                 self.yield_to_signals(stage)
-        self._profiler.finish()
         self.restored = None
         return figures
 
@@ -185,7 +192,8 @@ class Run:
             "cursor": asdict(self.cursor),
             "updates": self.updates,
             "elapsed_s": time.monotonic() - self.start,
-            "peak_memory_gb": self.peak_memory_gb(),
+            "peaks": self.peaks(),
+            "placement": self.store.placement,
             "spent": self.spent.parts,
             "log_bytes": self.log.size_bytes(),
             "device": self.compute.device.type,
@@ -238,17 +246,12 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def peak_memory_gb(self) -> float:
-        """Largest resident set of the run's processes so far."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        return max(own, self._earlier_peak_gb)
-
     def peaks(self) -> dict[str, float]:
-        """Largest memory of the host, and of the GPU where there is one, in GB."""
-        found = {"peak_memory_gb": round(self.peak_memory_gb(), 2)}
+        """Largest resident set of the run's processes so far, and memory of the GPU where there is one, in GB."""
+        found = {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
         if self.compute.device.type == "cuda":
-            found["peak_gpu_memory_gb"] = round(torch.cuda.max_memory_reserved(self.compute.device) / 1e9, 2)
-        return found
+            found["peak_gpu_memory_gb"] = torch.cuda.max_memory_reserved(self.compute.device) / 1e9
+        return {name: round(max(gb, self._earlier_peaks.get(name, 0.0)), 2) for name, gb in found.items()}
 
     def close(self) -> None:
         self.log.close()
@@ -275,8 +278,9 @@ class Run:
         self.cursor = Cursor(**saved.state["cursor"])
         self.updates = saved.state["updates"]
         self.start -= saved.state["elapsed_s"]
-        self._earlier_peak_gb = saved.state["peak_memory_gb"]
-        self.spent = TimeSpent(saved.state["spent"])
+        self._earlier_peaks = saved.state["peaks"]
+        self._earlier_placement = saved.state["placement"]
+        self.spent = TimeSpent(saved.state.get("spent"))
 
     def _restore_stage(self, stage: Stage) -> None:
         if self.restored is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
 
 import torch
@@ -14,7 +15,8 @@ from bcvlr_fast.graph import capture
 Metrics = dict[str, Tensor]
 """Scalars on the device."""
 
-_MOST_TOGETHER = 16
+MOST_TOGETHER = 16
+"""Updates of a step where it pays to have many: in a graph, or before a large batch of labels."""
 
 
 class Stage:
@@ -45,9 +47,10 @@ class Stage:
         self.optimizers = optimizers
         self.done = 0
         self.round = 0
-        most = together or (_MOST_TOGETHER if compute.device.type == "cuda" else period)
+        most = together or (MOST_TOGETHER if compute.device.type == "cuda" else period)
         self.together = largest_divisor(updates, most, period)
-        self._step = capture(lambda: self._run(self.together), compute.device, generator)
+        stage = weakref.proxy(self)  # so that a finished stage, and its graph, go when nobody holds them
+        self._step = capture(lambda: stage._run(stage.together), compute.device, generator)
         self._sums: Tensor | None = None  # [metrics] float32 on the device, over the updates since they were read
         self._names: tuple[str, ...] = ()
         self._summed = 0
@@ -64,8 +67,8 @@ class Stage:
         """The next updates, `together` of them or what is left."""
         count = min(self.together, self.updates - self.done)
         after = self.done + count
-        following = (self.round, after) if after < self.updates else (self.round + 1, 0)
-        self.batches.fetch((self._key, self.round, self.done), (self._key, *following))
+        following = (self._key, self.round, after) if after < self.updates else None
+        self.batches.fetch((self._key, self.round, self.done), following)
         if count == self.together:
             self._step()
         else:

@@ -1,8 +1,9 @@
 """python bench/bench_run.py [--scale quick|paper] [--run RUN]: the whole main job part by part, and paper's projected.
 
 Runs `python -m bcvlr_fast.train` (or takes a finished RUN of it), and sets each part's updates a second beside their
-FLOP, counted, and this machine's peak, measured now. The projection times steps of each phase at scale `paper`. On a
-GPU a profile of replayed steps tells how much of the time it computes, and what. Rows go to results/runs.jsonl.
+FLOP, counted, and this machine's peak, measured now. The projection times steps of each phase at scale `paper`, and
+leaves out labelling the videos once before the pre-imitation, evaluation and report. On a GPU a profile of replayed
+steps tells how much of the time it computes, and what. Rows go to results/runs.jsonl.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcvlr_fast import config
+from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops, usable_cores
 from bcvlr_fast.config import Config
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.run import machine
 from bcvlr_fast.stage import Stage
 from phases import PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 
-_FRAMES = 20_000
+_FRAMES, _FRAMES_PROJECTED = 20_000, 2_000
 _TOP_KERNELS = 10
 
 
@@ -42,7 +46,10 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     folder = arguments.run or _train(arguments, flags)
     settings = config.load(folder / "config.json")
-    compute = choose_compute(choose_device(arguments.device), settings.precision, settings.compile)
+    there, here = json.loads((folder / "environment.json").read_text()), machine()
+    if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"]):
+        raise UserError(f"run: {folder} ran on {there['gpu'] or there['cpu']}, not on this machine")
+    compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile)
     torch.set_num_threads(usable_cores())
     peak = max(measured_tflops(compute), _product_tflops(compute))
     status = json.loads((folder / "status.json").read_text())
@@ -50,6 +57,7 @@ def main() -> None:
         "env": settings.env,
         "scale": settings.preset,
         "precision": str(compute.dtype).removeprefix("torch."),
+        "commit": there["commit"],
         "peak_tflops": peak,
         **{name: value for name, value in status.items() if name != "spent"},
         "parts": _parts(status["spent"], settings, compute, peak),
@@ -58,7 +66,7 @@ def main() -> None:
     if not arguments.without_projection:
         row["projection"] = _projection(settings.env, status["spent"], compute, peak)
         print(projection_table(row["projection"]))
-    write(arguments.rows / "runs.jsonl", [row], lambda r: (r["env"], r["scale"], r["precision"]))
+    write(arguments.rows / "runs.jsonl", [row], lambda r: (r["env"], r["scale"], r["precision"]), compute.device)
 
 
 def table(row: Row) -> str:
@@ -109,9 +117,9 @@ def _train(arguments: argparse.Namespace, flags: list[str]) -> Path:
 def _parts(spent: dict[str, dict[str, float]], settings: Config, compute: Compute, peak: float) -> list[Row]:
     store = store_of(random_frames(_FRAMES), compute.device)
     gflop = {}
-    for phase in PHASES:
+    for phase in (*PHASES, "pre-imitation"):
         stage = stage_of(phase, settings, compute, store)
-        gflop[stage.name] = _gflop(stage)
+        gflop[phase.replace("-", "_") if phase == "pre-imitation" else stage.name] = _gflop(stage)
     units = {"collecting": "interactions", "evaluation": "episodes", "report": "reports"}
     found = []
     for name, known in spent.items():
@@ -132,10 +140,11 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
     counts = {
         "features": settings.features.updates,
         "latent actions": settings.latent_actions.updates,
-        "cloning": settings.policy.updates + rounds * online.clone_updates,
+        "pre-imitation": settings.policy.updates,
+        "cloning": rounds * online.clone_updates,
         "fine-tuning": rounds * online.finetune_updates,
     }
-    store = store_of(random_frames(_FRAMES), compute.device)
+    store = store_of(random_frames(_FRAMES_PROJECTED), compute.device)
     parts, kernels = [], {}
     for phase, count in counts.items():
         stage = stage_of(phase, settings, compute, store)
@@ -150,7 +159,7 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
     collecting = spent["collecting"]["seconds"] / spent["collecting"]["count"]
     parts.append(
         {
-            "phase": "interactions",
+            "phase": "interactions, as in the run above",
             "count": online.interactions,
             "ms": collecting * 1e3,
             "hours": online.interactions * collecting / 3600,
@@ -227,4 +236,4 @@ def _product_tflops(compute: Compute) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

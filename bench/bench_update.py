@@ -1,16 +1,17 @@
 """pytest bench/bench_update.py [--official PATH] [--scale quick]: an update of each phase, ours against its peers.
 
 The peers are the official implementation, where PATH is a checkout of it (or a folder that holds BCV-LR-discrete), and
-our own code run plainly: eager, float32, channels first, the operations as their PyTorch references. Then one thing
-after another is switched on, which tells what each is worth; with --compiled, torch.compile at last. All sides take
-turns in one go, and each side's frames are drawn, loaded and normalised within its time. The official networks are
-checked to give our losses first, from the same weights. On all of this process's cores. Rows go to
-results/updates.jsonl.
+our own code run plainly: eager, float32, channels first, the operations as their PyTorch references (on a GPU in
+Triton all the same). Then one thing after another is switched on, which tells what each is worth: the layout, bf16,
+and the kernels, or the capture on a GPU; with --compiled, torch.compile at last. All sides take turns in one go, and
+each side's frames are drawn, loaded and normalised within its time. The official networks are checked to give our
+losses first, from the same weights. On all of this process's cores. Rows go to results/updates.jsonl.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -39,8 +40,9 @@ from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
 from rows import report
 
 _FRAMES = 32_768
-_ROUNDS = {"paper": 3, "quick": 15}
+_ROUNDS = {"paper": 2, "quick": 15}
 _ENV = "procgen:bossfight"
+_MOST_TOGETHER = 2  # on a CPU, so that a step of cloning does not take minutes
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "OFFICIAL_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
+            env={**os.environ, "OFFICIAL_THREADS": str(threads)},
         )
 
     def ask(self, *order: str) -> dict[str, float]:
@@ -149,19 +151,27 @@ def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
     return {name: value.item() for name, value in losses.items()}
 
 
-def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, bool]]:
-    """Our code, plain at first, then with one thing more at a time: (compute, whether the kernels run)."""
+def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, str]]:
+    """Our code, plain at first, then with one thing more at a time: (compute, how operations or updates run)."""
     auto = choose_compute(device, precision)
+    if device.type == "cuda":
+        return {
+            "plain eager float32": (Compute(device, torch.float32, torch.contiguous_format), "eager"),
+            "channels last": (Compute(device, torch.float32), "eager"),
+            "bfloat16": (Compute(device, torch.bfloat16), "eager"),
+            "ours": (auto, "captured"),
+            **({"torch.compile": (dataclasses.replace(auto, compile=True), "captured")} if compiled else {}),
+        }
     sides = {
-        "plain eager float32": (Compute(device, torch.float32, torch.contiguous_format), False),
-        "channels last": (Compute(device, torch.float32), False),
-        "bfloat16": (Compute(device, torch.bfloat16), False),
-        "ours": (auto, True),
+        "plain eager float32": (Compute(device, torch.float32, torch.contiguous_format), "references"),
+        "channels last": (Compute(device, torch.float32), "references"),
+        "bfloat16": (Compute(device, torch.bfloat16), "references"),
+        "ours": (auto, "kernels"),
     }
     if auto.dtype == torch.float32:
         del sides["bfloat16"]
     if compiled:
-        sides["torch.compile"] = (dataclasses.replace(auto, compile=True), True)
+        sides["torch.compile"] = (dataclasses.replace(auto, compile=True), "kernels")
     return sides
 
 
@@ -195,15 +205,14 @@ def test_update(
 
         sides["official"] = official
     precision, compiled = request.config.getoption("--precision"), request.config.getoption("--compiled")
-    for name, (compute, kernels) in _sides(device, precision, compiled).items():
-        if device.type == "cuda" and not kernels:
-            continue  # Triton has no switch; the other sides differ by precision and layout alone
-        sides[name] = _timed(phase, config, compute, store, kernels)
+    for name, (compute, how) in _sides(device, precision, compiled).items():
+        sides[name] = _timed(phase, config, compute, store, how)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    rounds = _ROUNDS[scale]
     with closing:
-        for side in sides.values():
-            side()
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(_ROUNDS[scale]):
+        if "official" in sides:
+            sides["official"]()  # ours warm up each time
+        for _ in range(rounds):
             for name, side in sides.items():
                 seconds[name].append(side())
     ours = seconds["ours"]
@@ -225,17 +234,35 @@ def test_update(
     report("updates", row)
 
 
-def _timed(phase: str, config: Any, compute: Compute, store: Any, kernels: bool) -> Callable[[], float]:
-    """Seconds an update over one step of the phase."""
+def _timed(phase: str, config: Any, compute: Compute, store: Any, how: str) -> Callable[[], float]:
+    """Seconds an update over the second of two steps of the phase: the first finds no memory kept, for what a side
+    keeps is given back after its turn; all of them together with the official code's would be too much."""
     stage = stage_of(phase, config, compute, store)
+    if compute.device.type == "cpu":
+        stage.together = min(stage.together, _MOST_TOGETHER)
+    else:
+        if how == "eager":
+            stage._step = lambda: stage._run(stage.together)  # type: ignore[method-assign]
+        for _ in range(4):  # until the graph is recorded
+            stage.step()
 
-    def once() -> float:
-        before = stage.done
-        start = time.perf_counter()
-        with contextlib.nullcontext() if kernels else reference_only():
+    def step() -> None:
+        with reference_only() if how == "references" else contextlib.nullcontext():
             stage.step()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / (stage.done - before)
+
+    def once() -> float:
+        step()
+        before, start = stage.done, time.perf_counter()
+        step()
+        seconds = (time.perf_counter() - start) / (stage.done - before)
+        _give_memory_back()
+        return seconds
 
     return once
+
+
+def _give_memory_back() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -153,13 +153,14 @@ _REPLAYED = 20  # calls of each side that a GPU is timed over; every time is div
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The ratios, and the rows' files."""
+    where, device = config.getoption("--rows"), choose_device(config.getoption("--device"))
     if _rows:
-        _summarise_operations(terminalreporter, config.getoption("--rows") / "kernels.jsonl")
+        _summarise_operations(terminalreporter, where / "kernels.jsonl", device)
     if reported.get("updates"):
-        _summarise_updates(terminalreporter, reported["updates"], config.getoption("--rows") / "updates.jsonl")
+        _summarise_updates(terminalreporter, reported["updates"], where / "updates.jsonl", device)
 
 
-def _summarise_operations(terminalreporter: Any, path: Path) -> None:
+def _summarise_operations(terminalreporter: Any, path: Path, device: torch.device) -> None:
     where = machine()
     calls = _REPLAYED if where["gpu"] and _rows[0]["ours"].startswith("Triton") else 1
     for row in _rows:
@@ -177,11 +178,11 @@ def _summarise_operations(terminalreporter: Any, path: Path) -> None:
             f"{row['peer_ms']:9.3f} / {row['ours_ms']:7.3f} ms = "
             f"{row['ratio']:6.2f} ({low:.2f} .. {high:.2f}){bandwidth}"
         )
-    write(path, _rows, lambda row: (row["operation"], row["case"], row["peer"], row["threads"]))
+    write(path, _rows, lambda row: (row["operation"], row["case"], row["peer"], row["threads"]), device)
     terminalreporter.write_line(f"rows: {path}")
 
 
-def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path) -> None:
+def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path, device: torch.device) -> None:
     terminalreporter.section("an update of each phase: ms, and how many times ours")
     for row in rows:
         sides = [
@@ -193,5 +194,5 @@ def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path) -> No
         ratios = [row["ratio"][peer] for row in rows if peer in row["ratio"]]
         mean = statistics.geometric_mean(ratios)
         terminalreporter.write_line(f"{peer}: geometric mean {mean:.2f}x, least {min(ratios):.2f}x")
-    write(path, rows, lambda row: (row["phase"], row["scale"], row["precision"], row["threads"]))
+    write(path, rows, lambda row: (row["phase"], row["scale"], row["precision"], row["threads"]), device)
     terminalreporter.write_line(f"rows: {path}")

@@ -17,6 +17,7 @@ from bcvlr_fast.replay import Replay, ReplaySampler
 from bcvlr_fast.stage import Stage
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
+"""Cloning is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""
 FRAME, ACTIONS, EPISODE = (3, 64, 64), 15, 512
 
 
@@ -32,9 +33,15 @@ def store_of(frames: np.ndarray, device: torch.device, budget_gb: float = 0.0) -
     return FrameStore.from_episodes(frames, lengths, device, budget_gb)
 
 
-def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore, seed: int = 0) -> Stage:
-    """The phase, ready for its first step, without an end. Cloning is that of the online rounds: it labels its own
-    windows."""
+def stage_of(
+    phase: str,
+    config: Config,
+    compute: Compute,
+    store: FrameStore,
+    seed: int = 0,
+    actions: np.ndarray | None = None,
+) -> Stage:
+    """The phase, ready for its first step, without an end; fine-tuning from `actions` [N], random ones by default."""
     torch.manual_seed(seed)
     agent = Agent(config, FRAME, ACTIONS, compute)
     generator = torch.Generator(compute.device).manual_seed(seed + 1)
@@ -45,32 +52,38 @@ def stage_of(phase: str, config: Config, compute: Compute, store: FrameStore, se
         stage = Features(config.features, agent.encoder, sampler, compute)
     else:
         agent.encoder.requires_grad_(False)
-        optimizers = {
-            name: compute.optimizer(getattr(agent, name).parameters(), 1e-4)
-            for name in ("predictor", "decoder", "policy")
+        rates = {
+            "predictor": online.predictor_learning_rate,
+            "decoder": online.decoder_learning_rate,
+            "policy": config.policy.learning_rate if phase == "pre-imitation" else online.clone_learning_rate,
         }
+        optimizers = {n: compute.optimizer(getattr(agent, n).parameters(), rate) for n, rate in rates.items()}
         if phase == "latent actions":
             learned = agent.predictor, agent.codebook, agent.world_model
             stage = LatentActions(latent, agent.encoder, *learned, sampler, compute)
-        elif phase == "cloning":
+        elif phase in ("cloning", "pre-imitation"):
             networks = agent.encoder, agent.predictor, agent.policy
+            updates = config.policy.updates if phase == "pre-imitation" else 1  # 1: too few to label all
+            size = config.policy.batch_size if phase == "pre-imitation" else online.clone_batch_size
             pad = config.policy.shift_pad
-            stage = Cloning(1, online.clone_batch_size, pad, optimizers["policy"], *networks, sampler, compute)
+            stage = Cloning(updates, size, pad, optimizers["policy"], *networks, sampler, compute)
         else:
             agent.world_model.requires_grad_(False)
             own = {name: optimizers[name] for name in ("predictor", "decoder")}
-            stage = Finetuning(config, agent, own, _own_windows(store, config, generator))
+            stage = Finetuning(config, agent, own, _own_windows(store, config, generator, actions))
     stage.updates = 1 << 40
     return stage
 
 
-def _own_windows(store: FrameStore, config: Config, generator: torch.Generator) -> ReplaySampler:
-    """As many of the frames as the replay holds, with random actions."""
+def _own_windows(
+    store: FrameStore, config: Config, generator: torch.Generator, actions: np.ndarray | None
+) -> ReplaySampler:
+    """As many of the frames as the replay holds, with their actions or random ones."""
     count = min(config.online.capacity, len(store.frames))
     replay = Replay(count - 1, 1, FRAME, store.device)
     replay.store.frames.copy_(store.frames[:count])
     replay.store.position[:] = store.position[:count]
-    replay.action[:] = np.random.default_rng(1).integers(ACTIONS, size=count)
+    replay.action[:] = np.random.default_rng(1).integers(ACTIONS, size=count) if actions is None else actions[:count]
     own = ReplaySampler(replay, config.latent_actions.past_frames, config.latent_actions.future_frames, generator)
     assert own.refresh()
     return own

@@ -2,21 +2,26 @@
 
 The phases at scale `quick` (a smaller batch on a CPU), several seeds of each precision, 2,000 updates: the mean loss of
 the last tenth of them, and the difference of the precisions beside the spread of the seeds. Frames are an expert's, as
-`python -m bcvlr_fast.record` leaves them. Rows go to results/precision.jsonl.
+`python -m bcvlr_fast.record` leaves them, and the actions of fine-tuning their evaluation labels. Rows go to
+results/precision.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from bcvlr_fast import config, record
+from bcvlr_fast import config, evaluation_labels, record
+from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device, usable_cores
 from bcvlr_fast.config import replace_in
 from bcvlr_fast.envs.procgen import FRAME_SHAPE
+from bcvlr_fast.errors import UserError
 from bcvlr_fast.frames import FrameStore
 from bcvlr_fast.videos import open_videos
 from phases import PHASES, stage_of
@@ -32,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, default=record.default_folder(_ENV))
     parser.add_argument("--updates", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, choices=range(2, 100), default=3, metavar="N")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=Path, default=RESULTS)
@@ -42,21 +47,24 @@ def main() -> None:
     videos = open_videos(arguments.videos, FRAME_SHAPE)
     lengths = videos.lengths[:_EPISODES]
     store = FrameStore.from_episodes(videos.frames[: int(lengths.sum())], lengths, device)
+    labels = evaluation_labels.load(arguments.videos)
+    if labels is None:
+        raise UserError(f"videos: {arguments.videos} has no labels, which stand in for own actions here")
     rows = []
     for phase in arguments.phases:
         losses = {
             precision: [
-                _final_loss(phase, choose_compute(device, precision), store, seed, arguments.updates)
+                _final_loss(phase, choose_compute(device, precision), store, seed, arguments.updates, labels.action)
                 for seed in range(arguments.seeds)
             ]
             for precision in ("fp32", "bf16")
         }
         rows.append(_row(phase, losses, arguments.updates))
         print(_line(rows[-1]), flush=True)
-    write(arguments.rows / "precision.jsonl", rows, lambda row: (row["phase"], row["updates"]))
+    write(arguments.rows / "precision.jsonl", rows, lambda row: (row["phase"], row["updates"]), device)
 
 
-def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, updates: int) -> float:
+def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, updates: int, actions: np.ndarray) -> float:
     settings = config.preset(_ENV, "quick")
     if compute.device.type == "cpu":
         for section, field in (
@@ -66,7 +74,7 @@ def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, upda
             ("online", "finetune_batch_size"),
         ):
             settings = replace_in(settings, section, **{field: _BATCH_ON_CPU})
-    stage = stage_of(phase, settings, compute, store, seed)
+    stage = stage_of(phase, settings, compute, store, seed, actions.astype(np.int64))
     while stage.done < updates - updates // 10:
         stage.step()
     stage.read_metrics()
@@ -95,4 +103,4 @@ def _line(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bcvlr_fast.run import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -20,9 +22,11 @@ def report(name: str, row: Row) -> None:
     reported.setdefault(name, []).append(row)
 
 
-def write(path: Path, rows: list[Row], key: Callable[[Row], object]) -> None:
-    """Adds the rows to the file, in place of those with the same key on the same machine."""
+def write(path: Path, rows: list[Row], key: Callable[[Row], object], device: torch.device) -> None:
+    """Adds the rows, measured on `device`, to the file, in place of those with the same key on the same machine."""
     where = machine()
+    if device.type == "cpu":
+        where["gpu"] = None
 
     def full_key(row: Row) -> object:
         return key(row), row["machine"]["gpu"] or row["machine"]["cpu"]

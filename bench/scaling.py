@@ -58,7 +58,12 @@ def main() -> None:
     for row in (*_by_batch(settings, compute), *_by_frames(settings, compute), *_by_envs(settings, compute)):
         rows.append({"scale": scale, "threads": torch.get_num_threads(), **row})
         print("  ".join(str(value) for value in row.values()), flush=True)
-    write(arguments.rows / "scaling.jsonl", rows, lambda row: (row["scale"], row["what"], row["against"], row["size"]))
+    write(
+        arguments.rows / "scaling.jsonl",
+        rows,
+        lambda row: (row["scale"], row["what"], row["against"], row["size"]),
+        compute.device,
+    )
     (arguments.docs / "scaling.md").write_text(document(rows))
     plot(rows).savefig(arguments.docs / "scaling.png", dpi=110)
     print(f"{arguments.docs / 'scaling.md'}, {arguments.docs / 'scaling.png'}")
@@ -93,8 +98,7 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
             _forget(file)
             store = store_of(np.load(file, mmap_mode="r")[:count], compute.device, budget_gb)
             stage = stage_of("features", settings, compute, store)
-            _forget(file)
-            speed = _updates_per_second(stage, compute)
+            speed = _updates_per_second(stage, compute, before=lambda file=file: _forget(file))
             against = f"frames on disk, {what} the budget of 1 GB"
             yield _row("features", against, count, speed, placement=store.placement)
 
@@ -126,8 +130,9 @@ def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
         env.close()
 
 
-def _updates_per_second(stage: Any, compute: Compute) -> float:
+def _updates_per_second(stage: Any, compute: Compute, before: Callable[[], None] = lambda: None) -> float:
     def step() -> None:
+        before()
         stage.step()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()

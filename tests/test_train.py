@@ -43,7 +43,8 @@ def test_a_run_tells_where_its_time_went(finished: tuple[Path, Path, str]) -> No
     assert {name: part["count"] for name, part in spent.items()} == {
         "features": 6,
         "latent_actions": 6,
-        "cloning": 32 + 3 * 20,
+        "pre_imitation": 32,
+        "cloning": 3 * 20,
         "collecting": 700,
         "finetuning": 3 * 4,
         "evaluation": 3,
