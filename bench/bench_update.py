@@ -242,7 +242,7 @@ def _timed(phase: str, config: Any, compute: Compute, store: Any, how: str) -> C
         stage.together = min(stage.together, _MOST_TOGETHER)
     else:
         if how == "eager":
-            stage._step = lambda: stage._run(stage.together)  # type: ignore[method-assign]
+            stage._step = lambda: stage._run(stage.together)
         for _ in range(4):  # until the graph is recorded
             stage.step()
 

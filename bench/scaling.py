@@ -9,6 +9,7 @@ results/scaling.jsonl; table and plot to docs/scaling.md and docs/scaling.png.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -98,7 +99,7 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
             _forget(file)
             store = store_of(np.load(file, mmap_mode="r")[:count], compute.device, budget_gb)
             stage = stage_of("features", settings, compute, store)
-            speed = _updates_per_second(stage, compute, before=lambda file=file: _forget(file))
+            speed = _updates_per_second(stage, compute, before=functools.partial(_forget, file))
             against = f"frames on disk, {what} the budget of 1 GB"
             yield _row("features", against, count, speed, placement=store.placement)
 

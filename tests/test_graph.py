@@ -1,6 +1,8 @@
 """pytest tests/test_graph.py: updates that can be captured, and captured ones that equal plain ones."""
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.graph import capture
+from bcvlr_fast.policy import Cloning
 from bcvlr_fast.stage import Stage, largest_divisor
 from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
 
@@ -27,6 +30,7 @@ HOST_READS = {
     "_unique2",
     "equal",
     "multinomial",
+    "lift_fresh",  # a tensor made of a host's value, which would have to travel
 }
 
 
@@ -108,6 +112,57 @@ def test_an_update_leaves_its_state_where_it_is(phase: str) -> None:
     stage.step()
     assert places(stage) == held
     assert len(held) > 10
+
+
+def test_labels_are_renewed_in_place() -> None:
+    """A graph of the first round reads them in the second; and they are the changed p's."""
+    settings = small("quick")
+    compute = Compute(CPU, torch.float32)
+    stage = stage_of("pre-imitation", settings, compute, store_of(random_frames(600), CPU))
+    assert isinstance(stage, Cloning)
+    assert stage.label_all
+    stage.step()
+    assert stage._all_labels is not None
+    before, place = stage._all_labels.clone(), stage._all_labels.data_ptr()
+    stage.step()
+    assert torch.equal(stage._all_labels, before)
+    with torch.no_grad():
+        for parameter in stage.predictor.parameters():
+            parameter.mul_(1.5)
+    stage.restart(1)
+    stage.step()
+    assert stage._all_labels.data_ptr() == place
+    assert not torch.equal(stage._all_labels, before)
+
+
+def test_a_finished_stage_goes() -> None:
+    """By reference count: its weights, and on a GPU its graph's memory, are not left to the collector."""
+    stage = make("features", "quick", CPU)
+    stage.step()
+    held = weakref.ref(stage)
+    gc.disable()
+    try:
+        del stage
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_compiled_networks_give_the_same_losses(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--compile, with a compiler that only traces."""
+
+    def traced(network: torch.nn.Module, **options: Any) -> None:
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    losses = []
+    for compiled in (False, True):
+        compute = Compute(CPU, torch.float32, compile=compiled)
+        stage = stage_of(phase, small("quick"), compute, store_of(random_frames(1200), CPU))
+        stage.step()
+        losses.append(stage.read_metrics()["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def places(stage: Stage) -> list[int]:

@@ -112,6 +112,7 @@ def assert_moved_alike(found: nn.Module, wanted: nn.Module, sized: Callable[...,
     weights may differ by two steps.
     """
     noise = 1e-4 if sized is small else 1e-2
+    compared = total = 0
     largest = max(float(p.grad.norm()) for p in wanted.parameters() if p.grad is not None)
     for (name, a), b in zip(found.named_parameters(), wanted.parameters(), strict=True):
         if b.grad is None:
@@ -121,6 +122,9 @@ def assert_moved_alike(found: nn.Module, wanted: nn.Module, sized: Callable[...,
         assert float((a.grad - b.grad).norm()) <= noise * (float(b.grad.norm()) + 1e-2 * largest), name
         clear = b.grad.abs() > noise / 10 * largest
         torch.testing.assert_close(a[clear], b[clear], rtol=1e-4, atol=2e-6, msg=lambda m, name=name: f"{name}: {m}")
+        compared, total = compared + int(clear.sum()), total + clear.numel()
+    print(f"compared {compared / total:.3f}")
+    assert compared > 0.0 * total
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:

@@ -51,6 +51,33 @@ def test_stopped_and_resumed_gives_the_same_weights(
         assert torch.equal(tensor, found[name]), name
 
 
+def test_streamed_frames_resume_the_same(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """From a budget that the videos exceed; the step that was gathered ahead when the run stopped is drawn again."""
+    _, videos, _ = finished
+    flags = [*TINY, "--frames-gb", "0.0001", "--videos", str(videos)]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    done = run(*flags, "--out", str(straight))
+    assert done.returncode == 0, done.stderr
+    assert "(mapped)" in done.stdout
+    process = subprocess.Popen(
+        command("train", *flags, "--out", str(stopped)),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "1/4" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.stdout.read()
+    assert process.wait(timeout=120) == 130
+    resumed = run("--resume", str(stopped))
+    assert resumed.returncode == 0, resumed.stderr
+    wanted, found = final_tensors(straight), final_tensors(stopped)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
 def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     """The newest checkpoint is then that of the phase's beginning, without an action log."""
     folder, videos, _ = finished
