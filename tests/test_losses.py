@@ -123,8 +123,7 @@ def assert_moved_alike(found: nn.Module, wanted: nn.Module, sized: Callable[...,
         clear = b.grad.abs() > noise / 10 * largest
         torch.testing.assert_close(a[clear], b[clear], rtol=1e-4, atol=2e-6, msg=lambda m, name=name: f"{name}: {m}")
         compared, total = compared + int(clear.sum()), total + clear.numel()
-    print(f"compared {compared / total:.3f}")
-    assert compared > 0.0 * total
+    assert compared > min(0.05 * total, 1000)  # enough weights to tell a wrong step
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:

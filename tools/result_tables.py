@@ -42,7 +42,8 @@ def _side(row: Row, side: str) -> str:
     if side not in row["update_ms"]:
         return ""
     ratio = f" ({row['ratio'][side]:.2f}x)" if side in row["ratio"] else ""
-    return f"{row['update_ms'][side]:.4g}{ratio}"
+    ms = row["update_ms"][side]
+    return (f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}") + ratio
 
 
 def _mean(ratios: list[float]) -> str:
