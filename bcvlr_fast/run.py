@@ -83,7 +83,7 @@ class Run:
         self.updates = 0
         self.online: Online | None = None
         self._earlier_peaks: dict[str, float] = {}
-        self._earlier_placement: str | None = None
+        self.placement: str | None = None  # of the frames, in this run or the one that it resumes
         self.spent = TimeSpent()
         self._profiler = Profiler(profiled, folder / TRACES, self.compute.device)
         kept_log_bytes = None
@@ -103,11 +103,12 @@ class Run:
         train, _ = videos.split(self.config.held_out)
         past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
         self.store = FrameStore.from_episodes(train.frames, train.lengths, self.compute.device, self.config.frames_gb)
-        if self._earlier_placement not in (None, self.store.placement):
+        if self.placement not in (None, self.store.placement):
             self.screen.warn(
-                f"resume: the frames were placed as '{self._earlier_placement}', are as '{self.store.placement}': "
+                f"resume: the frames were placed as '{self.placement}', are as '{self.store.placement}': "
                 "other windows are drawn from here on (--frames-gb sets the memory for them)"
             )
+        self.placement = self.store.placement
         self.sampler = WindowSampler(self.store, past, future, self.generator)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
@@ -193,7 +194,7 @@ class Run:
             "updates": self.updates,
             "elapsed_s": time.monotonic() - self.start,
             "peaks": self.peaks(),
-            "placement": self.store.placement,
+            "placement": self.placement,
             "spent": self.spent.parts,
             "log_bytes": self.log.size_bytes(),
             "device": self.compute.device.type,
@@ -279,7 +280,7 @@ class Run:
         self.updates = saved.state["updates"]
         self.start -= saved.state["elapsed_s"]
         self._earlier_peaks = saved.state["peaks"]
-        self._earlier_placement = saved.state["placement"]
+        self.placement = saved.state["placement"]
         self.spent = TimeSpent(saved.state.get("spent"))
 
     def _restore_stage(self, stage: Stage) -> None:

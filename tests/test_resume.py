@@ -16,6 +16,7 @@ from bcvlr_fast import checkpoint, config, logger
 from bcvlr_fast.errors import Diverged, UserError
 from bcvlr_fast.run import Run, versions
 from bcvlr_fast.screen import Screen
+from bcvlr_fast.videos import open_videos
 from tiny import TINY, command, final_tensors, run, wait_until
 
 
@@ -183,6 +184,13 @@ def test_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     shown = "".join(capsys.readouterr())
     assert "torch was 1.0, is" in shown
     assert "numpy was" not in shown
+
+
+def test_frames_placed_elsewhere_are_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    owner = saved_run(tmp_path / "run", placement="mapped")
+    owner.load_videos(open_videos(dataset, (3, 64, 64)))
+    owner.close()
+    assert "the frames were placed as 'mapped', are as 'device'" in "".join(capsys.readouterr())
 
 
 def test_environments_that_play_differently_are_refused(tmp_path: Path) -> None:
