@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import tempfile
 import time
@@ -56,7 +57,8 @@ def main() -> None:
     scale = arguments.scale or ("paper" if compute.device.type == "cuda" else "quick")
     settings = config.preset(_ENV, scale)
     rows = []
-    for row in (*_by_batch(settings, compute), *_by_frames(settings, compute), *_by_envs(settings, compute)):
+    measured = itertools.chain(_by_batch(settings, compute), _by_frames(settings, compute), _by_envs(settings, compute))
+    for row in measured:
         rows.append({"scale": scale, "threads": torch.get_num_threads(), **row})
         print("  ".join(str(value) for value in row.values()), flush=True)
     write(
