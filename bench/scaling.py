@@ -199,6 +199,8 @@ def plot(rows: list[Row]) -> Figure:
             axes.plot(*zip(*points, strict=True), marker="o", label=what)
         axes.set(xscale="log", yscale="log", xlabel=name)
         axes.set_ylabel("steps a second" if name == "environments" else "updates a second")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, high / 10), high)  # a decade at least, or noise looks like growth
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
