@@ -175,9 +175,7 @@ def document(rows: list[Row]) -> str:
             found = {row["size"]: row for row in here_rows if row["what"] == what}
             cells = [f"{found[size]['per_second']:.4g}" + _placed(found[size]) for size in sizes]
             lines.append(f"| {what} | {' | '.join(cells)} |")
-    lines.append(
-        "\n| frames on disk, dropped from its cache before each step | frames | placed | features updates a second |\n|---|---|---|---|"
-    )
+    lines.append("\n| frames on disk, none in its cache | frames | placed | updates a second |\n|---|---|---|---|")
     for row in rows:
         if row["against"].startswith("frames on disk"):
             name = row["against"].removeprefix("frames on disk, ")
