@@ -120,12 +120,13 @@ def train(
     finally:
         run.close()
     minutes = (time.monotonic() - run.start) / 60
-    status = {"minutes": round(minutes, 2), **run.peaks()}
-    (folder / "status.json").write_text(json.dumps({**status, "spent": run.spent.parts}))
+    peaks = run.peaks()
+    status = {"minutes": round(minutes, 2), **peaks, "spent": run.spent.parts}
+    (folder / "status.json").write_text(json.dumps(status))
     screen.say(f"time: {run.spent.line()}")
     screen.say(f"report: {folder / 'report.html'}")
-    peaks = ", ".join(f"{name.replace('_gb', '').replace('_', ' ')} {gb:.1f} GB" for name, gb in run.peaks().items())
-    screen.say(f"done in {status['minutes']:.1f} minutes, {peaks}")
+    memory = ", ".join(f"{name.removesuffix('_gb').replace('_', ' ')} {gb:.1f} GB" for name, gb in peaks.items())
+    screen.say(f"done in {minutes:.1f} minutes, {memory}")
 
 
 def interact(run: Run) -> None:

@@ -284,7 +284,7 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     torch.optim.Adam(plain.predictor.parameters(), lr=2e-5).step()
     torch.optim.Adam(plain.decoder.parameters(), lr=1e-3).step()
     torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(metrics["action_loss"], float(action_loss), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["action_loss"], action_loss.item(), rtol=1e-5, atol=1e-6)
     assert_moved_alike(agent.predictor, plain.predictor, sized)
     assert_moved_alike(agent.decoder, plain.decoder, sized)
 

@@ -20,15 +20,13 @@ from bcvlr_fast.videos import open_videos
 from tiny import TINY, command, final_tensors, run, wait_until
 
 
-@pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
-def test_stopped_and_resumed_gives_the_same_weights(
-    finished: tuple[Path, Path, str], tmp_path: Path, when: str
-) -> None:
-    folder, videos, _ = finished
-    out = tmp_path / "run"
-    # Without a terminal a stage prints its line at its end: the signal then falls into the next one.
+def signalled(when: str, number: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """(exit status, stderr) of a run that gets the signal once a line with `when` is on its screen.
+
+    Without a terminal a stage prints its line at its end: the signal then falls into the next one.
+    """
     process = subprocess.Popen(
-        command("train", *TINY, "--videos", str(videos), "--out", str(out)),
+        command("train", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -37,19 +35,32 @@ def test_stopped_and_resumed_gives_the_same_weights(
     assert process.stdout is not None
     for line in process.stdout:
         if when in line:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
-    process.stdout.read()
-    assert process.stderr is not None
-    message = process.stderr.read()
-    assert process.wait(timeout=120) == 130, message
-    assert f"--resume {out}" in message
-    resumed = run("--resume", str(out))
+    _, message = process.communicate(timeout=120)
+    return process.returncode, message
+
+
+def resume_to_the_end_of(straight: Path, stopped: Path) -> None:
+    """Resumes `stopped`, and compares its last checkpoint with that of `straight` bit for bit."""
+    resumed = run("--resume", str(stopped))
     assert resumed.returncode == 0, resumed.stderr
-    wanted, found = final_tensors(folder), final_tensors(out)
+    wanted, found = final_tensors(straight), final_tensors(stopped)
     assert set(wanted) == set(found)
     for name, tensor in wanted.items():
         assert torch.equal(tensor, found[name]), name
+
+
+@pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
+def test_stopped_and_resumed_gives_the_same_weights(
+    finished: tuple[Path, Path, str], tmp_path: Path, when: str
+) -> None:
+    folder, videos, _ = finished
+    out = tmp_path / "run"
+    code, message = signalled(when, signal.SIGINT, *TINY, "--videos", str(videos), "--out", str(out))
+    assert code == 130, message
+    assert f"--resume {out}" in message
+    resume_to_the_end_of(folder, out)
 
 
 def test_streamed_frames_resume_the_same(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
@@ -60,46 +71,18 @@ def test_streamed_frames_resume_the_same(finished: tuple[Path, Path, str], tmp_p
     done = run(*flags, "--out", str(straight))
     assert done.returncode == 0, done.stderr
     assert "(mapped)" in done.stdout
-    process = subprocess.Popen(
-        command("train", *flags, "--out", str(stopped)),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "1/4" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    process.stdout.read()
-    assert process.wait(timeout=120) == 130
-    resumed = run("--resume", str(stopped))
-    assert resumed.returncode == 0, resumed.stderr
-    wanted, found = final_tensors(straight), final_tensors(stopped)
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    code, message = signalled("1/4", signal.SIGINT, *flags, "--out", str(stopped))
+    assert code == 130, message
+    resume_to_the_end_of(straight, stopped)
 
 
 def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     """The newest checkpoint is then that of the phase's beginning, without an action log."""
     folder, videos, _ = finished
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command("train", *TINY, "--videos", str(videos), "--out", str(out)),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "240 interactions" in line:
-            process.kill()
-            break
-    process.wait(timeout=60)
-    process.stdout.close()
-    resumed = run("--resume", str(out))
-    assert resumed.returncode == 0, resumed.stderr
-    wanted, found = final_tensors(folder), final_tensors(out)
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    code, message = signalled("240 interactions", signal.SIGKILL, *TINY, "--videos", str(videos), "--out", str(out))
+    assert code == -signal.SIGKILL, message
+    resume_to_the_end_of(folder, out)
     rows = logger.read(out)
     assert [row["interactions"] for row in rows if row.get("stage") == "round"] == [240, 480, 700]
     assert sorted(row["time_s"] for row in rows) == [row["time_s"] for row in rows]
