@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_random_shift.py tests/test_nearest_code.py tests/test_sinkhorn.py \
-	tests/test_stack_frames.py tests/test_kernels.py
+	tests/test_stack_frames.py tests/test_convolution.py tests/test_kernels.py
 
 .PHONY: train test bench sanitize triton-versions gpu-sanitize lint format type clean
 

@@ -14,6 +14,8 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
+HEADERS = ["csrc/kernels.h", "csrc/simd.h", "csrc/convolution.h"]
+COMMON = ["dispatch", "parallel"]
 KERNELS = ["random_shift", "nearest_code", "sinkhorn", "stack_frames"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
@@ -23,6 +25,9 @@ if X86:
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),
         "-mprefer-vector-width=512",
     ]
+# For these instructions alone; gcc 12 takes its own header's undefined vectors for uninitialised ones.
+BF16_KERNELS = ["residual_block", "conv_pool"] if X86 else []
+BF16_FLAGS = ["-mavx512bf16", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
 # These round after each operation, as their references do.
 CONTRACTION = {"random_shift": "-ffp-contract=off", "stack_frames": "-ffp-contract=off"}
@@ -50,12 +55,14 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
                 )
             )
 
-        for name in ("dispatch", "parallel"):
+        for name in COMMON:
             compile_one(name, "", [])
         for isa, flags in INSTRUCTION_SETS.items():
             for name in KERNELS:
                 contraction = CONTRACTION.get(name, "-ffp-contract=fast")
                 compile_one(name, isa, [f"-DBCVLR_ISA={isa}", contraction, *flags])
+        for name in BF16_KERNELS:
+            compile_one(name, "bf16", [*INSTRUCTION_SETS["avx512"], *BF16_FLAGS])
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(
@@ -70,10 +77,8 @@ class AnyPython(bdist_wheel):  # type: ignore[misc]
         return "py3", "none", super().get_tag()[2]
 
 
-sources = [f"csrc/{name}.cpp" for name in ("dispatch", "parallel", *KERNELS)]
+sources = [f"csrc/{name}.cpp" for name in (*COMMON, *KERNELS, *BF16_KERNELS)]
 setup(
-    ext_modules=[
-        Extension("bcvlr_fast.kernels._cpu", sources, depends=["csrc/kernels.h", "csrc/simd.h"], optional=True)
-    ],
+    ext_modules=[Extension("bcvlr_fast.kernels._cpu", sources, depends=HEADERS, optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
 )

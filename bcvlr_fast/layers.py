@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcvlr_fast.kernels import conv_pool, residual_block
+
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between; what a convolution gave is overwritten."""
+    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between."""
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -18,7 +18,21 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.conv1(F.relu_(self.conv0(F.relu(x)))).add_(x))
+        first, second = self.conv0, self.conv1
+        assert first.bias is not None
+        assert second.bias is not None
+        return residual_block(x, first.weight, first.bias, second.weight, second.bias)
+
+
+class ConvPool(nn.Conv2d):
+    """3x3 convolution, and the maximum over 3x3 windows at every second pixel of it."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return conv_pool(x, self.weight, self.bias)
 
 
 class Impala(nn.Module):
@@ -31,12 +45,7 @@ class Impala(nn.Module):
         super().__init__()
         stages: list[nn.Module] = []
         for width in channels:
-            stages += [
-                nn.Conv2d(in_channels, width, 3, padding=1),
-                nn.MaxPool2d(3, stride=2, padding=1),
-                ResidualBlock(width),
-                ResidualBlock(width),
-            ]
+            stages += [ConvPool(in_channels, width), ResidualBlock(width), ResidualBlock(width)]
             in_channels, side = width, (side + 1) // 2
         self.convolutions = nn.Sequential(*stages)
         self.linear = nn.Linear(in_channels * side * side, hidden_dim)

@@ -5,6 +5,10 @@
 
 #include "kernels.h"
 
+#ifdef BCVLR_X86
+#include <cpuid.h>
+#endif
+
 #include <exception>
 
 #define BCVLR_EXPORT extern "C" __attribute__((visibility("default")))
@@ -25,7 +29,19 @@ Isa best_isa() {
     return kBaseline;
 }
 
+// AVX512-BF16; but where there is AMX too, torch's convolutions have that.
+bool multiplies_bf16() {
+#ifdef BCVLR_X86
+    unsigned eax, ebx, ecx, edx;
+    const bool amx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 22 & 1);
+    return best_isa() == kAvx512 && __builtin_cpu_supports("avx512bf16") && !amx;
+#else
+    return false;
+#endif
+}
+
 const Isa kBest = best_isa();
+const bool kBf16 = multiplies_bf16();
 Isa isa = kBest;
 
 template <typename Arguments>
@@ -45,9 +61,11 @@ int run(const Arguments& arguments, int threads, Operation<Arguments> baseline, 
 #ifdef BCVLR_X86
 #define BCVLR_RUN(name, arguments, threads) \
     run(arguments, threads, baseline::name, avx2::name, avx512::name)
+#define BCVLR_RUN_BF16(name, arguments, threads) run(arguments, threads, name, name, name)
 #else
 #define BCVLR_RUN(name, arguments, threads) \
     run(arguments, threads, baseline::name, baseline::name, baseline::name)
+#define BCVLR_RUN_BF16(name, arguments, threads) (static_cast<void>(arguments), static_cast<void>(threads), 1)
 #endif
 
 }  // namespace
@@ -56,7 +74,7 @@ int run(const Arguments& arguments, int threads, Operation<Arguments> baseline, 
 using namespace bcvlr;
 
 // Raised whenever a signature below changes: an old library is then not used.
-BCVLR_EXPORT int bcvlr_version() { return 2; }
+BCVLR_EXPORT int bcvlr_version() { return 3; }
 
 BCVLR_EXPORT const char* bcvlr_isa() { return isa == kAvx512 ? "AVX-512" : isa == kAvx2 ? "AVX2" : "baseline"; }
 
@@ -65,6 +83,9 @@ BCVLR_EXPORT int bcvlr_choose_isa(int wanted) {
     isa = wanted < kBest ? static_cast<Isa>(wanted < 0 ? 0 : wanted) : kBest;
     return isa;
 }
+
+// Whether this machine, and the instruction set chosen, run the functions that are for AVX512-BF16 alone.
+BCVLR_EXPORT bool bcvlr_has_bf16() { return kBf16 && isa == kAvx512; }
 
 // Threads are taken from the OpenMP runtime whose GOMP_parallel this is; null: from a pool of our own.
 BCVLR_EXPORT void bcvlr_use_openmp(void* gomp_parallel) { use_openmp(gomp_parallel); }
@@ -110,4 +131,41 @@ BCVLR_EXPORT int bcvlr_stack_frames(const void* features, void* out, int64_t fra
                                     int64_t channels, double gain, bool bf16, int threads) {
     const StackFrames arguments{features, out, frames, batch, pixels, channels, static_cast<float>(gain), bf16};
     return BCVLR_RUN(stack_frames, arguments, threads);
+}
+
+// From here on for AVX512-BF16 alone.
+
+BCVLR_EXPORT int bcvlr_residual_block(const void* x, const float* weight0, const float* bias0, const float* weight1,
+                                      const float* bias1, void* middle, void* out, int64_t batch, int64_t height,
+                                      int64_t width, int64_t channels, int64_t hidden, int threads) {
+    const ResidualBlock arguments{x, weight0, bias0, weight1, bias1, middle, out,
+                                  batch, height, width, channels, hidden};
+    return BCVLR_RUN_BF16(residual_block, arguments, threads);
+}
+
+BCVLR_EXPORT int bcvlr_residual_block_backward(const void* gradient, const void* x, const void* middle,
+                                               const float* weight0, const float* weight1, void* out,
+                                               float* weight0_gradient, float* bias0_gradient, float* weight1_gradient,
+                                               float* bias1_gradient, int64_t batch, int64_t height, int64_t width,
+                                               int64_t channels, int64_t hidden, int threads) {
+    const ResidualBlockBackward arguments{gradient, x, middle, weight0, weight1, out,
+                                          weight0_gradient, bias0_gradient, weight1_gradient, bias1_gradient,
+                                          batch, height, width, channels, hidden};
+    return BCVLR_RUN_BF16(residual_block_backward, arguments, threads);
+}
+
+BCVLR_EXPORT int bcvlr_conv_pool(const void* x, const float* weight, const float* bias, void* out, uint8_t* position,
+                                 int64_t batch, int64_t height, int64_t width, int64_t in_channels,
+                                 int64_t out_channels, int threads) {
+    const ConvPool arguments{x, weight, bias, out, position, batch, height, width, in_channels, out_channels};
+    return BCVLR_RUN_BF16(conv_pool, arguments, threads);
+}
+
+BCVLR_EXPORT int bcvlr_conv_pool_backward(const void* gradient, const uint8_t* position, const void* x,
+                                          const float* weight, void* out, float* weight_gradient,
+                                          float* bias_gradient, int64_t batch, int64_t height, int64_t width,
+                                          int64_t in_channels, int64_t out_channels, int threads) {
+    const ConvPoolBackward arguments{gradient, position, x, weight, out, weight_gradient, bias_gradient,
+                                     batch, height, width, in_channels, out_channels};
+    return BCVLR_RUN_BF16(conv_pool_backward, arguments, threads);
 }

@@ -54,6 +54,42 @@ struct StackFrames {
     bool bf16;
 };
 
+// Images [batch, height, width, channels] in bf16, channels in multiples of 16, sides of 4; weights [out, 9, in], biases,
+// and their gradients in float.
+struct ResidualBlock {
+    const void* x;           // channels
+    const float *weight0, *bias0, *weight1, *bias1;
+    void* middle;            // hidden; null: not kept
+    void* out;               // channels
+    int64_t batch, height, width, channels, hidden;
+};
+
+struct ResidualBlockBackward {
+    const void *gradient, *x, *middle;
+    const float *weight0, *weight1;
+    void* out;               // the gradient in x
+    float *weight0_gradient, *bias0_gradient, *weight1_gradient, *bias1_gradient;  // all null: not wanted
+    int64_t batch, height, width, channels, hidden;
+};
+
+struct ConvPool {
+    const void* x;           // in_channels
+    const float *weight, *bias;
+    void* out;               // [batch, height / 2, width / 2, out_channels]
+    uint8_t* position;       // like out: which of the nine pixels is the maximum
+    int64_t batch, height, width, in_channels, out_channels;
+};
+
+struct ConvPoolBackward {
+    const void* gradient;    // like the output
+    const uint8_t* position;
+    const void* x;
+    const float* weight;
+    void* out;               // the gradient in x; null: not wanted
+    float *weight_gradient, *bias_gradient;  // both null: not wanted
+    int64_t batch, height, width, in_channels, out_channels;
+};
+
 #define BCVLR_DECLARE(isa)                                               \
     namespace isa {                                                      \
     void random_shift(const RandomShift&, int threads);                  \
@@ -66,6 +102,12 @@ BCVLR_DECLARE(baseline)
 BCVLR_DECLARE(avx2)
 BCVLR_DECLARE(avx512)
 #undef BCVLR_DECLARE
+
+// For AVX512-BF16 alone.
+void residual_block(const ResidualBlock&, int threads);
+void residual_block_backward(const ResidualBlockBackward&, int threads);
+void conv_pool(const ConvPool&, int threads);
+void conv_pool_backward(const ConvPoolBackward&, int threads);
 
 // From here on the threads are those of the OpenMP runtime whose GOMP_parallel this is; null: our own.
 void use_openmp(void* gomp_parallel);

@@ -3,6 +3,7 @@
 The device decides: C++ on the CPU (the reference, where no library was built), Triton on a GPU.
 """
 
+from bcvlr_fast.kernels.convolution import conv_pool, residual_block
 from bcvlr_fast.kernels.native import describe, reference_only
 from bcvlr_fast.kernels.nearest_code import NearestCode, nearest_code
 from bcvlr_fast.kernels.random_shift import random_shift
@@ -11,10 +12,12 @@ from bcvlr_fast.kernels.stack_frames import stack_frames
 
 __all__ = [
     "NearestCode",
+    "conv_pool",
     "describe",
     "nearest_code",
     "random_shift",
     "reference_only",
+    "residual_block",
     "sinkhorn",
     "sinkhorn_cross_entropy",
     "stack_frames",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_VERSION = 2  # bcvlr_version() in csrc/dispatch.cpp
+_VERSION = 3  # bcvlr_version() in csrc/dispatch.cpp
 _POINTER, _INT, _LONG, _DOUBLE, _BOOL = (
     ctypes.c_void_p,
     ctypes.c_int,
@@ -31,6 +31,11 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "bcvlr_nearest_code": ([_POINTER] * 8 + [_LONG] * 5 + [_DOUBLE] * 2 + [_INT], _INT),
     "bcvlr_nearest_code_backward": ([_POINTER] * 5 + [_LONG, _INT], _INT),
     "bcvlr_stack_frames": ([_POINTER] * 2 + [_LONG] * 4 + [_DOUBLE, _BOOL, _INT], _INT),
+    "bcvlr_has_bf16": ([], _BOOL),
+    "bcvlr_residual_block": ([_POINTER] * 7 + [_LONG] * 5 + [_INT], _INT),
+    "bcvlr_residual_block_backward": ([_POINTER] * 10 + [_LONG] * 5 + [_INT], _INT),
+    "bcvlr_conv_pool": ([_POINTER] * 5 + [_LONG] * 5 + [_INT], _INT),
+    "bcvlr_conv_pool_backward": ([_POINTER] * 7 + [_LONG] * 5 + [_INT], _INT),
     "bcvlr_sinkhorn": ([_POINTER] * 4 + [_LONG] * 3 + [_DOUBLE, _INT], _INT),
 }
 
@@ -43,6 +48,12 @@ def library() -> ctypes.CDLL | None:
     $BCVLR_FAST_LIBRARY names another library file, or is `none` for the references.
     """
     return None if _without else _load()
+
+
+def multiplies_bf16() -> bool:
+    """Whether the library's convolutions run here: on AVX512-BF16, but not where AMX is faster yet."""
+    found = library()
+    return found is not None and bool(found.bcvlr_has_bf16())
 
 
 @contextmanager
@@ -61,7 +72,9 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return "Triton"
     found = library()
-    return f"C++ ({found.bcvlr_isa().decode()})" if found else "PyTorch (no compiled library)"
+    if found is None:
+        return "PyTorch (no compiled library)"
+    return f"C++ ({found.bcvlr_isa().decode()}{', convolutions in bf16' if multiplies_bf16() else ''})"
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:

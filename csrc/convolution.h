@@ -1,0 +1,328 @@
+// 3x3 convolutions, stride 1, zero padding of one pixel, in bf16 with float sums: what residual_block.cpp and
+// conv_pool.cpp are made of. They need AVX512-BF16.
+//
+// One instruction multiplies 16 x 2 bf16 and adds the pairs to 16 floats. Forward, and backward to the input, the lanes
+// are output channels and a pair is two input channels of a pixel, broadcast; a tile of 16 sums stays in registers over
+// all taps and input channels. Backward to the weights a pair is the same pixel of two images, so that nothing has to be
+// transposed.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+#include <immintrin.h>
+
+namespace bcvlr {
+namespace {
+
+constexpr int64_t kBlock = 16;  // channels; a vector of sums
+constexpr int kTaps = 9;
+constexpr int64_t kPair = 2 * kBlock;  // of a vector of bf16
+
+// An image in bf16: 16 channels c .. c + 15 of pixel (y, x) start at data[y * row + x * column + c / 16 * block].
+struct View {
+    uint16_t* data;
+    int64_t row, column, block;
+
+    uint16_t* at(int64_t y, int64_t x, int64_t b) const { return data + y * row + x * column + b * block; }
+};
+
+struct Shape {
+    int64_t height, width;
+
+    int64_t pixels() const { return height * width; }
+    int64_t padded() const { return (height + 2) * (width + 2); }
+};
+
+// An image as tensors have it, channels innermost.
+inline View image(const void* data, Shape shape, int64_t channels, int64_t number) {
+    uint16_t* const first = static_cast<uint16_t*>(const_cast<void*>(data));
+    return {first + number * shape.pixels() * channels, shape.width * channels, channels, kBlock};
+}
+
+// Room for an image in blocks of 16 channels within a border of zeros, each element kDepth times.
+template <int64_t kDepth>
+struct Padded {
+    Padded(Shape shape, int64_t channels)
+        : buffer(channels * shape.padded() * kDepth, 0),
+          corner{buffer.get(), (shape.width + 2) * kBlock * kDepth, kBlock * kDepth, shape.padded() * kBlock * kDepth},
+          inside{corner.at(1, 1, 0), corner.row, corner.column, corner.block} {}
+
+    const Buffer<uint16_t> buffer;
+    const View corner;  // from pixel (-1, -1), in the border
+    const View inside;  // from pixel (0, 0)
+};
+
+inline __m256i load16(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void store16(uint16_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+inline __m512 widened(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
+inline __m256i narrowed(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
+
+// NaN stays.
+inline __m256i rectified(__m256i v) {
+    const __m256i sign = _mm256_set1_epi16(static_cast<int16_t>(0x8000));
+    const __m256i infinity = _mm256_set1_epi16(0x7f80);  // of what follows the sign
+    return _mm256_maskz_mov_epi16(_mm256_cmpgt_epu16_mask(_mm256_sub_epi16(v, sign), infinity), v);
+}
+
+template <bool kRectify>
+inline void copy_as(const View& from, const View& to, Shape shape, int64_t blocks) {
+    for (int64_t b = 0; b < blocks; ++b)
+        for (int64_t y = 0; y < shape.height; ++y)
+            for (int64_t x = 0; x < shape.width; ++x) {
+                const __m256i v = load16(from.at(y, x, b));
+                store16(to.at(y, x, b), kRectify ? rectified(v) : v);
+            }
+}
+
+inline void copy(const View& from, const View& to, Shape shape, int64_t blocks, bool rectify = false) {
+    rectify ? copy_as<true>(from, to, shape, blocks) : copy_as<false>(from, to, shape, blocks);
+}
+
+// Element by element, `first` and `second` beside each other; a null `second` is zeros.
+inline void interleave(const View& first, const View& second, const View& to, Shape shape, int64_t blocks,
+                       bool rectify = false) {
+    for (int64_t b = 0; b < blocks; ++b)
+        for (int64_t y = 0; y < shape.height; ++y)
+            for (int64_t x = 0; x < shape.width; ++x) {
+                __m256i low = load16(first.at(y, x, b));
+                __m256i high = second.data ? load16(second.at(y, x, b)) : _mm256_setzero_si256();
+                if (rectify) low = rectified(low), high = rectified(high);
+                const __m512i v =
+                    _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+                _mm512_storeu_si512(to.at(y, x, b), v);
+            }
+}
+
+// float weights [out, 9, in] as the vectors of `convolve`, in its order: by groups of output channels, blocks of input
+// channels, taps and pairs. `backward` swaps input and output channels and turns the kernel round.
+class Weights {
+public:
+    Weights(const float* weight, int64_t out, int64_t in, bool backward)
+        : out_blocks((backward ? in : out) / kBlock), in_blocks((backward ? out : in) / kBlock), data_(out * in * kTaps) {
+        const int64_t to_out = backward ? 1 : kTaps * in, to_in = backward ? kTaps * in : 1;
+        uint16_t* to = data_.get();
+        for (int64_t group = 0, wide; group < out_blocks; group += wide) {
+            wide = least(2, out_blocks - group);
+            for (int64_t block = 0; block < in_blocks; ++block)
+                for (int64_t tap = 0; tap < kTaps; ++tap) {
+                    const float* const at = weight + (backward ? kTaps - 1 - tap : tap) * in + block * kBlock * to_in;
+                    for (int64_t pair = 0; pair < kBlock; pair += 2)
+                        for (int64_t o = group * kBlock; o < (group + wide) * kBlock; ++o)
+                            for (int64_t i = pair; i < pair + 2; ++i)
+                                *to++ = rounded<uint16_t>(at[o * to_out + i * to_in]);
+                }
+        }
+    }
+
+    const uint16_t* group(int64_t first_block) const {
+        return data_.get() + first_block * kBlock * in_blocks * kBlock * kTaps;
+    }
+
+    const int64_t out_blocks, in_blocks;
+
+private:
+    Buffer<uint16_t> data_;
+};
+
+// What becomes of the sums: + bias, rectified, 0 where `mask` is not above 0, + `add`, in this order; nullptr and null
+// views are left out.
+struct Finish {
+    View out;
+    const float* bias = nullptr;
+    bool rectify = false;
+    View mask{};
+    View add{};
+};
+
+inline __m512i broadcast_pair(const uint16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+
+inline __m512 multiply_pairs(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+// The pixels from (y, x), kRows x kColumns, of kWide blocks of output channels.
+template <int kRows, int kColumns, int kWide>
+inline void convolve_tile(const View& corner, const uint16_t* weight, int64_t in_blocks, int64_t y, int64_t x,
+                          int64_t out_block, const Finish& finish) {
+    __m512 sum[kRows][kColumns][kWide];
+#pragma GCC unroll 4
+    for (int w = 0; w < kWide; ++w) {
+        const __m512 start =
+            finish.bias ? _mm512_loadu_ps(finish.bias + (out_block + w) * kBlock) : _mm512_setzero_ps();
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+            for (int c = 0; c < kColumns; ++c) sum[r][c][w] = start;
+    }
+    for (int64_t block = 0; block < in_blocks; ++block)
+        for (int tap = 0; tap < kTaps; ++tap) {
+            const uint16_t* const at = corner.at(y + tap / 3, x + tap % 3, block);
+#pragma GCC unroll 8
+            for (int pair = 0; pair < kBlock; pair += 2) {
+                __m512i lanes[kWide];
+#pragma GCC unroll 4
+                for (int w = 0; w < kWide; ++w) lanes[w] = _mm512_loadu_si512(weight + w * kPair);
+                weight += kWide * kPair;
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+                    for (int c = 0; c < kColumns; ++c) {
+                        const __m512i pixel = broadcast_pair(at + r * corner.row + c * kBlock + pair);
+#pragma GCC unroll 4
+                        for (int w = 0; w < kWide; ++w)
+                            sum[r][c][w] = multiply_pairs(sum[r][c][w], pixel, lanes[w]);
+                    }
+            }
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+        for (int c = 0; c < kColumns; ++c)
+#pragma GCC unroll 4
+            for (int w = 0; w < kWide; ++w) {
+                __m512 v = sum[r][c][w];
+                const int64_t row = y + r, column = x + c, block = out_block + w;
+                if (finish.rectify) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // in this order NaN stays
+                if (finish.mask.data) {
+                    const __m256i above = load16(finish.mask.at(row, column, block));
+                    v = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(above, _mm256_setzero_si256()), v);
+                }
+                if (finish.add.data) v = _mm512_add_ps(v, widened(load16(finish.add.at(row, column, block))));
+                store16(finish.out.at(row, column, block), narrowed(v));
+            }
+}
+
+template <int kRows, int kColumns, int kWide>
+inline void convolve_group(const View& corner, const Weights& weights, Shape shape, int64_t out_block,
+                           const Finish& finish) {
+    for (int64_t y = 0; y < shape.height; y += kRows)
+        for (int64_t x = 0; x < shape.width; x += kColumns)
+            convolve_tile<kRows, kColumns, kWide>(corner, weights.group(out_block), weights.in_blocks, y, x, out_block,
+                                                  finish);
+}
+
+// The convolution of an image within its border; height and width are multiples of 4.
+inline void convolve(const View& corner, const Weights& weights, Shape shape, const Finish& finish) {
+    const bool long_rows = shape.width % 16 == 0, middling = shape.width % 8 == 0;
+    for (int64_t block = 0; block < weights.out_blocks; block += 2) {
+        if (weights.out_blocks - block >= 2) {
+            if (middling)
+                convolve_group<1, 8, 2>(corner, weights, shape, block, finish);
+            else
+                convolve_group<2, 4, 2>(corner, weights, shape, block, finish);
+        } else if (long_rows) {
+            convolve_group<1, 16, 1>(corner, weights, shape, block, finish);
+        } else if (middling) {
+            convolve_group<2, 8, 1>(corner, weights, shape, block, finish);
+        } else {
+            convolve_group<4, 4, 1>(corner, weights, shape, block, finish);
+        }
+    }
+}
+
+constexpr int64_t kImages = 2;  // that a thread takes at a time
+
+// The gradient of a weight and its bias, summed by part of the batch: the parts, and so the rounding, are the same for
+// any number of threads.
+class WeightGradient {
+public:
+    WeightGradient(int64_t batch, int64_t out, int64_t in)
+        : images(most(kImages, ceil_div(batch, 2 * kMostParts) * 2)),
+          parts(most(1, ceil_div(batch, images))),
+          out_(out),
+          in_(in),
+          size_((in * kTaps + 1) * out),
+          sums_(parts * size_, 0.0f) {}
+
+    // Adds what two images give to a part: inputs and output gradients, both interleaved, inputs within their border.
+    void add(int64_t part, const View& input_corner, const View& gradient, Shape shape) {
+        float* const sums = sums_.get() + part * size_;
+        const int64_t blocks = out_ / kBlock;
+        for (int64_t block = 0; block < blocks; block += 2) {
+            if (blocks - block >= 2)
+                for (int64_t i = 0; i < in_; ++i) add_channels<1, 2>(sums, input_corner, gradient, shape, block, i);
+            else
+                for (int64_t i = 0; i < in_; i += 2) add_channels<2, 1>(sums, input_corner, gradient, shape, block, i);
+        }
+        add_bias(sums + in_ * kTaps * out_, gradient, shape);
+    }
+
+    // weight [out, 9, in], bias [out].
+    void write(float* weight, float* bias) {
+        float* const sums = sums_.get();
+        for (int64_t part = 1; part < parts; ++part)
+            for (int64_t i = 0; i < size_; ++i) sums[i] += sums[part * size_ + i];
+        for (int64_t o = 0; o < out_; ++o) {
+            for (int64_t tap = 0; tap < kTaps; ++tap)
+                for (int64_t i = 0; i < in_; ++i) *weight++ = sums[(i * kTaps + tap) * out_ + o];
+            bias[o] = sums[in_ * kTaps * out_ + o];
+        }
+    }
+
+    const int64_t images, parts;  // images of a part, an even number
+
+private:
+    static constexpr int64_t kMostParts = 32;
+
+    // A part's sums are weight [in, 9, out], bias [out].
+    template <int kChannels, int kWide>
+    void add_channels(float* sums, const View& corner, const View& gradient, Shape shape, int64_t out_block,
+                      int64_t channel) {
+        float* const at = sums + channel * kTaps * out_ + out_block * kBlock;
+        __m512 sum[kChannels][kTaps][kWide];
+#pragma GCC unroll 2
+        for (int i = 0; i < kChannels; ++i)
+#pragma GCC unroll 9
+            for (int tap = 0; tap < kTaps; ++tap)
+#pragma GCC unroll 2
+                for (int w = 0; w < kWide; ++w)
+                    sum[i][tap][w] = _mm512_loadu_ps(at + (i * kTaps + tap) * out_ + w * kBlock);
+        for (int64_t y = 0; y < shape.height; ++y) {
+            const uint16_t* input = corner.at(y, 0, channel / kBlock) + channel % kBlock * 2;
+            const uint16_t* lanes = gradient.at(y, 0, out_block);
+            for (int64_t x = 0; x < shape.width; ++x, input += corner.column, lanes += gradient.column) {
+                __m512i pixel[kWide];
+#pragma GCC unroll 2
+                for (int w = 0; w < kWide; ++w) pixel[w] = _mm512_loadu_si512(lanes + w * gradient.block);
+#pragma GCC unroll 9
+                for (int tap = 0; tap < kTaps; ++tap)
+#pragma GCC unroll 2
+                    for (int i = 0; i < kChannels; ++i) {
+                        const __m512i seen = broadcast_pair(input + tap / 3 * corner.row + tap % 3 * kPair + i * 2);
+#pragma GCC unroll 2
+                        for (int w = 0; w < kWide; ++w)
+                            sum[i][tap][w] = multiply_pairs(sum[i][tap][w], seen, pixel[w]);
+                    }
+            }
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < kChannels; ++i)
+#pragma GCC unroll 9
+            for (int tap = 0; tap < kTaps; ++tap)
+#pragma GCC unroll 2
+                for (int w = 0; w < kWide; ++w)
+                    _mm512_storeu_ps(at + (i * kTaps + tap) * out_ + w * kBlock, sum[i][tap][w]);
+    }
+
+    void add_bias(float* sums, const View& gradient, Shape shape) {
+        const __m512i ones = _mm512_set1_epi16(0x3f80);
+        for (int64_t block = 0; block < out_ / kBlock; ++block) {
+            __m512 sum = _mm512_loadu_ps(sums + block * kBlock);
+            for (int64_t y = 0; y < shape.height; ++y)
+                for (int64_t x = 0; x < shape.width; ++x)
+                    sum = multiply_pairs(sum, _mm512_loadu_si512(gradient.at(y, x, block)), ones);
+            _mm512_storeu_ps(sums + block * kBlock, sum);
+        }
+    }
+
+    const int64_t out_, in_, size_;
+    Buffer<float> sums_;
+};
+
+}  // namespace
+}  // namespace bcvlr
