@@ -13,8 +13,9 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
-HEADERS = ["csrc/kernels.h", "csrc/simd.h", "csrc/convolution.h"]
+HEADERS = [f"csrc/{name}.h" for name in ("kernels", "simd", "convolution", "weight_gradient")]
 COMMON = ["dispatch", "parallel"]
 KERNELS = ["random_shift", "nearest_code", "sinkhorn", "stack_frames"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -25,8 +26,8 @@ if X86:
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),
         "-mprefer-vector-width=512",
     ]
-# For these instructions alone; gcc 12 takes its own header's undefined vectors for uninitialised ones.
-BF16_KERNELS = ["residual_block", "conv_pool"] if X86 else []
+# convolution.cpp is for these instructions alone, which compilers have since gcc 10 and clang 9. gcc 12 takes its own
+# header's undefined vectors for uninitialised ones.
 BF16_FLAGS = ["-mavx512bf16", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
 # These round after each operation, as their references do.
@@ -55,14 +56,19 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
                 )
             )
 
+        bf16 = []
+        if X86:
+            try:
+                compile_one("convolution", "bf16", [*INSTRUCTION_SETS["avx512"], *BF16_FLAGS])
+                bf16 = ["-DBCVLR_BF16"]
+            except CompileError as error:
+                self.warn(f"without convolutions in bf16: {error}")
         for name in COMMON:
-            compile_one(name, "", [])
+            compile_one(name, "", bf16)
         for isa, flags in INSTRUCTION_SETS.items():
             for name in KERNELS:
                 contraction = CONTRACTION.get(name, "-ffp-contract=fast")
                 compile_one(name, isa, [f"-DBCVLR_ISA={isa}", contraction, *flags])
-        for name in BF16_KERNELS:
-            compile_one(name, "bf16", [*INSTRUCTION_SETS["avx512"], *BF16_FLAGS])
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(
@@ -77,7 +83,7 @@ class AnyPython(bdist_wheel):  # type: ignore[misc]
         return "py3", "none", super().get_tag()[2]
 
 
-sources = [f"csrc/{name}.cpp" for name in (*COMMON, *KERNELS, *BF16_KERNELS)]
+sources = [f"csrc/{name}.cpp" for name in (*COMMON, *KERNELS, *(["convolution"] if X86 else []))]
 setup(
     ext_modules=[Extension("bcvlr_fast.kernels._cpu", sources, depends=HEADERS, optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bcvlr_fast.kernels import conv_pool, native, residual_block
+from bcvlr_fast.kernels.convolution import reference_block, reference_pool
 from conftest import Compare
 
 BLOCKS = {"16 channels, 16x16": (16, 16), "32 channels, 8x8": (32, 8), "32 channels, 4x4": (32, 4)}
@@ -19,22 +19,13 @@ PEERS = ["eager", "torch.compile"]
 Operation = Callable[..., Tensor]
 
 
-def plain_block(x: Tensor, weight0: Tensor, bias0: Tensor, weight1: Tensor, bias1: Tensor) -> Tensor:
-    middle = F.relu_(F.conv2d(F.relu(x), weight0, bias0, padding=1))
-    return F.conv2d(middle, weight1, bias1, padding=1).add_(x)
-
-
-def plain_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.max_pool2d(F.conv2d(x, weight, bias, padding=1), 3, stride=2, padding=1)
-
-
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("case", BLOCKS)
 def test_residual_block(compare: Compare, device: torch.device, case: str, peer: str) -> None:
     channels, side = BLOCKS[case]
     parameters = [*_layer(channels, channels), *_layer(channels, channels)]
     x = _images(128 if side < 64 else 32, channels, side).requires_grad_()
-    _compare(compare, device, "residual_block", case, peer, residual_block, plain_block, x, parameters)
+    _compare(compare, device, "residual_block", case, peer, residual_block, reference_block, x, parameters)
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -43,7 +34,7 @@ def test_conv_pool(compare: Compare, device: torch.device, case: str, peer: str)
     """The first one's input is data, without a gradient."""
     channels, out, side, learned = POOLS[case]
     x = _images(128, channels, side).requires_grad_(learned)
-    _compare(compare, device, "conv_pool", case, peer, conv_pool, plain_pool, x, _layer(channels, out))
+    _compare(compare, device, "conv_pool", case, peer, conv_pool, reference_pool, x, _layer(channels, out))
 
 
 def _images(batch: int, channels: int, side: int) -> Tensor:
@@ -67,10 +58,10 @@ def _compare(
     parameters: list[Tensor],
 ) -> None:
     """Both sides with their backward, under autocast; equal but for where bf16 is rounded."""
-    if device.type != "cpu" or not native.multiplies_bf16():
+    if device.type != "cpu" or not native.has_bf16():
         pytest.skip("AVX512-BF16 alone has kernels of ours")
     theirs = torch.compile(plain, dynamic=False) if peer == "torch.compile" else plain
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         gradient = torch.randn_like(ours(x, *parameters))
 
     def step(operation: Operation) -> list[Tensor]:

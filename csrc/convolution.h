@@ -1,5 +1,5 @@
-// 3x3 convolutions, stride 1, zero padding of one pixel, in bf16 with float sums: what residual_block.cpp and
-// conv_pool.cpp are made of. They need AVX512-BF16.
+// 3x3 convolutions, stride 1, zero padding of one pixel, in bf16 with float sums: what the operations of
+// convolution.cpp are made of. They need AVX512-BF16.
 //
 // One instruction multiplies 16 x 2 bf16 and adds the pairs to 16 floats. Forward, and backward to the input, the lanes
 // are output channels and a pair is two input channels of a pixel, broadcast; a tile of 16 sums stays in registers over
@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kBlock = 16;  // channels; a vector of sums
 constexpr int kTaps = 9;
 constexpr int64_t kPair = 2 * kBlock;  // of a vector of bf16
+constexpr uint16_t kNan = 0x7fc0;
 
 // An image in bf16: 16 channels c .. c + 15 of pixel (y, x) start at data[y * row + x * column + c / 16 * block].
 struct View {
@@ -44,13 +45,20 @@ inline View image(const void* data, Shape shape, int64_t channels, int64_t numbe
 template <int64_t kDepth>
 struct Padded {
     Padded(Shape shape, int64_t channels)
-        : buffer(channels * shape.padded() * kDepth, 0),
+        : buffer(channels * shape.padded() * kDepth),
           corner{buffer.get(), (shape.width + 2) * kBlock * kDepth, kBlock * kDepth, shape.padded() * kBlock * kDepth},
-          inside{corner.at(1, 1, 0), corner.row, corner.column, corner.block} {}
+          inside{corner.at(1, 1, 0), corner.row, corner.column, corner.block} {
+        for (int64_t b = 0; b < channels / kBlock; ++b)
+            for (int64_t y = 0; y < shape.height + 2; ++y) {
+                const bool edge = y == 0 || y == shape.height + 1;
+                for (int64_t x = 0; x < shape.width + 2; x += edge ? 1 : shape.width + 1)
+                    std::memset(corner.at(y, x, b), 0, kBlock * kDepth * sizeof(uint16_t));
+            }
+    }
 
     const Buffer<uint16_t> buffer;
     const View corner;  // from pixel (-1, -1), in the border
-    const View inside;  // from pixel (0, 0)
+    const View inside;  // from pixel (0, 0); what it holds is anyone's at first
 };
 
 inline __m256i load16(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -109,8 +117,10 @@ public:
                     const float* const at = weight + (backward ? kTaps - 1 - tap : tap) * in + block * kBlock * to_in;
                     for (int64_t pair = 0; pair < kBlock; pair += 2)
                         for (int64_t o = group * kBlock; o < (group + wide) * kBlock; ++o)
-                            for (int64_t i = pair; i < pair + 2; ++i)
-                                *to++ = rounded<uint16_t>(at[o * to_out + i * to_in]);
+                            for (int64_t i = pair; i < pair + 2; ++i) {
+                                const float v = at[o * to_out + i * to_in];
+                                *to++ = v == v ? rounded<uint16_t>(v) : kNan;
+                            }
                 }
         }
     }
@@ -125,7 +135,7 @@ private:
     Buffer<uint16_t> data_;
 };
 
-// What becomes of the sums: + bias, rectified, 0 where `mask` is not above 0, + `add`, in this order; nullptr and null
+// What becomes of the sums: + bias, rectified, 0 where `mask` is 0 or less, + `add`, in this order; nullptr and null
 // views are left out.
 struct Finish {
     View out;
@@ -189,8 +199,8 @@ inline void convolve_tile(const View& corner, const uint16_t* weight, int64_t in
                 const int64_t row = y + r, column = x + c, block = out_block + w;
                 if (finish.rectify) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // in this order NaN stays
                 if (finish.mask.data) {
-                    const __m256i above = load16(finish.mask.at(row, column, block));
-                    v = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(above, _mm256_setzero_si256()), v);
+                    const __m256i above = rectified(load16(finish.mask.at(row, column, block)));
+                    v = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(above, above), v);
                 }
                 if (finish.add.data) v = _mm512_add_ps(v, widened(load16(finish.add.at(row, column, block))));
                 store16(finish.out.at(row, column, block), narrowed(v));
@@ -224,105 +234,6 @@ inline void convolve(const View& corner, const Weights& weights, Shape shape, co
         }
     }
 }
-
-constexpr int64_t kImages = 2;  // that a thread takes at a time
-
-// The gradient of a weight and its bias, summed by part of the batch: the parts, and so the rounding, are the same for
-// any number of threads.
-class WeightGradient {
-public:
-    WeightGradient(int64_t batch, int64_t out, int64_t in)
-        : images(most(kImages, ceil_div(batch, 2 * kMostParts) * 2)),
-          parts(most(1, ceil_div(batch, images))),
-          out_(out),
-          in_(in),
-          size_((in * kTaps + 1) * out),
-          sums_(parts * size_, 0.0f) {}
-
-    // Adds what two images give to a part: inputs and output gradients, both interleaved, inputs within their border.
-    void add(int64_t part, const View& input_corner, const View& gradient, Shape shape) {
-        float* const sums = sums_.get() + part * size_;
-        const int64_t blocks = out_ / kBlock;
-        for (int64_t block = 0; block < blocks; block += 2) {
-            if (blocks - block >= 2)
-                for (int64_t i = 0; i < in_; ++i) add_channels<1, 2>(sums, input_corner, gradient, shape, block, i);
-            else
-                for (int64_t i = 0; i < in_; i += 2) add_channels<2, 1>(sums, input_corner, gradient, shape, block, i);
-        }
-        add_bias(sums + in_ * kTaps * out_, gradient, shape);
-    }
-
-    // weight [out, 9, in], bias [out].
-    void write(float* weight, float* bias) {
-        float* const sums = sums_.get();
-        for (int64_t part = 1; part < parts; ++part)
-            for (int64_t i = 0; i < size_; ++i) sums[i] += sums[part * size_ + i];
-        for (int64_t o = 0; o < out_; ++o) {
-            for (int64_t tap = 0; tap < kTaps; ++tap)
-                for (int64_t i = 0; i < in_; ++i) *weight++ = sums[(i * kTaps + tap) * out_ + o];
-            bias[o] = sums[in_ * kTaps * out_ + o];
-        }
-    }
-
-    const int64_t images, parts;  // images of a part, an even number
-
-private:
-    static constexpr int64_t kMostParts = 32;
-
-    // A part's sums are weight [in, 9, out], bias [out].
-    template <int kChannels, int kWide>
-    void add_channels(float* sums, const View& corner, const View& gradient, Shape shape, int64_t out_block,
-                      int64_t channel) {
-        float* const at = sums + channel * kTaps * out_ + out_block * kBlock;
-        __m512 sum[kChannels][kTaps][kWide];
-#pragma GCC unroll 2
-        for (int i = 0; i < kChannels; ++i)
-#pragma GCC unroll 9
-            for (int tap = 0; tap < kTaps; ++tap)
-#pragma GCC unroll 2
-                for (int w = 0; w < kWide; ++w)
-                    sum[i][tap][w] = _mm512_loadu_ps(at + (i * kTaps + tap) * out_ + w * kBlock);
-        for (int64_t y = 0; y < shape.height; ++y) {
-            const uint16_t* input = corner.at(y, 0, channel / kBlock) + channel % kBlock * 2;
-            const uint16_t* lanes = gradient.at(y, 0, out_block);
-            for (int64_t x = 0; x < shape.width; ++x, input += corner.column, lanes += gradient.column) {
-                __m512i pixel[kWide];
-#pragma GCC unroll 2
-                for (int w = 0; w < kWide; ++w) pixel[w] = _mm512_loadu_si512(lanes + w * gradient.block);
-#pragma GCC unroll 9
-                for (int tap = 0; tap < kTaps; ++tap)
-#pragma GCC unroll 2
-                    for (int i = 0; i < kChannels; ++i) {
-                        const __m512i seen = broadcast_pair(input + tap / 3 * corner.row + tap % 3 * kPair + i * 2);
-#pragma GCC unroll 2
-                        for (int w = 0; w < kWide; ++w)
-                            sum[i][tap][w] = multiply_pairs(sum[i][tap][w], seen, pixel[w]);
-                    }
-            }
-        }
-#pragma GCC unroll 2
-        for (int i = 0; i < kChannels; ++i)
-#pragma GCC unroll 9
-            for (int tap = 0; tap < kTaps; ++tap)
-#pragma GCC unroll 2
-                for (int w = 0; w < kWide; ++w)
-                    _mm512_storeu_ps(at + (i * kTaps + tap) * out_ + w * kBlock, sum[i][tap][w]);
-    }
-
-    void add_bias(float* sums, const View& gradient, Shape shape) {
-        const __m512i ones = _mm512_set1_epi16(0x3f80);
-        for (int64_t block = 0; block < out_ / kBlock; ++block) {
-            __m512 sum = _mm512_loadu_ps(sums + block * kBlock);
-            for (int64_t y = 0; y < shape.height; ++y)
-                for (int64_t x = 0; x < shape.width; ++x)
-                    sum = multiply_pairs(sum, _mm512_loadu_si512(gradient.at(y, x, block)), ones);
-            _mm512_storeu_ps(sums + block * kBlock, sum);
-        }
-    }
-
-    const int64_t out_, in_, size_;
-    Buffer<float> sums_;
-};
 
 }  // namespace
 }  // namespace bcvlr

@@ -1,13 +1,9 @@
 // The C interface, and the choice among instruction sets at run time.
 //
-// Functions return 0, or 1 when memory ran out. Arguments are checked by the Python that calls them, all but the
-// values of index and offset, which bcvlr_first_outside tells.
+// Functions return 0, or 1 when memory ran out, or 2 where this machine cannot run them. Arguments are checked by the
+// Python that calls them, all but the values of index and offset, which bcvlr_first_outside tells.
 
 #include "kernels.h"
-
-#ifdef BCVLR_X86
-#include <cpuid.h>
-#endif
 
 #include <exception>
 
@@ -29,29 +25,27 @@ Isa best_isa() {
     return kBaseline;
 }
 
-// AVX512-BF16; but where there is AMX too, torch's convolutions have that.
-bool multiplies_bf16() {
-#ifdef BCVLR_X86
-    unsigned eax, ebx, ecx, edx;
-    const bool amx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 22 & 1);
-    return best_isa() == kAvx512 && __builtin_cpu_supports("avx512bf16") && !amx;
+#ifdef BCVLR_BF16
+const bool kBf16 = best_isa() == kAvx512 && __builtin_cpu_supports("avx512bf16");
 #else
-    return false;
+constexpr bool kBf16 = false;
 #endif
-}
 
 const Isa kBest = best_isa();
-const bool kBf16 = multiplies_bf16();
 Isa isa = kBest;
 
 template <typename Arguments>
 using Operation = void (*)(const Arguments&, int);
 
 template <typename Arguments>
-int run(const Arguments& arguments, int threads, Operation<Arguments> baseline, Operation<Arguments> avx2,
-        Operation<Arguments> avx512) {
+Operation<Arguments> chosen(Operation<Arguments> baseline, Operation<Arguments> avx2, Operation<Arguments> avx512) {
+    return isa == kAvx512 ? avx512 : isa == kAvx2 ? avx2 : baseline;
+}
+
+template <typename Arguments>
+int run(const Arguments& arguments, int threads, Operation<Arguments> operation) {
     try {
-        (isa == kAvx512 ? avx512 : isa == kAvx2 ? avx2 : baseline)(arguments, threads);
+        operation(arguments, threads);
         return 0;
     } catch (const std::exception&) {
         return 1;
@@ -60,13 +54,18 @@ int run(const Arguments& arguments, int threads, Operation<Arguments> baseline, 
 
 #ifdef BCVLR_X86
 #define BCVLR_RUN(name, arguments, threads) \
-    run(arguments, threads, baseline::name, avx2::name, avx512::name)
-#define BCVLR_RUN_BF16(name, arguments, threads) run(arguments, threads, name, name, name)
+    run(arguments, threads, chosen(baseline::name, avx2::name, avx512::name))
 #else
-#define BCVLR_RUN(name, arguments, threads) \
-    run(arguments, threads, baseline::name, baseline::name, baseline::name)
-#define BCVLR_RUN_BF16(name, arguments, threads) (static_cast<void>(arguments), static_cast<void>(threads), 1)
+#define BCVLR_RUN(name, arguments, threads) run(arguments, threads, baseline::name)
 #endif
+
+#ifdef BCVLR_BF16
+#define BCVLR_RUN_BF16(name, arguments, threads) (has_bf16() ? run(arguments, threads, name) : 2)
+#else
+#define BCVLR_RUN_BF16(name, arguments, threads) (static_cast<void>(arguments), static_cast<void>(threads), 2)
+#endif
+
+bool has_bf16() { return kBf16 && isa == kAvx512; }
 
 }  // namespace
 }  // namespace bcvlr
@@ -84,8 +83,8 @@ BCVLR_EXPORT int bcvlr_choose_isa(int wanted) {
     return isa;
 }
 
-// Whether this machine, and the instruction set chosen, run the functions that are for AVX512-BF16 alone.
-BCVLR_EXPORT bool bcvlr_has_bf16() { return kBf16 && isa == kAvx512; }
+// Whether this library, this machine and the instruction set chosen have the functions for AVX512-BF16 alone.
+BCVLR_EXPORT bool bcvlr_has_bf16() { return has_bf16(); }
 
 // Threads are taken from the OpenMP runtime whose GOMP_parallel this is; null: from a pool of our own.
 BCVLR_EXPORT void bcvlr_use_openmp(void* gomp_parallel) { use_openmp(gomp_parallel); }

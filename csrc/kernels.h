@@ -67,7 +67,7 @@ struct ResidualBlock {
 struct ResidualBlockBackward {
     const void *gradient, *x, *middle;
     const float *weight0, *weight1;
-    void* out;               // the gradient in x
+    void* out;               // the gradient in x; null: not wanted
     float *weight0_gradient, *bias0_gradient, *weight1_gradient, *bias1_gradient;  // all null: not wanted
     int64_t batch, height, width, channels, hidden;
 };
@@ -76,7 +76,7 @@ struct ConvPool {
     const void* x;           // in_channels
     const float *weight, *bias;
     void* out;               // [batch, height / 2, width / 2, out_channels]
-    uint8_t* position;       // like out: which of the nine pixels is the maximum
+    uint8_t* position;       // like out: which of the nine pixels is the maximum; null: not kept
     int64_t batch, height, width, in_channels, out_channels;
 };
 

@@ -1,7 +1,12 @@
-"""residual_block and conv_pool: the blocks of IMPALA, which C++ does whole where the CPU multiplies bf16."""
+"""residual_block and conv_pool: the blocks of IMPALA.
+
+They are torch's convolutions, but for CPUs that multiply bf16 by AVX512-BF16 and have nothing faster: there they are
+C++. As that is a matter of the machine, and compilers know torch's convolutions, they are no operations of torch's.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import torch
@@ -12,50 +17,74 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from bcvlr_fast.kernels import native
 
 _WIDEST = 64
-"""Output channels from which oneDNN's convolutions are as fast (bench/bench_convolution.py)."""
+"""Output channels up to which the C++ is faster; at 128, forward and backward, oneDNN was by 4 %."""
 
 
 def residual_block(x: Tensor, weight0: Tensor, bias0: Tensor, weight1: Tensor, bias1: Tensor) -> Tensor:
     """x + conv(relu(conv(relu(x)))), 3x3 with a border of zeros.
 
     x [B, C, H, W]; weight0 [hidden, C, 3, 3], bias0 [hidden], weight1 [C, hidden, 3, 3], bias1 [C] float32. Under
-    autocast the products are in bf16, as those of torch; their sums and what is added to them are rounded once.
-    Source: Espeholt et al. 2018.
+    autocast the products are in bf16, as those of torch; in C++ their sums, and what is added to them, are rounded
+    once. x is not to be changed before the backward. Raises what torch's convolution raises. Source: Espeholt et al.
+    2018.
     """
-    if _served(x, weight0, weight1):
+    if _served(x, (weight0, bias0), (weight1, bias1)):
         parameters = weight0, bias0, weight1, bias1
-        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
-        return cast(Tensor, _ResidualBlock.apply(x, *parameters, keep))  # type: ignore[no-untyped-call]
-    hidden = F.relu_(F.conv2d(F.relu(x), weight0, bias0, padding=1))
-    return F.conv2d(hidden, weight1, bias1, padding=1).add_(x)
+        return cast(Tensor, _ResidualBlock.apply(x, *parameters, _kept(x, *parameters)))  # type: ignore[no-untyped-call]
+    return reference_block(x, weight0, bias0, weight1, bias1)
 
 
 def conv_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Maximum over 3x3 windows, at every second pixel, of a 3x3 convolution with a border of zeros.
 
-    x [B, C, H, W], weight [out, C, 3, 3], bias [out] float32 -> [B, out, (H + 1) // 2, (W + 1) // 2]. Numbers as in
-    `residual_block`. Source: Espeholt et al. 2018.
+    x [B, C, H, W], weight [out, C, 3, 3], bias [out] float32 -> [B, out, (H + 1) // 2, (W + 1) // 2]. Numbers and
+    errors as in `residual_block`. Source: Espeholt et al. 2018.
     """
-    if _served(x, weight):
-        return cast(Tensor, _ConvPool.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+    if _served(x, (weight, bias)):
+        return cast(Tensor, _ConvPool.apply(x, weight, bias, _kept(x, weight, bias)))  # type: ignore[no-untyped-call]
+    return reference_pool(x, weight, bias)
+
+
+def reference_block(x: Tensor, weight0: Tensor, bias0: Tensor, weight1: Tensor, bias1: Tensor) -> Tensor:
+    """residual_block in plain PyTorch; what a convolution gave is overwritten."""
+    middle = F.relu_(F.conv2d(F.relu(x), weight0, bias0, padding=1))
+    return F.conv2d(middle, weight1, bias1, padding=1).add_(x)
+
+
+def reference_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """conv_pool in plain PyTorch."""
     return F.max_pool2d(F.conv2d(x, weight, bias, padding=1), 3, stride=2, padding=1)
 
 
-def _served(x: Tensor, *weights: Tensor) -> bool:
-    """Whether the library does it, and at least as fast as torch."""
-    return (
-        x.dtype == torch.bfloat16
-        and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and x.shape[2] % 4 == x.shape[3] % 4 == 0
-        and all(_fits(weight) for weight in weights)
-        and native.multiplies_bf16()
-    )
+def _served(x: Tensor, *layers: tuple[Tensor, Tensor]) -> bool:
+    """Whether the C++ does it, and faster than torch."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16):
+        return False
+    if x.ndim != 4 or x.shape[2] % 4 or x.shape[3] % 4:
+        return False
+    channels = x.shape[1]
+    for weight, bias in layers:
+        out = len(bias)
+        if weight.shape != (out, channels, 3, 3) or channels % 16 or out % 16 or out > _WIDEST:
+            return False
+        if any(tensor.dtype != torch.float32 or tensor.device != x.device for tensor in (weight, bias)):
+            return False
+        channels = out
+    return (len(layers) == 1 or channels == x.shape[1]) and native.has_bf16() and not _has_amx()
 
 
-def _fits(weight: Tensor) -> bool:
-    out, channels = weight.shape[:2]
-    return weight.dtype == torch.float32 and out % 16 == channels % 16 == 0 and out <= _WIDEST
+@functools.cache
+def _has_amx() -> bool:
+    """Whether torch's convolutions have AMX, against which ours have never been measured."""
+    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return known is not None and bool(known())
+
+
+def _kept(*tensors: Tensor) -> bool:
+    """Whether there will be a backward."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -69,19 +98,12 @@ def _images(x: Tensor, channels: int, height: int, width: int, dtype: torch.dtyp
 class _ResidualBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
-        x: Tensor,
-        weight0: Tensor,
-        bias0: Tensor,
-        weight1: Tensor,
-        bias1: Tensor,
-        keep: bool,
+        ctx: FunctionCtx, x: Tensor, weight0: Tensor, bias0: Tensor, weight1: Tensor, bias1: Tensor, kept: bool
     ) -> Tensor:
-        """`keep` tells whether there will be a backward."""
         x, weight0, weight1 = _channels_last(x), _channels_last(weight0), _channels_last(weight1)
         batch, channels, height, width = x.shape
         hidden = len(weight0)
-        out, middle = torch.empty_like(x), _images(x, hidden, height, width) if keep else None
+        out, middle = torch.empty_like(x), _images(x, hidden, height, width) if kept else None
         native.call(
             "bcvlr_residual_block",
             *(x, weight0, bias0.contiguous(), weight1, bias1.contiguous(), middle, out),
@@ -97,7 +119,7 @@ class _ResidualBlock(torch.autograd.Function):
         x, middle, weight0, weight1 = ctx.saved_tensors  # type: ignore[misc]
         batch, channels, height, width = x.shape
         hidden = len(weight0)
-        out = torch.empty_like(x)
+        out = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         learned: list[Tensor | None] = [None] * 4
         if any(ctx.needs_input_grad[1:]):
             learned = [torch.empty_like(weight0), weight0.new_empty(hidden)]
@@ -112,17 +134,18 @@ class _ResidualBlock(torch.autograd.Function):
 
 class _ConvPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, kept: bool) -> Tensor:
         x, weight = _channels_last(x), _channels_last(weight)
         batch, channels, height, width = x.shape
         pooled = len(weight), height // 2, width // 2
-        out, position = _images(x, *pooled), _images(x, *pooled, dtype=torch.uint8)
+        out, position = _images(x, *pooled), _images(x, *pooled, dtype=torch.uint8) if kept else None
         native.call(
             "bcvlr_conv_pool",
             *(x, weight, bias.contiguous(), out, position),
             *(batch, height, width, channels, len(weight)),
         )
-        ctx.save_for_backward(x, position, weight)
+        if position is not None:
+            ctx.save_for_backward(x, position, weight)
         return out
 
     @staticmethod
@@ -139,4 +162,4 @@ class _ConvPool(torch.autograd.Function):
             *(_channels_last(gradient), position, x, weight, out, *learned),
             *(batch, height, width, channels, len(weight)),
         )
-        return out, *learned
+        return out, *learned, None

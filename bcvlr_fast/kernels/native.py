@@ -50,8 +50,8 @@ def library() -> ctypes.CDLL | None:
     return None if _without else _load()
 
 
-def multiplies_bf16() -> bool:
-    """Whether the library's convolutions run here: on AVX512-BF16, but not where AMX is faster yet."""
+def has_bf16() -> bool:
+    """Whether the library has convolutions in bf16, and this CPU the AVX512-BF16 that they need."""
     found = library()
     return found is not None and bool(found.bcvlr_has_bf16())
 
@@ -72,21 +72,19 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return "Triton"
     found = library()
-    if found is None:
-        return "PyTorch (no compiled library)"
-    return f"C++ ({found.bcvlr_isa().decode()}{', convolutions in bf16' if multiplies_bf16() else ''})"
+    return f"C++ ({found.bcvlr_isa().decode()})" if found else "PyTorch (no compiled library)"
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:
     """Calls a function of the library: tensors as pointers, torch's number of threads last.
 
-    Raises MemoryError.
+    Raises MemoryError, and RuntimeError where this machine cannot run it.
     """
-    found = library()
+    found = _load()
     assert found is not None
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if getattr(found, function)(*values, torch.get_num_threads()):
-        raise MemoryError(f"{function}: not enough memory")
+    if code := getattr(found, function)(*values, torch.get_num_threads()):
+        raise MemoryError(f"{function}: not enough memory") if code == 1 else RuntimeError(f"{function}: not here")
 
 
 @functools.cache
