@@ -25,6 +25,7 @@ from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops, usable_cores
 from bcvlr_fast.config import Config
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.run import machine
 from bcvlr_fast.stage import Stage
 from phases import PHASES, random_frames, stage_of, store_of
@@ -170,10 +171,10 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
 
 
 def _gflop(stage: Stage) -> float:
-    """GFLOP of an update, counted."""
+    """GFLOP of an update, counted: of torch's convolutions, which the counter knows."""
     stage.step()
     before = stage.done
-    with FlopCounterMode(display=False) as counter:
+    with reference_only(), FlopCounterMode(display=False) as counter:
         stage._run(stage.together)
     assert stage.done == before
     return float(counter.get_total_flops()) / stage.together / 1e9
