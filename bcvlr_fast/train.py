@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from bcvlr_fast.screen import Screen
     from bcvlr_fast.videos import Videos
 
-_TFLOP = {"paper": 55_400.0, "quick": 240.0}
+_TFLOP = {"paper": 55_400.0, "quick": 200.0}
 """What the measured residual blocks would do in the time of a run: at scale `paper` what its updates take, at scale
-`quick` twice that, for much of it is not convolutions."""
+`quick` nearly twice that, for much of it is not convolutions."""
 
 
 @dataclass(frozen=True)
