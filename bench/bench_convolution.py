@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bcvlr_fast.kernels import conv_pool, native, residual_block
+from bcvlr_fast.kernels import conv_pool, convolution, native, residual_block
 from bcvlr_fast.kernels.convolution import reference_block, reference_pool
 from conftest import Compare
 
@@ -17,6 +17,12 @@ BLOCKS |= {"16 channels, 64x64": (16, 64), "64 channels, 32x32": (64, 32)}
 POOLS = {"80 to 16 channels, 32x32": (80, 16, 32, False), "16 to 32 channels, 16x16": (16, 32, 16, True)}
 PEERS = ["eager", "torch.compile"]
 Operation = Callable[..., Tensor]
+
+
+@pytest.fixture(autouse=True)
+def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, even where a CPU with AMX would have torch's on both sides."""
+    monkeypatch.setattr(convolution, "_has_amx", lambda: False)
 
 
 @pytest.mark.parametrize("peer", PEERS)

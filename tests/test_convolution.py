@@ -21,7 +21,14 @@ SHAPES = st.one_of(
     st.tuples(st.integers(0, 5), *[st.sampled_from([4, 8, 12, 16, 20])] * 2), st.just((67, 4, 8)), st.just((67, 8, 4))
 )
 CHANNELS = st.sampled_from([16, 32, 48, 64])
-LAYOUTS = st.sampled_from([torch.contiguous_format, torch.channels_last])
+DRAWN = {
+    "shape": SHAPES,
+    "channels": CHANNELS,
+    "number": st.integers(1, 3),
+    "layout": st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    "learned": st.sampled_from(["all", "input", "parameters"]),
+    "seed": st.integers(0, 1000),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,15 +80,7 @@ def gradients(tensors: list[Tensor]) -> list[Tensor]:
 
 @needs_bf16
 @settings(max_examples=60, deadline=None)
-@given(
-    shape=SHAPES,
-    channels=CHANNELS,
-    hidden=CHANNELS,
-    number=st.integers(1, 3),
-    layout=LAYOUTS,
-    learned=st.sampled_from(["all", "input", "parameters"]),
-    seed=st.integers(0, 1000),
-)
+@given(**DRAWN, hidden=CHANNELS)
 def test_residual_block(
     shape: tuple[int, int, int],
     channels: int,
@@ -135,15 +134,7 @@ def test_residual_block(
 
 @needs_bf16
 @settings(max_examples=60, deadline=None)
-@given(
-    shape=SHAPES,
-    channels=st.sampled_from([16, 32, 80]),
-    out=CHANNELS,
-    number=st.integers(1, 3),
-    layout=LAYOUTS,
-    learned=st.sampled_from(["all", "input", "parameters"]),
-    seed=st.integers(0, 1000),
-)
+@given(**{**DRAWN, "channels": st.sampled_from([16, 32, 80])}, out=CHANNELS)
 def test_conv_pool(
     shape: tuple[int, int, int],
     channels: int,
