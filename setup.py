@@ -18,6 +18,7 @@ from setuptools.errors import CompileError
 HEADERS = [f"csrc/{name}.h" for name in ("kernels", "simd", "convolution", "weight_gradient")]
 COMMON = ["dispatch", "parallel"]
 KERNELS = ["random_shift", "nearest_code", "sinkhorn", "stack_frames"]
+NO_PAINTER = "bcvlr_fast.experts._no_painter"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
 if X86:
@@ -41,6 +42,20 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
         return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
+        if ext.name == NO_PAINTER:
+            objects = self.compiler.compile(ext.sources, output_dir=self.build_temp, extra_postargs=["-O2", "-fPIC"])
+            self._link(objects, ext, [])
+        else:
+            self._build_kernels(ext)
+
+    def _link(self, objects: list[str], ext: Extension, flags: list[str]) -> None:
+        target = self.get_ext_fullpath(ext.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            objects, target, extra_postargs=flags, target_lang="c++", build_temp=self.build_temp
+        )
+
+    def _build_kernels(self, ext: Extension) -> None:
         # BCVLR_FAST_CXXFLAGS: more flags, such as -fsanitize=address,undefined.
         more = os.environ.get("BCVLR_FAST_CXXFLAGS", "").split()
         common = [*FLAGS, *(["-DBCVLR_X86"] if X86 else []), *more]
@@ -69,11 +84,7 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
             for name in KERNELS:
                 contraction = CONTRACTION.get(name, "-ffp-contract=fast")
                 compile_one(name, isa, [f"-DBCVLR_ISA={isa}", contraction, *flags])
-        target = self.get_ext_fullpath(ext.name)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        self.compiler.link_shared_object(
-            objects, target, extra_postargs=["-pthread", *more], target_lang="c++", build_temp=self.build_temp
-        )
+        self._link(objects, ext, ["-pthread", *more])
 
 
 class AnyPython(bdist_wheel):  # type: ignore[misc]
@@ -85,6 +96,9 @@ class AnyPython(bdist_wheel):  # type: ignore[misc]
 
 sources = [f"csrc/{name}.cpp" for name in (*COMMON, *KERNELS, *(["convolution"] if X86 else []))]
 setup(
-    ext_modules=[Extension("bcvlr_fast.kernels._cpu", sources, depends=HEADERS, optional=True)],
+    ext_modules=[
+        Extension("bcvlr_fast.kernels._cpu", sources, depends=HEADERS, optional=True),
+        Extension(NO_PAINTER, ["csrc/no_painter.c"], optional=True),
+    ],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
 )

@@ -1,15 +1,24 @@
-"""Folders that may not be there yet: may they be made, and is there room?"""
+"""Folders: the cache, and such as may not be there yet: may they be made, and is there room?"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from bcvlr_fast.errors import UserError
 
 LOCK = "lock"
 """The file by which a run folder has one owner at a time."""
+
+
+def cache_folder() -> Path:
+    """Where recorded datasets and downloads are kept: $BCVLR_FAST_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("BCVLR_FAST_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bcvlr_fast"
 
 
 def free_bytes(folder: Path) -> int:
@@ -29,3 +38,13 @@ def check_writable(folder: Path, name: str) -> None:
 def _existing(folder: Path) -> Path:
     """The folder itself, or the nearest of its parents that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with a temporary file beside `file`, of the same suffix, which then takes its place."""
+    part = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        write(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Records the bundled expert replays of an environment as a video dataset.
+"""Records expert replays of an environment as a video dataset: the bundled ones, or a file of your own.
 
 python -m bcvlr_fast.record --env procgen:bossfight
 """
@@ -6,6 +6,7 @@ python -m bcvlr_fast.record --env procgen:bossfight
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,14 @@ import numpy as np
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import make, parse_name
+from bcvlr_fast.envs.procgen import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import EvaluationLabels
 from bcvlr_fast.experts import replays
+from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.files import cache_folder
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, cache_folder
+from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Arguments:
 
     env: str = "procgen:bossfight"
     """suite:task, such as procgen:bossfight."""
+    replays: Path | None = None
+    """Replay file of `bcvlr_fast.expert`; without it the bundled replays of the environment."""
     out: Path | None = None
     """Dataset folder; the default is named by environment, source, size and seed under the cache folder."""
     force: bool = False
@@ -35,67 +41,78 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """The command."""
-    parse_name(arguments.env)
+    _, game = parse_name(arguments.env)
+    source = replays.load_file(arguments.replays) if arguments.replays else replays.load(game)
     screen = Screen()
-    folder = arguments.out or default_folder(arguments.env)
+    folder = arguments.out or default_folder(arguments.env, source)
     if arguments.out and folder.exists():
         if not (folder / MANIFEST).exists():
             raise UserError(f"out: {folder} exists and is not a dataset")
         if not arguments.force:
             raise UserError(f"out: {folder} exists (--force records it again)")
-    record(arguments.env, folder, screen, force=arguments.force)
+    record(arguments.env, source, folder, screen, force=arguments.force)
     screen.say(f"videos: {folder}")
 
 
-def default_folder(env_name: str) -> Path:
-    """Where the recording of an environment's bundled replays is cached."""
+def default_folder(env_name: str, source: Replays) -> Path:
+    """Where the recording of an environment's replays is cached."""
     suite, game = parse_name(env_name)
-    source = replays.load(game)
     content = hashlib.sha256(source.level.tobytes() + source.actions.tobytes()).hexdigest()[:8]
     return cache_folder() / "videos" / f"{suite}-{game}_replays-{content}_64x64_s0"
 
 
-def record(env_name: str, folder: Path, screen: Screen, force: bool = False) -> None:
+def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: bool = False) -> None:
     """Steps the replays of `env_name` in the environment and writes the dataset; keeps one that is there.
 
     Every episode must end where the replay ends, with the replay's return, or UserError is raised.
     """
     if (folder / MANIFEST).exists() and not force:
         return
-    _, game = parse_name(env_name)
-    source = replays.load(game)
-    frames = int(source.length.sum()) + len(source.length)
-    action = np.full(frames, evaluation_labels.NO_ACTION, np.uint8)
-    writer: DatasetWriter | None = None
+    action = np.full(source.frames, evaluation_labels.NO_ACTION, np.uint8)
+    writer = DatasetWriter(folder, source.frames, FRAME_SHAPE)
     try:
-        with screen.bar(f"recording {env_name}", total=frames, unit="frames") as bar:
-            row = 0
-            for episode, level in enumerate(source.level):
-                actions = source.episode_actions(episode)
-                env = make(env_name, num_envs=1, seed=0, level=int(level))
-                writer = writer or DatasetWriter(folder, frames, env.frame_shape)
-                writer.frames[row] = env.reset()[0]
-                for i, taken in enumerate(actions):
-                    step = env.step(np.array([taken]))
-                    writer.frames[row + 1 + i] = step.frames[0]
-                    if step.ended[0] != (i == len(actions) - 1):
-                        raise _mismatch(env_name, level, f"ended at step {i + 1} of {len(actions)}")
-                played = env.pop_episodes()[0]
-                if abs(played.episode_return - source.episode_return[episode]) > 1e-3:
-                    found = f"return {played.episode_return:g}, not {source.episode_return[episode]:g}"
-                    raise _mismatch(env_name, level, found)
-                action[row : row + len(actions)] = actions
-                row += len(actions) + 1
-                env.close()
-                bar.advance(len(actions) + 1)
-        assert writer is not None
+        row = 0
+        with screen.bar(f"recording {env_name}", total=source.frames, unit="frames") as bar:
+            for episode, frames in enumerate(play(env_name, source)):
+                writer.frames[row : row + len(frames)] = frames
+                action[row : row + len(frames) - 1] = source.episode_actions(episode)
+                row += len(frames)
+                bar.advance(len(frames))
         EvaluationLabels(action, source.episode_return, source.level).save(writer.work)
-        lengths = (source.length + 1).tolist()
-        writer.commit(Manifest(env_name, "replays", lengths, list(writer.frames.shape[1:])))
+        writer.commit(Manifest(env_name, "replays", (source.length + 1).tolist(), list(FRAME_SHAPE)))
     except BaseException:
-        if writer:
-            writer.abort()
+        writer.abort()
         raise
+
+
+def verify(env_name: str, source: Replays, screen: Screen) -> None:
+    """Raises UserError unless every episode ends in the environment as in the replay, with the same return."""
+    with screen.bar(f"checking in {env_name}", total=source.frames, unit="frames") as bar:
+        for frames in play(env_name, source):
+            bar.advance(len(frames))
+
+
+def play(env_name: str, source: Replays) -> Iterator[np.ndarray]:
+    """The frames [T + 1, C, H, W] uint8 of one episode after another.
+
+    Raises UserError where an episode ends elsewhere than the replay, or with another return.
+    """
+    for episode, level in enumerate(source.level):
+        actions = source.episode_actions(episode)
+        env = make(env_name, num_envs=1, seed=0, level=int(level))
+        frames = np.empty((len(actions) + 1, *env.frame_shape), np.uint8)
+        frames[0] = env.reset()[0]
+        for i, action in enumerate(actions):
+            step = env.step(np.array([action]))
+            frames[i + 1] = step.frames[0]
+            if step.ended[0] != (i == len(actions) - 1):
+                raise _mismatch(env_name, level, f"ended at step {i + 1} of {len(actions)}")
+        played = env.pop_episodes()[0]
+        env.close()
+        if abs(played.episode_return - source.episode_return[episode]) > 1e-3:
+            found = f"return {played.episode_return:g}, not {source.episode_return[episode]:g}"
+            raise _mismatch(env_name, level, found)
+        yield frames
 
 
 def _mismatch(env_name: str, level: int, found: str) -> UserError:

@@ -264,18 +264,20 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
 
 
 def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
-    """The videos asked for, or the bundled replays of the environment, recorded on first use."""
+    """The videos asked for; replays, bundled or a file of one's own, are recorded on first use."""
     from bcvlr_fast import record
     from bcvlr_fast.envs.procgen import FRAME_SHAPE
+    from bcvlr_fast.experts import replays
     from bcvlr_fast.videos import open_videos
 
-    if settings.videos is not None:
+    if settings.videos is not None and not replays.is_replays(settings.videos):
         if dry_run:  # a real run opens them next, before it writes anything
             check_videos(open_videos(settings.videos, FRAME_SHAPE), settings)
         return settings.videos
-    folder = record.default_folder(settings.env)
+    source = replays.load_file(settings.videos) if settings.videos else replays.load(parse_name(settings.env)[1])
+    folder = record.default_folder(settings.env, source)
     if not dry_run:
-        record.record(settings.env, folder, screen)
+        record.record(settings.env, source, folder, screen)
     return folder
 
 

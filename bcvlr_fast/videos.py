@@ -64,14 +64,6 @@ class Videos:
         return Videos(self.frames[starts[first] : starts[last]], self.lengths[first:last], self.path)
 
 
-def cache_folder() -> Path:
-    """Where recorded datasets are kept: $BCVLR_FAST_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("BCVLR_FAST_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bcvlr_fast"
-
-
 def open_videos(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
     """Videos from a recorded dataset, or from .npy episodes [T, H, W, C] uint8 (one file or a folder of them).
 

@@ -22,6 +22,7 @@ from bcvlr_fast.compute import Compute, choose_compute, choose_device, usable_co
 from bcvlr_fast.config import replace_in
 from bcvlr_fast.envs.procgen import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.experts import replays
 from bcvlr_fast.frames import FrameStore
 from bcvlr_fast.videos import open_videos
 from phases import PHASES, stage_of
@@ -35,7 +36,7 @@ _EPISODES = 40
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, default=record.default_folder(_ENV))
+    parser.add_argument("--videos", type=Path, default=record.default_folder(_ENV, replays.load("bossfight")))
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, choices=range(2, 100), default=3, metavar="N")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)

@@ -17,26 +17,26 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
 from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.files import cache_folder
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import DatasetWriter, Videos, cache_folder, open_videos, read_manifest, resize_area
+from bcvlr_fast.videos import DatasetWriter, Videos, open_videos, read_manifest, resize_area
 from tiny import command, wait_until
 
 SHAPE = (3, 64, 64)
 
 
 @pytest.fixture
-def three_episodes(monkeypatch: pytest.MonkeyPatch) -> Replays:
+def three_episodes() -> Replays:
     whole = replays.load("dodgeball")
     keep = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
     part = Replays(whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
-    monkeypatch.setattr(replays, "load", lambda _: part)
     return part
 
 
 def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_episodes: Replays, tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    record.record("procgen:dodgeball", folder, Screen(quiet=True))
+    record.record("procgen:dodgeball", three_episodes, folder, Screen(quiet=True))
     videos = open_videos(folder, SHAPE)
     assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
     assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
@@ -58,7 +58,7 @@ def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_epi
 
 @pytest.mark.parametrize("change", ["return", "actions"])
 def test_a_replay_that_differs_is_refused_and_leaves_nothing(
-    three_episodes: Replays, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
+    three_episodes: Replays, tmp_path: Path, change: str
 ) -> None:
     wrong = Replays(
         three_episodes.level,
@@ -66,9 +66,8 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
         three_episodes.actions * (change == "return"),
         three_episodes.episode_return + (change == "return"),
     )
-    monkeypatch.setattr(replays, "load", lambda _: wrong)
     with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
-        record.record("procgen:dodgeball", tmp_path / "data", Screen(quiet=True))
+        record.record("procgen:dodgeball", wrong, tmp_path / "data", Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +112,7 @@ def test_a_game_without_replays_says_what_to_do() -> None:
 
 
 def test_default_folder_names_environment_source_size_and_seed() -> None:
-    folder = record.default_folder("procgen:bossfight")
+    folder = record.default_folder("procgen:bossfight", replays.load("bossfight"))
     assert folder.parent == cache_folder() / "videos"
     assert folder.name.startswith("procgen-bossfight_replays-")
     assert folder.name.endswith("_64x64_s0")

@@ -1,0 +1,121 @@
+"""Random shooting with a receding horizon, for the Procgen games that pay along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bcvlr_fast.experts.simulator import Simulator
+
+MOVES = tuple(range(9))
+IDLE, FIRE = 4, 9
+
+
+@dataclass(frozen=True)
+class Shooting:
+    """How to plan a game: what is drawn, how far it looks, and what it counts besides the reward."""
+
+    horizon_steps: int
+    executed_steps: int
+    """Of the best plan, before the next decision."""
+    change_cost: float
+    """Reward that one change of the action must bring."""
+    fire_bonus: float | None = None
+    """Reward that a shot counts for; None where the game has no shots."""
+    candidates: int = 64
+    persistence: float = 0.8
+    """Probability that a drawn plan keeps its action for another step."""
+    discount: float = 0.99
+    end_cost: float = 10.0
+    """What an end without a completed level costs."""
+    held_fire: bool = True
+    """False: a shot is a single step, as where shots are dear."""
+
+    @property
+    def actions(self) -> np.ndarray:
+        return np.array(MOVES if self.fire_bonus is None else (*MOVES, FIRE), np.uint8)
+
+
+class Shooter:
+    """Plays one game by planning. `simulator` has one copy per candidate and is overwritten."""
+
+    FIRST_ACTION = IDLE
+
+    def __init__(self, simulator: Simulator, settings: Shooting, seed: int) -> None:
+        self.simulator = simulator
+        self.settings = settings
+        self.random = np.random.default_rng(seed)
+        self.plan = np.full(settings.horizon_steps, IDLE, np.uint8)
+
+    def decide(self, state: bytes, last_action: int) -> np.ndarray:
+        """The actions to take from `state`, [executed_steps] uint8."""
+        plans = self._candidates()
+        best = plans[self._scores(state, plans, last_action).argmax()]
+        executed = self.settings.executed_steps
+        self.plan = np.concatenate([best[executed:], np.repeat(best[-1:], executed)])
+        return best[:executed]
+
+    def _candidates(self) -> np.ndarray:
+        """[candidates, horizon] uint8: the last plan, mutations of it, held actions, and random ones."""
+        s = self.settings
+        held = np.repeat(s.actions[:, None], s.horizon_steps, axis=1)
+        if not s.held_fire and s.fire_bonus is not None:
+            held[-1, 1:] = IDLE
+        mutated = self._mutations(s.candidates // 4)
+        drawn = self._drawn(s.candidates - len(held) - len(mutated) - 1)
+        return np.concatenate([self.plan[None], held, mutated, drawn])
+
+    def _drawn(self, count: int) -> np.ndarray:
+        s = self.settings
+        shape = (count, s.horizon_steps)
+        fresh = self.random.choice(s.actions, shape)
+        plans = fresh.copy()
+        keeps = self.random.random(shape) < s.persistence
+        for step in range(1, s.horizon_steps):
+            keep = keeps[:, step] & (s.held_fire | (plans[:, step - 1] != FIRE))
+            plans[:, step] = np.where(keep, plans[:, step - 1], fresh[:, step])
+        return plans
+
+    def _mutations(self, count: int) -> np.ndarray:
+        s = self.settings
+        plans = np.repeat(self.plan[None], count, axis=0)
+        for plan in plans:
+            start = self.random.integers(s.horizon_steps)
+            action = self.random.choice(s.actions)
+            length = self.random.integers(2, 8) if s.held_fire or action != FIRE else 1
+            plan[start : start + length] = action
+        return plans
+
+    def _scores(self, state: bytes, plans: np.ndarray, last_action: int) -> np.ndarray:
+        """[candidates] float64: discounted reward, less what ends and changes cost."""
+        s = self.settings
+        for copy in range(len(plans)):
+            self.simulator.restore(state, copy)
+        score = np.zeros(len(plans))
+        alive = np.ones(len(plans), bool)
+        before = np.full(len(plans), last_action, np.uint8)
+        for step in range(s.horizon_steps):
+            actions = plans[:, step]
+            reward, ended, completed = self.simulator.step(actions)
+            gain = reward - s.end_cost * (ended & ~completed) - s.change_cost * (actions != before)
+            if s.fire_bonus is not None:
+                gain = gain + s.fire_bonus * (actions == FIRE)
+            score += s.discount**step * alive * gain
+            alive &= ~ended
+            if not alive.any():
+                break
+            before = actions
+        return score
+
+
+SHOOTINGS = {
+    "bigfish": Shooting(32, 3, 0.03),
+    "bossfight": Shooting(40, 2, 0.003, 0.004),
+    "chaser": Shooting(32, 3, 0.03),
+    "dodgeball": Shooting(40, 3, 0.03, 0.002),
+    "fruitbot": Shooting(32, 3, 0.03, 0.0, candidates=128),
+    "miner": Shooting(48, 3, 0.01),
+    "plunder": Shooting(32, 3, 0.03, -0.02, held_fire=False),
+    "starpilot": Shooting(32, 3, 0.06, 0.002),
+}
