@@ -159,7 +159,8 @@ class Config:
     compile: bool = False
     """torch.compile the networks: minutes of compiling first; no faster on a CPU."""
     videos: Path | None = None
-    """Folder of expert videos; without it the bundled replays of the environment are recorded."""
+    """Expert videos in any format that `bcvlr_fast.videos import` reads, a dataset, or a file of replays; without it
+    the bundled replays of the environment."""
     frames_gb: float = number(0.0, 0.0)
     """Memory of the device for the videos' frames: where they need more, they stream from the host. 0: what is free."""
     held_out: float = number(0.1, 0.0, 0.9)

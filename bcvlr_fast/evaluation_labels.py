@@ -16,12 +16,14 @@ from bcvlr_fast.videos import NOT_NUMPY
 
 FILE = "evaluation_only.npz"
 NO_ACTION = 255
+NO_LEVEL = -1
 
 
 @dataclass(frozen=True)
 class EvaluationLabels:
-    """`action` [N] uint8 taken on each frame of the dataset, NO_ACTION on an episode's last;
-    `episode_return` [E] float32; `level` [E] int32."""
+    """`action` [N] uint8 taken on each frame of the dataset, NO_ACTION on an episode's last (or float32 [N, A],
+    where the source's were continuous); `episode_return` [E] float32, NaN where the source did not say;
+    `level` [E] int32, NO_LEVEL where it did not."""
 
     action: np.ndarray
     episode_return: np.ndarray
@@ -41,3 +43,26 @@ def load(folder: Path) -> EvaluationLabels | None:
             return EvaluationLabels(data["action"], data["episode_return"], data["level"])
     except (*NOT_NUMPY, KeyError) as error:
         raise UserError(f"videos: {file}: not evaluation labels ({error})") from None
+
+
+def from_source(lengths: np.ndarray, action: np.ndarray | None, reward: np.ndarray | None) -> EvaluationLabels:
+    """Labels of imported videos with episodes of `lengths` [E]: `action` [N] or [N, A], `reward` [N], or None."""
+    ends = lengths.cumsum() - 1
+    frames = int(lengths.sum())
+    kept: np.ndarray
+    if action is None:
+        kept = np.full(frames, NO_ACTION, np.uint8)
+    elif (
+        action.size == frames
+        and (action == action.astype(np.int64)).all()
+        and 0 <= action.min() <= action.max() < NO_ACTION
+    ):
+        kept = action.reshape(-1).astype(np.uint8)
+        kept[ends] = NO_ACTION
+    else:
+        kept = action.reshape(frames, -1).astype(np.float32)
+        kept[ends] = np.nan
+    returns = np.full(len(lengths), np.nan, np.float32)
+    if reward is not None:
+        returns = np.add.reduceat(reward.reshape(frames).astype(np.float32), ends - lengths + 1)
+    return EvaluationLabels(kept, returns, np.full(len(lengths), NO_LEVEL, np.int32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -73,19 +74,24 @@ def _lasting(film: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([shown, rest])
 
 
-def write_mp4(path: Path, frames: np.ndarray, frames_per_s: int = FRAMES_PER_S) -> None:
+def write_mp4(path: Path, frames: np.ndarray, frames_per_s: float = FRAMES_PER_S, lossless: bool = False) -> None:
     """H.264 that every browser plays, from [T, H, W, 3] uint8, enlarged fourfold without smoothing.
 
-    The enlargement keeps the chroma subsampling from touching the picture: visually lossless.
+    The enlargement keeps the chroma subsampling from touching the picture: visually lossless. With `lossless`
+    the frames keep their size and every bit, which few players show.
     """
     import av
 
+    scale, pixels = (1, "rgb24") if lossless else (_SCALE, "yuv420p")
+    codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if lossless else "libx264"
+    options = {"qp": "0", "preset": "fast"} if lossless else {"crf": "12", "preset": "fast"}
+    rate = Fraction(frames_per_s).limit_denominator(1000)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=frames_per_s, options={"crf": "12", "preset": "fast"})
-        stream.height, stream.width = frames.shape[1] * _SCALE, frames.shape[2] * _SCALE
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, frames_per_s)
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1] * scale, frames.shape[2] * scale
+        stream.pix_fmt = pixels
+        stream.time_base = 1 / rate
         for frame in frames:
-            large = frame.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+            large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
         container.mux(stream.encode())

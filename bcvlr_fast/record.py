@@ -69,12 +69,12 @@ def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: 
     if (folder / MANIFEST).exists() and not force:
         return
     action = np.full(source.frames, evaluation_labels.NO_ACTION, np.uint8)
-    writer = DatasetWriter(folder, source.frames, FRAME_SHAPE)
+    writer = DatasetWriter(folder, FRAME_SHAPE)
     try:
         row = 0
         with screen.bar(f"recording {env_name}", total=source.frames, unit="frames") as bar:
             for episode, frames in enumerate(play(env_name, source)):
-                writer.frames[row : row + len(frames)] = frames
+                writer.append(frames)
                 action[row : row + len(frames) - 1] = source.episode_actions(episode)
                 row += len(frames)
                 bar.advance(len(frames))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bcvlr_fast import config
 from bcvlr_fast.command import call, parse
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name
+from bcvlr_fast.envs import parse_name, steps_per_s
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import LOCK, check_writable
 
@@ -264,20 +264,29 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
 
 
 def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
-    """The videos asked for; replays, bundled or a file of one's own, are recorded on first use."""
+    """The dataset to learn from: the videos asked for, imported on first use where they are none yet, or replays,
+    bundled or a file of one's own, recorded on first use."""
     from bcvlr_fast import record
     from bcvlr_fast.envs.procgen import FRAME_SHAPE
     from bcvlr_fast.experts import replays
-    from bcvlr_fast.videos import open_videos
+    from bcvlr_fast.videos import MANIFEST, importing, open_videos
 
-    if settings.videos is not None and not replays.is_replays(settings.videos):
+    path = settings.videos
+    if path is None or replays.is_replays(path):
+        source = replays.load(parse_name(settings.env)[1]) if path is None else replays.load_file(path)
+        folder = record.default_folder(settings.env, source)
+        if not dry_run:
+            record.record(settings.env, source, folder, screen)
+        return folder
+    if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
-            check_videos(open_videos(settings.videos, FRAME_SHAPE), settings)
-        return settings.videos
-    source = replays.load_file(settings.videos) if settings.videos else replays.load(parse_name(settings.env)[1])
-    folder = record.default_folder(settings.env, source)
-    if not dry_run:
-        record.record(settings.env, source, folder, screen)
+            check_videos(open_videos(path, FRAME_SHAPE), settings)
+        return path
+    options = importing.Options(FRAME_SHAPE, steps_per_s(settings.env), env=settings.env)
+    importing.find_parts(path, options)
+    folder = importing.default_folder(path, options)
+    if not dry_run and not folder.exists():
+        screen.say(importing.import_videos(path, folder, options, screen).describe())
     return folder
 
 

@@ -69,6 +69,18 @@ def parse_name(name: str) -> tuple[str, str]:
     return suite, task
 
 
+def frame_shape(name: str) -> tuple[int, int, int]:
+    """(C, H, W) of the frames that `make` will give. Raises UserError for an unknown name."""
+    parse_name(name)
+    return (3, 64, 64)
+
+
+def steps_per_s(name: str) -> float:
+    """The rate at which people watch an environment, a step a frame: Procgen's own player shows 15 a second."""
+    parse_name(name)
+    return 15.0
+
+
 def make(name: str, num_envs: int, seed: int, level: int | None = None) -> PixelEnv:
     """The environments of `name`, seeded; `level` fixes the level instead of the full distribution.
 
@@ -80,4 +92,4 @@ def make(name: str, num_envs: int, seed: int, level: int | None = None) -> Pixel
     return Procgen(task, num_envs, seed, level)
 
 
-__all__ = ["PROCGEN_GAMES", "Episode", "PixelEnv", "Step", "make", "parse_name"]
+__all__ = ["PROCGEN_GAMES", "Episode", "PixelEnv", "Step", "frame_shape", "make", "parse_name", "steps_per_s"]

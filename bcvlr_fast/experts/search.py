@@ -101,9 +101,9 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
             if (alive & completed).any():
                 return _way(node) + [int(actions[(alive & completed).argmax()])] * (step + 1)
             alive &= ~ended
-        for copy in np.flatnonzero(alive):
+        for copy in np.flatnonzero(alive).tolist():
             action = int(actions[copy])
-            state = simulator.save(int(copy))
+            state = simulator.save(copy)
             seen = view(state)
             steps = node.steps + hold_steps
             reached = cost + hold_steps + search.change_cost_steps * (action != node.action)

@@ -1,0 +1,115 @@
+"""What is in a dataset, in figures and in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.screen import Screen
+from bcvlr_fast.videos.dataset import Videos, open_videos, read_manifest
+from bcvlr_fast.videos.marks import jumps
+from bcvlr_fast.videos.resize import resize_area
+
+_STILL = 0.25
+"""A frame that differs from the one before it by less (mean of 255) is a still one."""
+_THUMBNAIL = 8
+_LEVELS = 32
+_BLOCK = 4096
+_SHEET_EPISODES, _SHEET_FRAMES, _GAP = 8, 12, 2
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of all frames: `still` ones, and `repeated` ones that look like a frame of another episode
+    (an 8 x 8 thumbnail in 32 grey levels, equal)."""
+
+    still: float
+    repeated: float
+
+
+def inspect(folder: Path, sheet: Path, screen: Screen) -> None:
+    """Prints the figures of a dataset and writes its contact sheet. Raises UserError where it is none."""
+    manifest = read_manifest(folder)
+    channels, height, width = manifest.frame_shape
+    videos = open_videos(folder, (channels, height, width))
+    shares = measure(videos)
+    lengths = videos.lengths
+    table = Table(show_header=False)
+    for name, value in (
+        ("environment", manifest.env or "not said"),
+        ("source", manifest.source),
+        (
+            "frames",
+            f"{len(videos.frames):,} of {height} x {width} x {channels}, {videos.frames.nbytes / 2**20:,.0f} MiB",
+        ),
+        ("sizes in the source", ", ".join(f"{h} x {w}" for h, w in manifest.source_sizes) or "not said"),
+        ("frames a second", f"{manifest.fps:g} of {manifest.source_fps:g}" if manifest.source_fps else "not said"),
+        ("episodes", f"{len(lengths):,}"),
+        (
+            "frames an episode",
+            f"{lengths.min():,} / {int(np.median(lengths)):,} / {lengths.max():,} (least, median, most)",
+        ),
+        ("still frames", f"{shares.still:.1%}"),
+        ("frames repeated in other episodes", f"{shares.repeated:.1%}"),
+        ("files left out", f"{len(manifest.skipped)}"),
+    ):
+        table.add_row(name, value)
+    screen.table(table)
+    write_contact_sheet(videos, sheet)
+    screen.say(f"contact sheet: {sheet}")
+
+
+def measure(videos: Videos) -> Shares:
+    """Reads every frame once."""
+    still = 0
+    owners: dict[bytes, int] = {}
+    repeated: list[bytes] = []
+    shared: set[bytes] = set()
+    episode = np.repeat(np.arange(len(videos.lengths)), videos.lengths)
+    before: np.ndarray | None = None
+    row = 0
+    for block in _blocks(videos.frames):
+        still += int((jumps(block, before) < _STILL).sum()) - (before is None)
+        before = block[-1]
+        for thumbnail in _thumbnails(block):
+            owner = int(episode[row])
+            if owners.setdefault(thumbnail, owner) != owner:
+                shared.add(thumbnail)
+            repeated.append(thumbnail)
+            row += 1
+    return Shares(still / len(episode), sum(key in shared for key in repeated) / len(episode))
+
+
+def write_contact_sheet(videos: Videos, file: Path) -> None:
+    """A row for each of up to 8 episodes, spread over the dataset: 12 frames from its first to its last."""
+    from PIL import Image
+
+    count = len(videos.lengths)
+    shown = np.unique(np.linspace(0, count - 1, min(_SHEET_EPISODES, count)).round().astype(int))
+    height, width = videos.frames.shape[2:]
+    sheet = np.full((len(shown) * (height + _GAP), _SHEET_FRAMES * (width + _GAP), 3), 255, np.uint8)
+    for i, episode in enumerate(shown):
+        frames = videos.part(episode, episode + 1).frames
+        for j, row in enumerate(np.linspace(0, len(frames) - 1, _SHEET_FRAMES).round().astype(int)):
+            top, left = i * (height + _GAP), j * (width + _GAP)
+            sheet[top : top + height, left : left + width] = frames[row][-3:].transpose(1, 2, 0)
+    try:
+        Image.fromarray(sheet).save(file, format="PNG")
+    except OSError as error:
+        raise UserError(f"out: {file}: {error.strerror or error}") from None
+
+
+def _blocks(frames: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(frames), _BLOCK):
+        yield np.asarray(frames[start : start + _BLOCK]).transpose(0, 2, 3, 1)
+
+
+def _thumbnails(frames: np.ndarray) -> Iterator[bytes]:
+    small = resize_area(frames, _THUMBNAIL, _THUMBNAIL).mean(axis=3)
+    for thumbnail in (small * (_LEVELS / 256)).astype(np.uint8):
+        yield thumbnail.tobytes()

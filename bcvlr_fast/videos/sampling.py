@@ -1,0 +1,50 @@
+"""From a film's frame rate to an environment's step rate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bcvlr_fast.videos.chunks import Chunk
+
+_TIMES = 512
+
+
+class TimeSampler:
+    """Chooses the frames nearest to the ticks of a rate, from the start of each episode; never a frame twice."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._fps = fps
+        self._origin_s = 0.0
+        self._tick = 0
+        self._begins = True
+        self._times: list[float] = []
+
+    @property
+    def source_fps(self) -> float | None:
+        """From the first times seen."""
+        steps = np.diff(self._times)
+        if not len(steps) or np.median(steps) <= 0:
+            return None
+        usual = steps[steps < 3 * np.median(steps)]  # pauses aside; the mean undoes the rounding to milliseconds
+        return round(1 / float(usual.mean()), 2)
+
+    def choose(self, chunk: Chunk, marked: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of the chunk to keep, whether an episode begins with each); `marked` heeds the source's own marks."""
+        marks = chunk.starts if chunk.starts is not None and marked else np.zeros(len(chunk.frames), bool)
+        if chunk.time_s is not None:
+            self._times += chunk.time_s[: max(0, _TIMES - len(self._times))].tolist()
+        if chunk.time_s is None or not self._fps or not (rate := self.source_fps) or rate <= self._fps:
+            marks = marks.copy()
+            marks[0] |= self._begins
+            self._begins = False
+            return np.arange(len(marks)), marks
+        kept, begins = [], []
+        for row, now in enumerate(chunk.time_s):
+            if marks[row] or self._begins:
+                self._origin_s, self._tick, self._begins = float(now), 0, True
+            if now - self._origin_s + 0.5 / rate >= self._tick / self._fps:
+                kept.append(row)
+                begins.append(self._begins)
+                self._begins = False
+                self._tick = int((now - self._origin_s + 0.5 / rate) * self._fps) + 1
+        return np.array(kept, np.int64), np.array(begins, bool)
