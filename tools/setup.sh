@@ -41,7 +41,7 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
         $pip install -q -c constraints.txt "$torch"
 fi
 echo "set-up: installing the package and what it needs (EnvPool alone is 400 MB)"
-$pip install -q -c constraints.txt -e '.[procgen,tensorboard,dev]'
+$pip install -q -c constraints.txt -e '.[planner,video,lerobot,tensorboard,dev]'
 
 check() {
     "$VENV/bin/python" -c 'from bcvlr_fast.envs import make; make("procgen:bossfight", 1, 0).reset()'
@@ -50,3 +50,7 @@ check 2>/dev/null || {
     install libgl1 libglib2.0-0
     check || fail "EnvPool's Procgen does not load; the lines above say why"
 }
+
+simulator=$("$VENV/bin/python" -c 'from bcvlr_fast.experts import simulator as s; print("" if s.folder() else " ".join(s.install_command()))')
+# shellcheck disable=SC2086  # the arguments of one command
+[ -z "$simulator" ] || $pip -q $simulator || echo "set-up: without Procgen's simulator no planning"
