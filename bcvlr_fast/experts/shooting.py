@@ -8,8 +8,8 @@ import numpy as np
 
 from bcvlr_fast.experts.simulator import Simulator
 
-MOVES = tuple(range(9))
-IDLE, FIRE = 4, 9
+LEFT, DOWN, IDLE, UP, RIGHT, FIRE = 1, 3, 4, 5, 7, 9
+MOVES = (LEFT, DOWN, IDLE, UP, RIGHT)
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class Shooting:
     """Reward that one change of the action must bring."""
     fire_bonus: float | None = None
     """Reward that a shot counts for; None where the game has no shots."""
+    moves: tuple[int, ...] = MOVES
+    """Straight ones suffice: fewer ways to the same end make for plainer play."""
     candidates: int = 64
-    persistence: float = 0.8
+    persistence: float = 0.9
     """Probability that a drawn plan keeps its action for another step."""
     discount: float = 0.99
     end_cost: float = 10.0
@@ -34,7 +36,7 @@ class Shooting:
 
     @property
     def actions(self) -> np.ndarray:
-        return np.array(MOVES if self.fire_bonus is None else (*MOVES, FIRE), np.uint8)
+        return np.array(self.moves if self.fire_bonus is None else (*self.moves, FIRE), np.uint8)
 
 
 class Shooter:
@@ -113,9 +115,9 @@ SHOOTINGS = {
     "bigfish": Shooting(32, 3, 0.03),
     "bossfight": Shooting(40, 2, 0.003, 0.004),
     "chaser": Shooting(32, 3, 0.03),
-    "dodgeball": Shooting(40, 3, 0.03, 0.002),
-    "fruitbot": Shooting(32, 3, 0.03, 0.0, candidates=128),
+    "dodgeball": Shooting(56, 3, 0.03, -0.002),
+    "fruitbot": Shooting(32, 3, 0.03, -0.01, (LEFT, IDLE, RIGHT), candidates=128),
     "miner": Shooting(48, 3, 0.01),
-    "plunder": Shooting(32, 3, 0.03, -0.02, held_fire=False),
+    "plunder": Shooting(32, 3, 0.03, -0.02, (LEFT, IDLE, RIGHT), held_fire=False),
     "starpilot": Shooting(32, 3, 0.06, 0.002),
 }
