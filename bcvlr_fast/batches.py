@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.compute import usable_cores
 from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.host import usable_cores
 
 Key = tuple[int, ...]
 """Non-negative numbers that name a step of a run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -33,12 +32,16 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def optimizer(
-        self, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
     ) -> torch.optim.Optimizer:
         """Adam with decoupled weight decay, fused; on a GPU it can be captured, and its rate is a tensor."""
         on_gpu = self.device.type == "cuda"
         rate = torch.tensor(learning_rate, device=self.device) if on_gpu else learning_rate
-        return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, fused=True, capturable=on_gpu)
+        return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, eps=eps, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
         """A container of networks on the device, convolutions in the memory format."""
@@ -97,11 +100,6 @@ def measured_tflops(compute: Compute) -> float:
 
     once()
     return flop / min(once() for _ in range(5)) / 1e12
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -1,15 +1,16 @@
-"""Makes expert replays: by planning in the simulator, without learning and without a GPU.
+"""Makes expert replays: by planning in the simulator, without learning and without a GPU, or by learning with PPO.
 
 python -m bcvlr_fast.expert --env procgen:bossfight --planner --frames 100000
+python -m bcvlr_fast.expert --env procgen:bossfight --ppo --steps 25e6
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 from rich.table import Table
 
 from bcvlr_fast.command import run_command
@@ -18,8 +19,9 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts import planner, replays, simulator
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.files import cache_folder, check_writable
+from bcvlr_fast.host import usable_cores
 from bcvlr_fast.record import verify
-from bcvlr_fast.screen import Bar, Screen
+from bcvlr_fast.screen import Screen
 
 PAPER_EXPERT = {
     "bigfish": 36.3,
@@ -40,7 +42,15 @@ PAPER_EXPERT = {
     "starpilot": 67.0,
 }
 """Mean return of the expert whose videos the paper learned from (table 1)."""
-_SAVE_EVERY = 20
+
+
+_RANGES = (
+    ("frames", 1, 10_000_000),
+    ("first_level", 0, 2**31 - 2**24),
+    ("workers", 0, 1024),
+    ("steps", 0, 10**12),
+    ("seed", 0, 2**20),
+)
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,25 @@ class Arguments:
     """suite:task, such as procgen:bossfight."""
     planner: bool = False
     """Plan in Procgen's simulator (extra [planner])."""
+    ppo: bool = False
+    """Learn from rewards with PPO, then play."""
+    steps: float = 25e6
+    """PPO: frames to learn from."""
+    start_from: Path | None = None
+    """PPO: replays to clone first, such as the planner's."""
+    seed: int = 0
+    """PPO: seed of network and environments."""
+    device: str = "auto"
+    """PPO: auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     frames: int = 100_000
-    """Frames to make, at least; the last episode is finished."""
+    """Frames of replays to make, at least; the last episode is finished."""
     first_level: int = 10_000
     """The first of the levels that are played, one after another."""
     workers: int = 0
     """Processes that plan; 0 takes one per core."""
     out: Path | None = None
-    """Replay file; by default under the cache folder. One that is there is gone on with."""
+    """Replay file (planner) or folder (PPO), by default under the cache folder. One that is there is gone on with."""
     list: bool = False
     """Print the bundled replays: game, frames, episodes, mean return, the paper's expert, change rate."""
 
@@ -70,77 +91,52 @@ def main(arguments: Arguments) -> None:
         screen.table(bundled_table())
         return
     _, game = parse_name(arguments.env)
-    for name, least, most in (("frames", 1, 10_000_000), ("first_level", 0, 2**31 - 2**24), ("workers", 0, 1024)):
+    for name, least, most in _RANGES:
         if not least <= getattr(arguments, name) <= most:
             raise UserError(f"{name}: expected {least} .. {most}, got {getattr(arguments, name)}")
-    if not arguments.planner:
-        raise UserError("expert: expected --planner or --list")
+    if arguments.planner == arguments.ppo:
+        raise UserError("expert: expected --planner, --ppo or --list")
+    file = _planner(arguments, game, screen) if arguments.planner else _ppo(arguments, game, screen)
+    made = replays.load_file(file)
+    verify(arguments.env, made, screen)
+    table = _table()
+    _add_row(table, game, made)
+    screen.table(table)
+    screen.say(f"every episode comes out in EnvPool as it was played\nreplays: {file}")
+    screen.say(f"to learn from them: python -m bcvlr_fast.train --env {arguments.env} --videos {file}")
+
+
+def _planner(arguments: Arguments, game: str, screen: Screen) -> Path:
     file = arguments.out or cache_folder() / "experts" / f"procgen-{game}-planner.npz"
     if file.suffix != ".npz":
         raise UserError(f"out: expected a file named .npz, got {file}")
     check_writable(file.parent, "out")
     simulator.check_installed()
-    made = plan(game, arguments.frames, arguments.first_level, arguments.workers or os.cpu_count() or 1, file, screen)
-    verify(arguments.env, made, screen)
-    table = _table()
-    _add_row(table, game, made)
-    screen.table(table)
-    screen.say(f"every episode came out in EnvPool as planned\nreplays: {file}")
-    screen.say(f"to learn from them: python -m bcvlr_fast.train --env {arguments.env} --videos {file}")
+    workers = arguments.workers or usable_cores()
+    planner.plan_replays(game, arguments.frames, arguments.first_level, workers, file, screen)
+    return file
 
 
-def plan(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:
-    """Plans until there are `frames` frames; goes on with `file` where it is there, and saves as it goes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    made = replays.load_file(file) if file.exists() else _nothing()
-    played = np.concatenate([made.level, made.dropped])
-    if len(played) and played.min() != first_level:
-        raise UserError(f"first_level: {file} begins with level {played.min()}, got {first_level}")
-    if made.frames >= frames:
-        return made
-    episodes: list[planner.Planned] = []
-    with (
-        screen.bar(f"planning {game}", total=frames, unit="frames", done=made.frames) as bar,
-        planner.plan(game, first_level + len(played), workers) as planned,
-    ):
-        try:
-            done = made.frames
-            while done < frames:
-                episode = next(planned)
-                episodes.append(episode)
-                done += 0 if episode.dropped else len(episode.actions) + 1
-                _show(bar, episode)
-                if len(episodes) == _SAVE_EVERY:
-                    made, episodes = _joined(made, episodes), []
-                    made.save(file)
-        finally:
-            made = _joined(made, episodes)
-            made.save(file)
-    return made
+def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
+    import torch
 
+    from bcvlr_fast.compute import choose_compute, choose_device
+    from bcvlr_fast.experts import ppo_training
 
-def _show(bar: Bar, episode: planner.Planned) -> None:
-    if not episode.dropped:
-        bar.advance(len(episode.actions) + 1)
-        bar.show(f"level {episode.level}: return {episode.episode_return:.1f}")
-
-
-def _nothing() -> Replays:
-    integers, actions = np.empty(0, np.int32), np.empty(0, np.uint8)
-    return Replays(integers, integers, actions, np.empty(0, np.float32))
-
-
-def _joined(made: Replays, episodes: list[planner.Planned]) -> Replays:
-    kept = [episode for episode in episodes if not episode.dropped]
-    dropped = [episode.level for episode in episodes if episode.dropped]
-    return replace(
-        made,
-        level=np.append(made.level, np.array([e.level for e in kept], np.int32)),
-        length=np.append(made.length, np.array([len(e.actions) for e in kept], np.int32)),
-        actions=np.concatenate([made.actions, *(e.actions for e in kept)]),
-        episode_return=np.append(made.episode_return, np.array([e.episode_return for e in kept], np.float32)),
-        dropped=np.append(made.dropped, np.array(dropped, np.int32)),
-    )
+    folder = arguments.out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{arguments.seed}"
+    check_writable(folder, "out")
+    start_from = replays.load_file(arguments.start_from) if arguments.start_from else None
+    compute = choose_compute(choose_device(arguments.device), arguments.precision)
+    if compute.device.type == "cpu":
+        torch.set_num_threads(usable_cores())
+    expert = ppo_training.train(game, int(arguments.steps), folder, compute, arguments.seed, screen, start_from)
+    score = ppo_training.score(expert, game)
+    (folder / ppo_training.SCORE).write_text(json.dumps({"frames": expert.frames_done, **asdict(score)}))
+    screen.say(f"after {expert.frames_done:,} frames: return {score.mean:.2f} ({score.low:.2f} .. {score.high:.2f})")
+    file = folder / ppo_training.REPLAYS
+    ppo_training.record(expert, game, arguments.frames, arguments.first_level, screen).save(file)
+    expert.close()
+    return file
 
 
 def bundled_table() -> Table:

@@ -22,9 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bcvlr_fast import config
 from bcvlr_fast.command import call
-from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops, usable_cores
+from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops
 from bcvlr_fast.config import Config
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.host import usable_cores
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.run import machine
 from bcvlr_fast.stage import Stage

@@ -31,9 +31,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bcvlr_fast.agent import Agent
-from bcvlr_fast.compute import Compute, choose_compute, usable_cores
+from bcvlr_fast.compute import Compute, choose_compute
 from bcvlr_fast.config import preset
 from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
+from bcvlr_fast.host import usable_cores
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.latent_actions import frame_features, predict_next
 from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of

@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 
 from bcvlr_fast import config
 from bcvlr_fast.agent import Actor, Agent
-from bcvlr_fast.compute import Compute, choose_compute, choose_device, usable_cores
+from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make
+from bcvlr_fast.host import usable_cores
 from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 

@@ -33,6 +33,8 @@ class Procgen:
         levels = {} if level is None else {"num_levels": 1, "start_level": level}
         self._pool = _envpool().make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
         self._all = np.arange(num_envs, dtype=np.int32)
+        self.last_reward = np.zeros(num_envs)
+        """[num_envs] of the newest step: for experts, who learn from it; nothing that learns from videos has it."""
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self._episodes: list[Episode] = []
@@ -46,6 +48,7 @@ class Procgen:
         frames, reward, terminated, truncated, info = self._pool.step(self._checked(actions, len(ids)), ids)
         _check_order(info["env_id"], ids)
         ended = terminated | truncated
+        self.last_reward[ids] = reward
         self._return[ids] += reward
         self._length[ids] += 1
         for row in np.flatnonzero(ended):

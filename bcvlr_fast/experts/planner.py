@@ -9,14 +9,20 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
+from pathlib import Path
 
 import numpy as np
 
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.experts.replays import Replays, load_file
 from bcvlr_fast.experts.search import SEARCHES, solve
 from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
 from bcvlr_fast.experts.simulator import Simulator
+from bcvlr_fast.screen import Bar, Screen
+
+_SAVE_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,60 @@ def _ahead(pool: Pool, first_level: int, workers: int) -> Iterator[Planned]:
         yield pending.pop(0).get()
         pending.append(pool.apply_async(_play, (level,)))
         level += 1
+
+
+def plan_replays(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:
+    """Plans until there are `frames` frames; goes on with `file` where it is there, and saves as it goes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = load_file(file) if file.exists() else _nothing()
+    played = np.concatenate([made.level, made.dropped])
+    if len(played) and played.min() != first_level:
+        raise UserError(f"first_level: {file} begins with level {played.min()}, got {first_level}")
+    if made.frames >= frames:
+        return made
+    episodes: list[Planned] = []
+    with (
+        screen.bar(f"planning {game}", total=frames, unit="frames", done=made.frames) as bar,
+        plan(game, first_level + len(played), workers) as planned,
+    ):
+        try:
+            done = made.frames
+            while done < frames:
+                episode = next(planned)
+                episodes.append(episode)
+                done += 0 if episode.dropped else len(episode.actions) + 1
+                _show(bar, episode)
+                if len(episodes) == _SAVE_EVERY:
+                    made, episodes = _joined(made, episodes), []
+                    made.save(file)
+        finally:
+            made = _joined(made, episodes)
+            made.save(file)
+    return made
+
+
+def _show(bar: Bar, episode: Planned) -> None:
+    if not episode.dropped:
+        bar.advance(len(episode.actions) + 1)
+        bar.show(f"level {episode.level}: return {episode.episode_return:.1f}")
+
+
+def _nothing() -> Replays:
+    integers, actions = np.empty(0, np.int32), np.empty(0, np.uint8)
+    return Replays(integers, integers, actions, np.empty(0, np.float32))
+
+
+def _joined(made: Replays, episodes: list[Planned]) -> Replays:
+    kept = [episode for episode in episodes if not episode.dropped]
+    dropped = [episode.level for episode in episodes if episode.dropped]
+    return replace(
+        made,
+        level=np.append(made.level, np.array([e.level for e in kept], np.int32)),
+        length=np.append(made.length, np.array([len(e.actions) for e in kept], np.int32)),
+        actions=np.concatenate([made.actions, *(e.actions for e in kept)]),
+        episode_return=np.append(made.episode_return, np.array([e.episode_return for e in kept], np.float32)),
+        dropped=np.append(made.dropped, np.array(dropped, np.int32)),
+    )
 
 
 _player: _Player | None = None

@@ -25,6 +25,7 @@ import numpy as np
 
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import cache_folder
+from bcvlr_fast.host import usable_cores
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import arrays, hdf5, images, lerobot, video_files
 from bcvlr_fast.videos.chunks import Limits, Part, Unreadable
@@ -177,7 +178,7 @@ def _in_folder(part: Part) -> Iterator[Part]:
 
 def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple[Part, _Read | Unreadable]]:
     """Each part with what was read of it, in order; workers stay a few parts ahead."""
-    workers = min(len(parts), options.workers or os.cpu_count() or 1)
+    workers = min(len(parts), options.workers or usable_cores())
     context = multiprocessing.get_context("spawn")
     waiting = deque(enumerate(parts))
     running: deque[tuple[Part, Path, Future[_Read | Unreadable]]] = deque()

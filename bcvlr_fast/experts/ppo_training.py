@@ -1,0 +1,139 @@
+"""A PPO expert from start to end: learning with checkpoints, its score, and replays of its play."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bcvlr_fast import checkpoint, logger
+from bcvlr_fast.checkpoint import Checkpoint
+from bcvlr_fast.compute import Compute
+from bcvlr_fast.envs.procgen import Procgen
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.evaluate import EVALUATION_SEED, Score, play
+from bcvlr_fast.experts.ppo import PPO, PPOConfig
+from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.record import play as replay
+from bcvlr_fast.screen import Screen
+
+REPLAYS, SCORE = "replays.npz", "score.json"
+_SAVE_EVERY_S = 60.0
+_CLONE_UPDATES = 3000
+_LANES = 16
+_SCORED_EPISODES = 100
+
+
+def train(
+    game: str,
+    steps: int,
+    folder: Path,
+    compute: Compute,
+    seed: int,
+    screen: Screen,
+    start_from: Replays | None = None,
+    config: PPOConfig | None = None,
+) -> PPO:
+    """Learns until `steps` frames are played; goes on from the folder's newest checkpoint where there is one.
+
+    A fresh expert begins by cloning `start_from`. Raises UserError where the folder is of another game.
+    """
+    config = config or PPOConfig()
+    about = {"game": game, "seed": seed, "device": str(compute.device), **asdict(config)}
+    about = json.loads(json.dumps(about))
+    if (file := folder / "config.json").exists() and json.loads(file.read_text()) != about:
+        raise UserError(f"out: {folder} is of another expert (see its config.json)")
+    kept, complaints = checkpoint.load_newest(folder / "ckpt")
+    for line in complaints:
+        screen.warn(line)
+    seen = kept.state["frames"] // config.batch_frames if kept else 0
+    ppo = PPO(game, config, compute, seed, env_seed=(seed * 2**9 + seen) * config.num_envs % EVALUATION_SEED)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(about, indent=1))
+    log = logger.MetricsLog(folder, "none", time.monotonic(), kept.state["log_bytes"] if kept else None)
+    if kept:
+        ppo.restore(kept)
+    elif start_from is not None:
+        frames = np.concatenate(list(replay(f"procgen:{game}", start_from)))
+        _clone(ppo, frames, start_from, screen)
+    saved = time.monotonic()
+    with screen.bar(f"PPO on {game}", total=steps, unit="frames", done=ppo.frames_done) as bar:
+        while ppo.frames_done < steps:
+            begun = time.monotonic()
+            figures = ppo.iterate()
+            rate = config.batch_frames / (time.monotonic() - begun)
+            log.write("ppo", ppo.frames_done, {"frames_per_s": rate, **figures})
+            bar.advance(config.batch_frames)
+            bar.show(f"return {figures.get('return', float('nan')):.2f}  {rate:,.0f} frames/s")
+            if time.monotonic() - saved > _SAVE_EVERY_S or ppo.frames_done >= steps:
+                _save(ppo, folder, log)
+                saved = time.monotonic()
+    log.close()
+    return ppo
+
+
+def score(ppo: PPO, game: str) -> Score:
+    """The sampled policy on 100 episodes of the full distribution of levels, those of every evaluation."""
+    env = Procgen(game, _SCORED_EPISODES, EVALUATION_SEED)
+    try:
+        return play(env, lambda frames: _act(ppo, frames), _SCORED_EPISODES)
+    finally:
+        env.close()
+
+
+def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -> Replays:
+    """Replays of the sampled policy on levels `first_level`, `first_level` + 1, ...: at least `frames` frames."""
+    made: list[tuple[int, list[int], float]] = []
+    lanes: dict[int, tuple[Procgen, list[int]]] = {}
+    now: dict[int, np.ndarray] = {}
+    level, done = first_level, 0
+    with screen.bar(f"playing {game}", total=frames, unit="frames") as bar:
+        while done < frames or lanes:
+            while done < frames and len(lanes) < _LANES:
+                env = Procgen(game, 1, 0, level)
+                lanes[level], now[level] = (env, []), env.reset()[0]
+                level += 1
+            playing = sorted(lanes)
+            actions = _act(ppo, np.stack([now[n] for n in playing]))
+            for n, action in zip(playing, actions, strict=True):
+                env, taken = lanes[n]
+                step = env.step(np.array([action]))
+                taken.append(int(action))
+                now[n] = step.frames[0]
+                if step.ended[0]:
+                    made.append((n, taken, env.pop_episodes()[0].episode_return))
+                    env.close()
+                    del lanes[n], now[n]
+                    done += len(taken) + 1
+                    bar.advance(len(taken) + 1)
+    made.sort()
+    return Replays(
+        np.array([level for level, _, _ in made], np.int32),
+        np.array([len(taken) for _, taken, _ in made], np.int32),
+        np.concatenate([np.array(taken, np.uint8) for _, taken, _ in made]),
+        np.array([total for _, _, total in made], np.float32),
+    )
+
+
+def _clone(ppo: PPO, frames: np.ndarray, expert: Replays, screen: Screen) -> None:
+    """Behaviour cloning of the replays; every episode's last frame has no action."""
+    last = (expert.length + 1).cumsum() - 1
+    seen = torch.from_numpy(np.delete(frames, last, axis=0)).to(ppo.compute.device)
+    loss = ppo.clone(seen, torch.from_numpy(expert.actions.astype(np.int64)).to(seen.device), _CLONE_UPDATES)
+    screen.say(f"cloned {len(seen):,} frames: cross-entropy {loss:.2f}")
+
+
+def _save(ppo: PPO, folder: Path, log: logger.MetricsLog) -> None:
+    kept = Checkpoint()
+    ppo.save(kept)
+    kept.state["log_bytes"] = log.size_bytes()
+    checkpoint.save(folder / "ckpt", ppo.frames_done, kept)
+
+
+def _act(ppo: PPO, frames: np.ndarray) -> np.ndarray:
+    actions: np.ndarray = ppo.act(torch.from_numpy(frames).to(ppo.compute.device))[0].cpu().numpy()
+    return actions

@@ -1,0 +1,139 @@
+"""pytest tests/test_ppo.py: PPO against plain re-derivations, resumption, and replays that EnvPool plays again."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers.utils import RunningMeanStd
+from torch.distributions import Categorical
+
+from bcvlr_fast.checkpoint import Checkpoint
+from bcvlr_fast.compute import choose_compute
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.experts import ppo_training
+from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
+from bcvlr_fast.record import verify
+from bcvlr_fast.screen import Screen
+
+TINY = PPOConfig(num_envs=4, rollout_steps=12, minibatches=3, epochs=2, channels=(4, 4), hidden_dim=16)
+COMPUTE = choose_compute(torch.device("cpu"), "fp32")
+QUIET = Screen(quiet=True)
+
+
+@pytest.fixture
+def collected() -> PPO:
+    ppo = PPO("dodgeball", TINY, COMPUTE, seed=3)
+    ppo._collect()
+    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps bring none
+    ppo.ended[5, 1] = ppo.ended[11, 2] = True
+    ppo._estimate_advantages()
+    return ppo
+
+
+def plain_values(ppo: PPO, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return ppo.network(frames.float() / 255 - 0.5)
+
+
+def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
+    logits, value = plain_values(collected, collected.frames.view(-1, 3, 64, 64))
+    log_probability = Categorical(logits=logits).log_prob(collected.action.view(-1))
+    torch.testing.assert_close(collected.log_probability.view(-1), log_probability, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(collected.value.view(-1), value, rtol=1e-4, atol=1e-5)
+    assert len(collected.action.unique()) > 4
+
+
+def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
+    steps, config = TINY.rollout_steps, TINY
+    last = torch.cat([half.value_now() for half in collected._halves])
+    values = torch.cat([collected.value, last[None]])
+    for env in range(TINY.num_envs):
+        for step in range(steps):
+            wanted, weight = 0.0, 1.0
+            for t in range(step, steps):
+                goes_on = 0.0 if collected.ended[t, env] else 1.0
+                error = collected.reward[t, env] + config.discount * goes_on * values[t + 1, env] - values[t, env]
+                wanted += weight * float(error)
+                weight *= config.discount * config.gae_lambda * goes_on
+            assert float(collected.advantage[step, env]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_an_update_is_adam_on_the_clipped_objective(collected: PPO) -> None:
+    """Against plain PyTorch, two updates in a row so that ratios leave 1."""
+    ppo = collected
+    plain = copy.deepcopy(ppo.network)
+    adam = torch.optim.Adam(plain.parameters(), TINY.learning_rate, eps=1e-5)
+    for rows in (torch.arange(16), torch.arange(8, 24)):
+        ppo.index.copy_(rows)
+        ppo._learn()
+        logits, value = plain(ppo.frames.view(-1, 3, 64, 64)[rows].float() / 255 - 0.5)
+        chosen = Categorical(logits=logits)
+        advantage = ppo.advantage.view(-1)[rows]
+        returns, old = advantage + ppo.value.view(-1)[rows], ppo.value.view(-1)[rows]
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        ratio = (chosen.log_prob(ppo.action.view(-1)[rows]) - ppo.log_probability.view(-1)[rows]).exp()
+        policy_loss = -torch.min(advantage * ratio, advantage * ratio.clamp(0.8, 1.2)).mean()
+        clipped = old + (value - old).clamp(-0.2, 0.2)
+        value_loss = torch.max((value - returns) ** 2, (clipped - returns) ** 2).mean() / 2
+        loss = policy_loss + 0.5 * value_loss - 0.01 * chosen.entropy().mean()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        adam.step()
+    for ours, theirs in zip(ppo.network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_rewards_are_scaled_by_the_spread_of_returns() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = ReturnScale(6, 0.99), RunningMeanStd(shape=())
+    returns = np.zeros(6)
+    for _ in range(50):
+        reward, ended = rng.normal(1, 3, 6), rng.random(6) < 0.1
+        returns = returns * 0.99 + reward
+        theirs.update(returns)
+        np.testing.assert_allclose(ours(reward, ended, slice(0, 6)), reward / np.sqrt(theirs.var + 1e-8), rtol=1e-6)
+        returns[ended] = 0
+
+
+def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    ppo.iterate()
+    kept = Checkpoint()
+    ppo.save(kept)
+    other = PPO("maze", TINY, COMPUTE, seed=1)
+    other.restore(copy.deepcopy(kept))
+    assert other.frames_done == TINY.batch_frames
+    assert (other.scale.mean, other.scale.variance) == (ppo.scale.mean, ppo.scale.variance)
+    for one in (ppo, other):  # the same rollout, whatever their environments show
+        one.frames.copy_(ppo.frames)
+        one.action.copy_(ppo.action)
+        one.advantage.copy_(ppo.advantage)
+        one.value.copy_(ppo.value)
+        one.log_probability.copy_(ppo.log_probability)
+        one.index.copy_(torch.randperm(16, generator=one.generator))
+        one._learn()
+    for a, b in zip(ppo.network.parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
+    ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
+    ppo = ppo_training.train("maze", 3 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    assert ppo.frames_done == 3 * TINY.batch_frames
+    made = ppo_training.record(ppo, "maze", 800, 500, QUIET)
+    assert made.frames >= 800
+    assert made.level.tolist() == list(range(500, 500 + len(made.level)))
+    verify("procgen:maze", made, QUIET)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 3
+    with pytest.raises(UserError, match="is of another expert"):
+        ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+
+
+def test_cloning_first_learns_an_experts_actions() -> None:
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    frames = torch.randint(0, 256, (60, 3, 64, 64), generator=ppo.generator, dtype=torch.uint8)
+    first = ppo.clone(frames, torch.arange(60) % 3, updates=1)
+    assert ppo.clone(frames, torch.arange(60) % 3, updates=60) < 0.5 * first
