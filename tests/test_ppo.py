@@ -135,5 +135,5 @@ def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
 def test_cloning_first_learns_an_experts_actions() -> None:
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     frames = torch.randint(0, 256, (60, 3, 64, 64), generator=ppo.generator, dtype=torch.uint8)
-    first = ppo.clone(frames, torch.arange(60) % 3, updates=1)
-    assert ppo.clone(frames, torch.arange(60) % 3, updates=60) < 0.5 * first
+    first = ppo.clone(frames, torch.arange(60) % 3, updates=1, batch=32)
+    assert ppo.clone(frames, torch.arange(60) % 3, updates=200, batch=32) < 0.5 * first
