@@ -148,7 +148,7 @@ class Config:
     same place (memory or file)."""
 
     env: str = "procgen:bossfight"
-    """suite:task, such as procgen:bossfight."""
+    """suite:task, such as procgen:bossfight; several, with commas, share the pretraining."""
     preset: str = "auto"
     """paper, quick, or auto: paper on a CUDA device, quick on a CPU."""
     seed: int = number(0, 0, 2**31 - 1)
@@ -159,8 +159,14 @@ class Config:
     compile: bool = False
     """torch.compile the networks: minutes of compiling first; no faster on a CPU."""
     videos: Path | None = None
-    """Expert videos in any format that `bcvlr_fast.videos import` reads, a dataset, or a file of replays; without it
-    the bundled replays of the environment."""
+    """Expert videos in any format that `bcvlr_fast.videos import` reads, a dataset, or a file of replays; several, with
+    commas, are joined, or one for each environment. Without it the bundled replays of the environment."""
+    video_frames: int = number(0, 0)
+    """Frames of the videos to use, from the first; 0 takes all."""
+    labels: Path | None = None
+    """Videos with actions (a dataset with labels, or replays) to decode from, instead of interacting."""
+    labelled_frames: int = number(10_000, 100)
+    """Frames of them to use, from the first."""
     frames_gb: float = number(0.0, 0.0)
     """Memory of the device for the videos' frames: where they need more, they stream from the host. 0: what is free."""
     held_out: float = number(0.1, 0.0, 0.9)
@@ -226,12 +232,19 @@ def preset(env: str, scale: str) -> Config:
     if scale not in PRESETS:
         raise UserError(f"preset: expected one of {', '.join(PRESETS)}, got '{scale}'{nearest(scale, PRESETS)}")
     config = Config(env=env, preset=scale)
-    game = env.rpartition(":")[2]
+    game = "" if "," in env else env.rpartition(":")[2]
     if game == "plunder":
         config = replace_in(config, "features", reconstruction_weight=1.0)
     if game in ("miner", "climber", "chaser"):
         config = replace_in(config, "online", predictor_learning_rate=1e-3, regularisation=1.0)
     return _quick(config) if scale == "quick" else config
+
+
+def video_paths(config: Config) -> list[Path]:
+    """The paths that `videos` names, separated by commas."""
+    if config.videos is None:
+        return []
+    return [config.videos] if config.videos.exists() else [Path(path) for path in str(config.videos).split(",")]
 
 
 def replace_in(config: Config, section: str, **changes: Any) -> Config:
@@ -316,9 +329,9 @@ def _build(base: Any, data: Any, where: str) -> Any:
         default = getattr(base, key)
         if dataclasses.is_dataclass(default):
             values[key] = _build(default, value, f"{where}{key}.")
-        elif key == "videos":
+        elif key in ("videos", "labels"):
             if value is not None and not isinstance(value, str):
-                raise UserError(f"{where}videos: expected a path or null, got {value!r}")
+                raise UserError(f"{where}{key}: expected a path or null, got {value!r}")
             values[key] = None if value is None else Path(value)
         elif isinstance(default, tuple) and isinstance(value, list):
             values[key] = tuple(value)

@@ -164,7 +164,7 @@ def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path
             scores[name] = play(env, act, episodes, bar)
             env.close()
     labels = evaluation_labels.load(videos)
-    if labels is not None:
+    if labels is not None and np.isfinite(labels.episode_return).all():
         scores["expert"] = Score.of(labels.episode_return)
     return Evaluation(env_name, seed, scores)
 

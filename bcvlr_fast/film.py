@@ -13,6 +13,7 @@ import torch
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.envs import make
+from bcvlr_fast.evaluation_labels import NO_LEVEL
 from bcvlr_fast.videos import Videos
 
 FRAMES_PER_S = 15
@@ -35,10 +36,11 @@ def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, f
     folder.mkdir(exist_ok=True)
     paths = []
     for episode in range(min(count, len(expert.lengths))):
-        level = int(labels.level[first + episode]) if labels else None
-        played = play_episode(agent, env_name, level, _SEED + episode)
+        level = int(labels.level[first + episode]) if labels else NO_LEVEL
+        known = level != NO_LEVEL
+        played = play_episode(agent, env_name, level if known else None, _SEED + episode)
         shown = expert.part(episode, episode + 1).frames[: _MOST_STEPS + 1]
-        name = f"level-{level}" if level is not None else f"expert-episode-{episode}-other-level"
+        name = f"level-{level}" if known else f"expert-episode-{episode}-other-level"
         path = folder / f"{name}-agent-expert.mp4"
         write_mp4(path, side_by_side(played, np.asarray(shown)))
         paths.append(path)

@@ -55,7 +55,14 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     if len(sampler.centres) == 0:
         return None
     labels = evaluation_labels.load(videos.path)
-    return HeldOut(sampler, labels.action[len(videos.frames) - len(held_out.frames) :].copy() if labels else None)
+    action = _held_out_actions(labels.action, len(videos.frames), len(held_out.frames)) if labels else None
+    return HeldOut(sampler, action)
+
+
+def _held_out_actions(action: np.ndarray, frames: int, held_out: int) -> np.ndarray | None:
+    """The last `held_out` of the first `frames` true actions; None where they are continuous or not known."""
+    known = action.ndim == 1 and bool((action != NO_ACTION).any())
+    return action[frames - held_out : frames].copy() if known else None
 
 
 @dataclass(frozen=True)

@@ -131,27 +131,18 @@ class Collector:
         self.frames[envs] = step.next_frames()
 
 
-class Online:
-    """State of phase 4: the environments, the replay, and the optimisers that live through all rounds.
+class Decoding:
+    """What is learned from transitions with actions: p and d on them, then pi on the videos again.
 
-    A round is: collect (at random in the first), fine-tune, clone. `round` counts finished rounds.
+    The optimisers live through all rounds; `round` counts finished ones.
     """
 
     def __init__(
-        self,
-        config: Config,
-        agent: Agent,
-        env: PixelEnv,
-        videos: WindowSampler,
-        generator: torch.Generator,
+        self, config: Config, agent: Agent, replay: Replay, videos: WindowSampler, generator: torch.Generator
     ) -> None:
         online = config.online
-        self.config, self.agent, self.env, self.videos, self.generator = config, agent, env, videos, generator
-        device = agent.compute.device
-        self.collector = Collector(
-            env, Replay(online.capacity, env.num_envs, agent.frame_shape, device), online.interactions
-        )
-        self._actor = Actor(agent, env.num_envs, generator)
+        self.config, self.agent, self.videos, self.generator = config, agent, videos, generator
+        self.replay = replay
         self.round = 0
         agent.world_model.requires_grad_(False)
         optimizer = agent.compute.optimizer
@@ -160,9 +151,8 @@ class Online:
             "decoder": optimizer(agent.decoder.parameters(), online.decoder_learning_rate),
             "policy": optimizer(agent.policy.parameters(), online.clone_learning_rate),
         }
-        own = ReplaySampler(self.collector.replay, *self._reach, generator)
         learning = {name: self.optimizers[name] for name in ("predictor", "decoder")}
-        self.finetuning = Finetuning(config, agent, learning, own)
+        self.finetuning = Finetuning(config, agent, learning, ReplaySampler(replay, *self._reach, generator))
         self.cloning = Cloning(
             online.clone_updates,
             online.clone_batch_size,
@@ -179,6 +169,38 @@ class Online:
     def rounds(self) -> int:
         """Rounds of the whole phase."""
         return -(-self.config.online.interactions // self.config.online.round_interactions)
+
+    def begin_finetuning(self) -> bool:
+        """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
+        self.finetuning.restart(self.round)
+        return self.finetuning.sampler.refresh()
+
+    def begin_cloning(self) -> None:
+        """Makes `cloning` ready for this round; the rounds of its draws follow that of the pre-imitation."""
+        self.cloning.restart(self.round + 1)
+
+    @property
+    def _reach(self) -> tuple[int, int]:
+        """Frames of a window before and after o_t."""
+        return self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
+
+
+class Online(Decoding):
+    """Phase 4 in the environments. A round is: collect (at random in the first), fine-tune, clone."""
+
+    def __init__(
+        self,
+        config: Config,
+        agent: Agent,
+        env: PixelEnv,
+        videos: WindowSampler,
+        generator: torch.Generator,
+    ) -> None:
+        replay = Replay(config.online.capacity, env.num_envs, agent.frame_shape, agent.compute.device)
+        super().__init__(config, agent, replay, videos, generator)
+        self.env = env
+        self.collector = Collector(env, replay, config.online.interactions)
+        self._actor = Actor(agent, env.num_envs, generator)
 
     @property
     def round_end(self) -> int:
@@ -230,17 +252,3 @@ class Online:
         sampler = ReplaySampler(self.collector.replay, *self._reach, generator)
         newest = (self.collector.interactions - round_start) // self.env.num_envs
         return sampler if sampler.refresh(newest) else None
-
-    def begin_finetuning(self) -> bool:
-        """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
-        self.finetuning.restart(self.round)
-        return self.finetuning.sampler.refresh()
-
-    def begin_cloning(self) -> None:
-        """Makes `cloning` ready for this round; the rounds of its draws follow that of the pre-imitation."""
-        self.cloning.restart(self.round + 1)
-
-    @property
-    def _reach(self) -> tuple[int, int]:
-        """Frames of a window before and after o_t."""
-        return self.config.latent_actions.past_frames, self.config.latent_actions.future_frames

@@ -6,24 +6,25 @@ import time
 
 import numpy as np
 
-from bcvlr_fast.online import Online, decoder_accuracy
+from bcvlr_fast.online import Decoding, Online, decoder_accuracy
 from bcvlr_fast.run import Run
 
 _CHECKED_TRANSITIONS = 1024
 _JUDGED_ROUND = 4
 
 
-def finish_round(run: Run, online: Online) -> None:
-    """Brings the round that `run.cursor` is in to its end."""
+def finish_round(run: Run, online: Decoding) -> None:
+    """Brings the round that `run.cursor` is in to its end; offline there is nothing to collect."""
     cursor = run.cursor
-    title = f"4/4 online {online.round + 1}/{online.rounds}"
-    if cursor.part == "collect":
+    title = f"4/4 {'online' if isinstance(online, Online) else 'offline'} {online.round + 1}/{online.rounds}"
+    if cursor.part == "collect" and isinstance(online, Online):
         while online.collector.interactions < online.round_end:
             before, start = online.collector.interactions, time.perf_counter()
             online.collect_step()
             run.spent.add("collecting", online.collector.interactions - before, time.perf_counter() - start)
             run.yield_to_signals()
         log_round(run, online)
+    if cursor.part == "collect":
         cursor.part, cursor.done = "finetune", 0
     if cursor.part == "finetune":
         if online.begin_finetuning():

@@ -33,7 +33,7 @@ from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import LOCK
 from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.online import Online
+from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.stage import Stage
@@ -81,7 +81,7 @@ class Run:
         self.agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, self.compute)
         self.cursor = Cursor()
         self.updates = 0
-        self.online: Online | None = None
+        self.online: Decoding | None = None
         self._earlier_peaks: dict[str, float] = {}
         self.placement: str | None = None  # of the frames, in this run or the one that it resumes
         self.spent = TimeSpent()
@@ -185,6 +185,7 @@ class Run:
         optimizers = dict(stage.optimizers) if stage else {}
         if self.online is not None:
             optimizers.update(self.online.optimizers)
+        if isinstance(self.online, Online):
             kept.tensors["actions"] = torch.from_numpy(self.online.collector.taken())
             kept.state["frames"] = _digest(self.online.collector.frames)
         for name, optimizer in optimizers.items():
@@ -195,6 +196,7 @@ class Run:
             "elapsed_s": time.monotonic() - self.start,
             "peaks": self.peaks(),
             "placement": self.placement,
+            "attached": self.online is not None,
             "spent": self.spent.parts,
             "log_bytes": self.log.size_bytes(),
             "device": self.compute.device.type,
@@ -203,24 +205,28 @@ class Run:
         checkpoint.save(self._kept, self._checkpoint_step(), kept)
         self._saved_s = time.monotonic()
 
-    def attach(self, online: Online) -> None:
+    def attach(self, online: Decoding) -> None:
         """From here on checkpoints hold the online phase too; a resumed one is brought to where it was.
 
         Raises UserError where the environments do not show the frames again that the log of actions led to.
         """
-        if self.restored and "actions" in self.restored.tensors:
-            online.replay_log(self.restored.tensors["actions"].numpy())
-            if _digest(online.collector.frames) != self.restored.state["frames"]:
-                raise UserError(
-                    f"resume: {self.folder}: the same actions lead to other frames here: the run is of "
-                    f"EnvPool {self.restored.state['versions']['envpool']}, this is {versions()['envpool']}"
-                )
-            if self.cursor.part != "collect":  # this round's episodes are in the log already
-                online.env.pop_episodes()
+        if self.restored and self.restored.state.get("attached"):
+            if isinstance(online, Online):
+                self._replay_log(online, self.restored)
             for name, optimizer in online.optimizers.items():
                 self.restored.get_optimizer(name, optimizer)
             online.round = self.cursor.round
         self.online = online
+
+    def _replay_log(self, online: Online, saved: Checkpoint) -> None:
+        online.replay_log(saved.tensors["actions"].numpy())
+        if _digest(online.collector.frames) != saved.state["frames"]:
+            raise UserError(
+                f"resume: {self.folder}: the same actions lead to other frames here: the run is of "
+                f"EnvPool {saved.state['versions']['envpool']}, this is {versions()['envpool']}"
+            )
+        if self.cursor.part != "collect":  # this round's episodes are in the log already
+            online.env.pop_episodes()
 
     def warn(self, phase: str, lines: list[str]) -> None:
         """Says that a phase looks broken, on the screen and for the report."""
@@ -264,7 +270,7 @@ class Run:
 
     def _checkpoint_step(self) -> int:
         """Rises with every checkpoint: phases first, then what they count."""
-        interactions = 0 if self.online is None else self.online.collector.interactions
+        interactions = self.online.collector.interactions if isinstance(self.online, Online) else 0
         return PHASES.index(self.cursor.phase) * 10**10 + self.updates + interactions
 
     def _restore(self, saved: Checkpoint) -> None:

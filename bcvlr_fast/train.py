@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Literal
 from bcvlr_fast import config
 from bcvlr_fast.command import call, parse
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name, steps_per_s
+from bcvlr_fast.envs import parse_name
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import LOCK, check_writable
 
 if TYPE_CHECKING:
+    from bcvlr_fast.replay import Replay
     from bcvlr_fast.run import Run
     from bcvlr_fast.screen import Screen
-    from bcvlr_fast.videos import Videos
 
 _TFLOP = {"paper": 55_400.0, "quick": 200.0}
 """What the measured residual blocks would do in the time of a run: at scale `paper` what its updates take, at scale
@@ -60,19 +60,23 @@ def main(argv: list[str]) -> None:
     if arguments.print_config:
         print(config.to_json(settings))
         return
-    from bcvlr_fast import logger
+    from bcvlr_fast import logger, training_videos
     from bcvlr_fast.envs import make
+    from bcvlr_fast.multitask import split_tasks, train_tasks
     from bcvlr_fast.screen import Screen
 
     screen = Screen()
     announce(settings, folder, why, screen)
-    make(settings.env, num_envs=1, seed=0).close()  # what is missing is said before anything is written
+    tasks = split_tasks(settings)
+    make(tasks[0].env, num_envs=1, seed=0).close()  # what is missing is said before anything is written
     logger.check_tracker(arguments.track)
-    videos_path = find_videos(settings, screen, arguments.dry_run)
+    videos = [training_videos.find(task, screen, arguments.dry_run) for task in tasks]
     if arguments.dry_run:
         screen.say("dry run: nothing was written")
-        return
-    train(settings, folder, videos_path, screen, arguments.track, start, profiled)
+    elif len(tasks) == 1:
+        train(settings, folder, videos[0], screen, arguments.track, start, profiled)
+    else:
+        train_tasks(settings, tasks, videos, folder, screen, arguments.track, start)
 
 
 def train(
@@ -89,15 +93,14 @@ def train(
     `start` is when the clock began (time.monotonic); updates `profiled` (first, end) of each stage are profiled.
     """
     start = time.monotonic() if start is None else start
-    from bcvlr_fast import report
-    from bcvlr_fast.envs.procgen import FRAME_SHAPE
+    from bcvlr_fast import report, training_videos
     from bcvlr_fast.evaluate import EVALUATION_SEED, RESULT, evaluate
+    from bcvlr_fast.labelled import labelled_replay
     from bcvlr_fast.pretrain import pretrain
     from bcvlr_fast.run import Run
-    from bcvlr_fast.videos import open_videos
 
-    videos = open_videos(videos_path, FRAME_SHAPE)
-    check_videos(videos, settings)
+    videos = training_videos.use(settings, videos_path)
+    labelled = labelled_replay(settings, screen) if settings.labels else None
     run = Run(folder, settings, screen, track, start, profiled)
     try:
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
@@ -108,7 +111,10 @@ def train(
         )
         with run.signals():
             pretrain(run)
-            interact(run)
+            if labelled is None:
+                interact(run)
+            else:
+                decode_offline(run, labelled)
             run.finish_training()
             with run.spent.on("evaluation", settings.episodes):
                 evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
@@ -150,6 +156,19 @@ def interact(run: Run) -> None:
     env.close()
 
 
+def decode_offline(run: Run, replay: Replay) -> None:
+    """Phase 4 without an environment: the rounds of fine-tuning and cloning, on labelled transitions."""
+    if not run.before("online"):
+        return
+    from bcvlr_fast.online import Decoding
+    from bcvlr_fast.rounds import finish_round
+
+    decoding = Decoding(run.config, run.agent, replay, run.sampler, run.generator)
+    run.attach(decoding)
+    while decoding.round < decoding.rounds:
+        finish_round(run, decoding)
+
+
 def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     """(arguments with the preset filled in, run folder, why this preset) from the command line."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -164,11 +183,15 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     base, why = _base(early, kept, helping=bool({"-h", "--help"} & set(argv)))
     default = Arguments(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Config)})
     arguments = parse(Arguments, argv, default)
-    videos = arguments.videos.absolute() if arguments.videos else None
+    videos = (
+        Path(",".join(str(path.absolute()) for path in config.video_paths(arguments))) if arguments.videos else None
+    )
+    labels = arguments.labels.absolute() if arguments.labels else None
     scale = base.preset if arguments.preset == "auto" else arguments.preset
-    arguments = dataclasses.replace(arguments, preset=scale, videos=videos)
+    arguments = dataclasses.replace(arguments, preset=scale, videos=videos, labels=labels)
     config.validate(arguments)
-    parse_name(arguments.env)
+    for name in arguments.env.split(","):
+        parse_name(name)
     if folder is not None and kept is not None:
         _same_settings(kept, arguments)
         if arguments.out not in (None, folder):
@@ -176,7 +199,10 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
         why = f"resumed from {folder}"
     else:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = arguments.out or Path("runs") / arguments.env.replace(":", "-") / f"{stamp}-s{arguments.seed}"
+        folder = (
+            arguments.out
+            or Path("runs") / arguments.env.replace(":", "-").replace(",", "+") / f"{stamp}-s{arguments.seed}"
+        )
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
             raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
     check_writable(folder, "out")
@@ -218,7 +244,7 @@ def _resumed(early: argparse.Namespace) -> Path | None:
         return folder
     if early.out is not None:
         return Path(early.out) if (Path(early.out) / "config.json").is_file() else None
-    runs = sorted((Path("runs") / (early.env or Config.env).replace(":", "-")).glob("*/config.json"))
+    runs = sorted((Path("runs") / (early.env or Config.env).replace(":", "-").replace(",", "+")).glob("*/config.json"))
     unfinished = [file.parent for file in runs if not (file.parent / "status.json").exists()]
     return unfinished[-1] if unfinished else None
 
@@ -244,7 +270,8 @@ def _base(early: argparse.Namespace, kept: Config | None, helping: bool) -> tupl
             raise UserError(f"preset: {file} is of preset {settings.preset}, got {early.preset}")
         return settings, f"from {file}"
     env = early.env or Config.env
-    parse_name(env)
+    for name in env.split(","):
+        parse_name(name)
     return config.preset(env, scale), why
 
 
@@ -261,50 +288,6 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
     screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
     screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
     screen.say(f"kernels: {kernels.describe(compute.device)}")
-
-
-def find_videos(settings: Config, screen: Screen, dry_run: bool) -> Path:
-    """The dataset to learn from: the videos asked for, imported on first use where they are none yet, or replays,
-    bundled or a file of one's own, recorded on first use."""
-    from bcvlr_fast import record
-    from bcvlr_fast.envs.procgen import FRAME_SHAPE
-    from bcvlr_fast.experts import replays
-    from bcvlr_fast.videos import MANIFEST, importing, open_videos
-
-    path = settings.videos
-    if path is None or replays.is_replays(path):
-        source = replays.load(parse_name(settings.env)[1]) if path is None else replays.load_file(path)
-        folder = record.default_folder(settings.env, source)
-        if not dry_run:
-            record.record(settings.env, source, folder, screen)
-        return folder
-    if (path / MANIFEST).exists():
-        if dry_run:  # a real run opens them next, before it writes anything
-            check_videos(open_videos(path, FRAME_SHAPE), settings)
-        return path
-    options = importing.Options(FRAME_SHAPE, steps_per_s(settings.env), env=settings.env)
-    importing.find_parts(path, options)
-    folder = importing.default_folder(path, options)
-    if not dry_run and not folder.exists():
-        screen.say(importing.import_videos(path, folder, options, screen).describe())
-    return folder
-
-
-def check_videos(videos: Videos, settings: Config) -> None:
-    """Raises UserError for videos of another environment, without an episode long enough for one window, or with
-    labels that are damaged or another video's."""
-    from bcvlr_fast import evaluation_labels
-    from bcvlr_fast.videos import MANIFEST, read_manifest
-
-    if (videos.path / MANIFEST).exists() and (env := read_manifest(videos.path).env) != settings.env:
-        raise UserError(f"videos: {videos.path} were recorded in {env}, not in {settings.env}")
-    needed = settings.latent_actions.window_frames
-    trained, _ = videos.split(settings.held_out)
-    if trained.lengths.max() < needed:
-        raise UserError(f"videos: {videos.path}: expected an episode of at least {needed} frames, found none")
-    labels = evaluation_labels.load(videos.path)
-    if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
-        raise UserError(f"videos: {videos.path / evaluation_labels.FILE}: is not of these videos")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,12 @@ class Videos:
         first = 1 + int(np.abs(ends[:-1] - (1 - held_out) * ends[-1]).argmin())
         return self.part(0, first), self.part(first, len(self.lengths))
 
+    def first(self, frames: int) -> Videos:
+        """The first `frames` frames; the last episode of them may be cut."""
+        ends = np.minimum(self.lengths.cumsum(), frames)
+        lengths = np.diff(ends, prepend=0)
+        return Videos(self.frames[:frames], lengths[lengths > 0], self.path)
+
     def part(self, first: int, last: int) -> Videos:
         """Episodes first .. last - 1."""
         starts = np.concatenate([[0], self.lengths.cumsum()])

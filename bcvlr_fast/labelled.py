@@ -1,0 +1,51 @@
+"""Transitions with their actions from a user's labelled videos: what offline decoding has in place of interaction.
+
+The paper's table 10. No other training reads actions of videos, and this one only those that `--labels` names.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bcvlr_fast import evaluation_labels, record
+from bcvlr_fast.compute import choose_device
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.evaluation_labels import NO_ACTION
+from bcvlr_fast.experts import replays
+from bcvlr_fast.replay import Replay
+from bcvlr_fast.screen import Screen
+from bcvlr_fast.videos import open_videos
+
+
+def labelled_replay(config: Config, screen: Screen) -> Replay:
+    """The first `labelled_frames` frames of `config.labels` with their actions.
+
+    Raises UserError where there are none, or fewer frames, or actions that are not the environment's.
+    """
+    path = config.labels
+    assert path is not None
+    if replays.is_replays(path):
+        source = replays.load_file(path)
+        path = record.default_folder(config.env, source)
+        record.record(config.env, source, path, screen)
+    videos = open_videos(path, FRAME_SHAPE)
+    labels = evaluation_labels.load(path)
+    if labels is None or labels.action.ndim != 1 or (labels.action == NO_ACTION).all():
+        raise UserError(f"labels: {path}: expected a dataset with discrete actions (import them with --keep-labels)")
+    count = config.labelled_frames
+    if len(videos.frames) < count:
+        raise UserError(f"labels: {path}: expected {count:,} frames or more, got {len(videos.frames):,}")
+    action = labels.action[:count]
+    if (highest := int(action[action != NO_ACTION].max())) >= NUM_ACTIONS:
+        raise UserError(f"labels: {path}: expected actions below {NUM_ACTIONS}, got {highest}")
+    replay = Replay(count, 1, FRAME_SHAPE, choose_device(config.device))
+    ends = np.zeros(len(videos.frames), bool)
+    ends[videos.lengths.cumsum() - 1] = True
+    only = np.zeros(1, np.int64)
+    for row in range(count):
+        frame, end = np.array(videos.frames[row : row + 1]), bool(ends[row])
+        replay.append(only, frame, None if end else action[row : row + 1].astype(np.int64), ends=end)
+    screen.say(f"labels: {count:,} frames, {path}")
+    return replay

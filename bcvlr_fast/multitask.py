@@ -1,0 +1,55 @@
+"""Several tasks from one pretraining (the paper's table 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from bcvlr_fast import config, training_videos
+from bcvlr_fast.config import Config
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.pretrain import pretrain
+from bcvlr_fast.run import Run
+from bcvlr_fast.screen import Screen
+
+
+def split_tasks(settings: Config) -> list[Config]:
+    """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
+
+    Raises UserError where their numbers differ.
+    """
+    names, paths = settings.env.split(","), config.video_paths(settings)
+    if len(names) == 1 or not paths:
+        return [dataclasses.replace(settings, env=name) for name in names]
+    if len(names) != len(paths):
+        raise UserError(f"videos: expected {len(names)} paths, one for each environment, got {len(paths)}")
+    return [dataclasses.replace(settings, env=n, videos=p) for n, p in zip(names, paths, strict=True)]
+
+
+def train_tasks(
+    settings: Config, tasks: list[Config], videos: list[Path], folder: Path, screen: Screen, track: str, start: float
+) -> None:
+    """Pretrains once on the videos of all tasks, then learns each in its own environment (the paper's table 3).
+
+    Every task's run begins as a copy of the pretraining's checkpoint; a resumed one leaves out what is done.
+    """
+    from bcvlr_fast.train import train
+
+    joined = training_videos.join(videos, settings.held_out, screen)
+    run = Run(folder / "pretraining", settings, screen, track, start)
+    (folder / "config.json").write_text(config.to_json(settings))
+    try:
+        run.load_videos(training_videos.use(settings, joined))
+        with run.signals():
+            pretrain(run)
+    finally:
+        run.close()
+    for task, path in zip(tasks, videos, strict=True):
+        own = folder / task.env.replace(":", "-")
+        if (own / "status.json").exists():
+            continue
+        if not (own / "ckpt").exists():
+            shutil.copytree(folder / "pretraining" / "ckpt", own / "ckpt")
+        screen.say(f"\n{task.env}, run folder {own}")
+        train(task, own, path, screen, track)

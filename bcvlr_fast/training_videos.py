@@ -1,0 +1,99 @@
+"""The expert videos of a run: found, recorded or imported on first use, joined, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from bcvlr_fast import config, evaluation_labels, record
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs import frame_shape, parse_name, steps_per_s
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.experts import replays
+from bcvlr_fast.files import cache_folder
+from bcvlr_fast.screen import Screen
+from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
+
+_JOINED_ROWS = 4096
+
+
+def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
+    """The dataset to learn from: the videos asked for, imported on first use where they are none yet, or replays,
+    bundled or a file of one's own, recorded on first use; several are joined. Raises UserError where there are none."""
+    paths = config.video_paths(settings)
+    if len(paths) > 1:
+        found = [_find(settings, path, screen, dry_run) for path in paths]
+        return found[0] if dry_run else join(found, settings.held_out, screen)
+    return _find(settings, paths[0] if paths else None, screen, dry_run)
+
+
+def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
+    if path is None or replays.is_replays(path):
+        source = replays.load(parse_name(settings.env)[1]) if path is None else replays.load_file(path)
+        folder = record.default_folder(settings.env, source)
+        if not dry_run:
+            record.record(settings.env, source, folder, screen)
+        return folder
+    if (path / MANIFEST).exists():
+        if dry_run:  # a real run opens them next, before it writes anything
+            use(settings, path)
+        return path
+    options = importing.Options(frame_shape(settings.env), steps_per_s(settings.env), env=settings.env)
+    importing.find_parts(path, options)
+    folder = importing.default_folder(path, options)
+    if not dry_run and not folder.exists():
+        screen.say(importing.import_videos(path, folder, options, screen).describe())
+    return folder
+
+
+def use(settings: Config, path: Path) -> Videos:
+    """The frames of dataset `path` that a run may use.
+
+    Raises UserError for videos of another environment, without an episode long enough for one window, or with labels
+    that are damaged or another video's.
+    """
+    names = settings.env.split(",")
+    videos = open_videos(path, frame_shape(names[0]))
+    env = read_manifest(path).env
+    if env not in ("", *names):
+        raise UserError(f"videos: {path} were recorded in {env}, not in {settings.env}")
+    labels = evaluation_labels.load(path)
+    if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
+        raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
+    used = videos.first(settings.video_frames) if settings.video_frames else videos
+    needed = settings.latent_actions.window_frames
+    if used.split(settings.held_out)[0].lengths.max() < needed:
+        raise UserError(f"videos: {path}: expected an episode of at least {needed} frames, found none")
+    return used
+
+
+def join(folders: list[Path], held_out: float, screen: Screen) -> Path:
+    """One dataset of several: first the episodes of each to train on, then those that are held out; no labels."""
+    datasets = [(folder, read_manifest(folder)) for folder in folders]
+    shapes = {tuple(manifest.frame_shape) for _, manifest in datasets}
+    if len(shapes) > 1:
+        raise UserError(f"videos: expected frames of one size, found {sorted(shapes)}")
+    channels, height, width = shapes.pop()
+    stamps = [(str(folder.resolve()), (folder / MANIFEST).stat().st_mtime_ns) for folder in folders]
+    digest = hashlib.sha256(repr((stamps, held_out)).encode()).hexdigest()[:12]
+    target = cache_folder() / "videos" / f"joined-{digest}"
+    if (target / MANIFEST).exists():
+        return target
+    halves = [open_videos(folder, (channels, height, width)).split(held_out) for folder, _ in datasets]
+    parts = [train for train, _ in halves] + [held for _, held in halves]
+    writer = DatasetWriter(target, (channels, height, width))
+    try:
+        with screen.bar("joining videos", total=sum(len(part.frames) for part in parts), unit="frames") as bar:
+            for part in parts:
+                for start in range(0, len(part.frames), _JOINED_ROWS):
+                    rows = part.frames[start : start + _JOINED_ROWS]
+                    writer.append(rows)
+                    bar.advance(len(rows))
+        lengths = [int(n) for part in parts for n in part.lengths]
+        envs = {manifest.env for _, manifest in datasets}
+        source = ",".join(str(folder) for folder in folders)
+        writer.commit(Manifest(envs.pop() if len(envs) == 1 else "", source, lengths, [channels, height, width]))
+    except BaseException:
+        writer.abort()
+        raise
+    return target
