@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import torch
 
+from bcvlr_fast.likeness import colour_complaints
 from bcvlr_fast.online import Decoding, Online, decoder_accuracy
 from bcvlr_fast.run import Run
 
 _CHECKED_TRANSITIONS = 1024
-_JUDGED_ROUND = 4
+_JUDGED_ROUND = 3
+_COMPARED_FRAMES = 2048
 
 
 def finish_round(run: Run, online: Decoding) -> None:
@@ -23,6 +26,8 @@ def finish_round(run: Run, online: Decoding) -> None:
             online.collect_step()
             run.spent.add("collecting", online.collector.interactions - before, time.perf_counter() - start)
             run.yield_to_signals()
+        if online.round == 0:
+            compare_looks(run, online)
         log_round(run, online)
     if cursor.part == "collect":
         cursor.part, cursor.done = "finetune", 0
@@ -35,6 +40,17 @@ def finish_round(run: Run, online: Decoding) -> None:
         run.finish_stage(online.cloning, f"{title} clone")
     online.round += 1
     cursor.round, cursor.part, cursor.done = online.round, "collect", 0
+
+
+def compare_looks(run: Run, online: Online) -> None:
+    """Complains where the first round's frames have other colours than the videos."""
+    rng = np.random.default_rng(run.config.seed)
+    own = np.flatnonzero(online.replay.action >= 0)
+    samples = []
+    for frames, rows in ((run.store.frames, np.arange(len(run.store.frames))), (online.replay.store.frames, own)):
+        chosen = np.sort(rng.choice(rows, min(_COMPARED_FRAMES, len(rows)), replace=False))
+        samples.append(frames[torch.from_numpy(chosen).to(frames.device)].cpu().numpy())
+    run.warn("online", colour_complaints(*samples))
 
 
 def log_round(run: Run, online: Online) -> None:

@@ -96,8 +96,10 @@ def train(
     from bcvlr_fast import report, training_videos
     from bcvlr_fast.evaluate import EVALUATION_SEED, RESULT, evaluate
     from bcvlr_fast.labelled import labelled_replay
+    from bcvlr_fast.likeness import size_complaints
     from bcvlr_fast.pretrain import pretrain
     from bcvlr_fast.run import Run
+    from bcvlr_fast.videos import read_manifest
 
     videos = training_videos.use(settings, videos_path)
     labelled = labelled_replay(settings, screen) if settings.labels else None
@@ -105,6 +107,8 @@ def train(
     try:
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
         run.load_videos(videos)
+        if run.before("features"):
+            run.warn("videos", size_complaints(read_manifest(videos_path)))
         screen.say(
             f"videos: {len(videos.lengths)} episodes, {len(videos.frames):,} frames "
             f"({run.store.placement}), {videos_path}"

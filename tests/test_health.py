@@ -138,3 +138,24 @@ def test_plots_are_svg() -> None:
     ]
     assert all(p.startswith("<svg") for p in pictures)
     assert "No updates" in plots.losses([])
+
+
+def test_videos_of_another_size_or_environment_are_noticed() -> None:
+    from bcvlr_fast.likeness import colour_complaints, size_complaints
+    from bcvlr_fast.videos import Manifest
+
+    def sizes(*found: list[int]) -> list[str]:
+        return size_complaints(Manifest("", "test", [9], [3, 64, 64], source_sizes=list(found)))
+
+    assert sizes([64, 64], [1080, 1080]) == []
+    assert "1080 x 1920 were squeezed" in sizes([1080, 1920])[0]
+    assert "20 x 20 were enlarged" in sizes([20, 20])[0]
+    rng = np.random.default_rng(0)
+
+    def frames(game: str, level: int) -> np.ndarray:
+        env = make(f"procgen:{game}", 32, seed=level)
+        seen = [env.reset()] + [env.step(rng.integers(15, size=32)).next_frames() for _ in range(20)]
+        return np.concatenate(seen[::5])
+
+    assert colour_complaints(frames("maze", 1), frames("maze", 50)) == []
+    assert "of the videos' colours" in colour_complaints(frames("maze", 1), frames("bigfish", 50))[0]
