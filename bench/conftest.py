@@ -9,6 +9,7 @@ is compiled anew for each case, for its shapes alone. Rows go to results/kernels
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rows", type=Path, default=RESULTS, help="folder of result rows, those of this machine replaced")
     parser.addoption("--device", default="auto", help="auto, cpu or cuda")
     parser.addoption("--official", type=Path, help="updates: a checkout of the official code, or the folder of both")
+    parser.addoption("--cleanrl", type=Path, help="ppo: a checkout of CleanRL")
+    parser.addoption("--cleanrl-python", help="ppo: the Python of an environment in which its ppo_procgen.py runs")
     parser.addoption(
         "--scale", choices=("paper", "quick"), default="paper", help="updates: sizes of networks and batches"
     )
@@ -158,6 +161,30 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         _summarise_operations(terminalreporter, where / "kernels.jsonl", device)
     if reported.get("updates"):
         _summarise_updates(terminalreporter, reported["updates"], where / "updates.jsonl", device)
+    _summarise_others(terminalreporter, where, device)
+
+
+_KEYS = {
+    "planner": ("what", "game", "candidates", "workers"),
+    "imports": ("source", "peer"),
+    "ppo": ("game", "peer"),
+}
+"""What tells the rows of other benchmarks apart, by the name of their file."""
+
+
+def _summarise_others(terminalreporter: Any, where: Path, device: torch.device) -> None:
+    for name, keys in _KEYS.items():
+        if rows := reported.get(name):
+            terminalreporter.section(name)
+            for row in rows:
+                shown = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
+                terminalreporter.write_line("  ".join(f"{k} {v}" for k, v in zip(row, shown, strict=True)))
+            write(where / f"{name}.jsonl", rows, functools.partial(_values, keys), device)
+            terminalreporter.write_line(f"rows: {where / name}.jsonl")
+
+
+def _values(keys: tuple[str, ...], row: Row) -> tuple[object, ...]:
+    return tuple(row.get(key) for key in keys)
 
 
 def _summarise_operations(terminalreporter: Any, path: Path, device: torch.device) -> None:

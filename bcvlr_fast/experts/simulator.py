@@ -73,12 +73,13 @@ def check_installed() -> None:
 class Simulator:
     """`num` copies of a Procgen game (easy), all on one level until `restore` gives them another state.
 
-    An episode that ends is followed by the same level's start. Nothing is drawn.
+    An episode that ends is followed by the same level's start. Nothing is drawn, but with `draws`, which a process
+    decides once.
     """
 
-    def __init__(self, game: str, num: int, level: int) -> None:
+    def __init__(self, game: str, num: int, level: int, *, draws: bool = False) -> None:
         self.num = num
-        self._library = _load()
+        self._library = _load(draws)
         resources = str(_data_folder(_installed()) / "assets") + os.sep
         values: dict[str, str | int] = {"env_name": game, "start_level": level, "resource_root": resources, **_OPTIONS}
         self._kept: list[object] = []
@@ -233,11 +234,13 @@ def _installed() -> Path:
 
 
 @functools.cache
-def _load() -> ctypes.CDLL:
+def _load(draws: bool) -> ctypes.CDLL:
     if "envpool" in sys.modules:
         raise RuntimeError("the simulator and EnvPool bring different Qt libraries: one process cannot have both")
     painter = Path(__file__).with_name("_no_painter.so")
-    if painter.exists():  # without a compiler at installation the simulator draws, and is two to four times slower
+    if (
+        painter.exists() and not draws
+    ):  # without a compiler at installation the simulator draws, and is two to four times slower
         ctypes.CDLL(str(painter), mode=ctypes.RTLD_GLOBAL)
     try:
         library = ctypes.CDLL(str(_library_file(_installed())))

@@ -1,0 +1,118 @@
+"""pytest bench/bench_planner.py: steps a second of the simulator and of the planner, and what limits them.
+
+Both sides in turns: the simulator drawing its frames against our copies that do not (after equal rewards and ends are
+checked), and planners by workers and by candidates. Rows go to results/planner.jsonl. Needs the original simulator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcvlr_fast.experts import simulator
+from bcvlr_fast.experts.planner import plan
+from bcvlr_fast.experts.search import SEARCHES
+from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
+from bcvlr_fast.host import usable_cores
+from rows import report
+
+pytestmark = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
+_COPIES, _STEPS, _TURNS = 64, 100, 5
+_LEVEL = 300_000
+_PLANNED_S = 8.0
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result in a process of its own, without EnvPool."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _simulate(game: str, draws: bool) -> tuple[float, float, float, bytes]:
+    """(us a step, us to save, us to restore a state, rewards and ends) of 64 copies on one core."""
+    copies = simulator.Simulator(game, _COPIES, _LEVEL, draws=draws)
+    actions = np.random.default_rng(0).integers(15, size=(_STEPS, _COPIES))
+    seen = []
+    start = time.perf_counter()
+    for row in actions:
+        reward, ended, _ = copies.step(row)
+        seen.append(reward.tobytes() + ended.tobytes())
+    stepped = time.perf_counter()
+    states = [copies.save(i) for i in range(_COPIES)]
+    saved = time.perf_counter()
+    for i, state in enumerate(states):
+        copies.restore(state, i)
+    restored = time.perf_counter()
+    times = (stepped - start) / actions.size, (saved - stepped) / _COPIES, (restored - saved) / _COPIES
+    return times[0] * 1e6, times[1] * 1e6, times[2] * 1e6, b"".join(seen)
+
+
+@pytest.mark.parametrize("game", sorted([*SEARCHES, *SHOOTINGS]))
+def test_copies_that_do_not_draw_are_faster(game: str) -> None:
+    turns = [(apart(_simulate, game, True), apart(_simulate, game, False)) for _ in range(_TURNS)]
+    assert all(drawing[3] == ours[3] for drawing, ours in turns)
+    ratio = statistics.median(drawing[0] / ours[0] for drawing, ours in turns)
+    step, save, restore = (statistics.median(ours[i] for _, ours in turns) for i in range(3))
+    row = {"what": "simulator", "game": game, "step_us": step, "save_us": save, "restore_us": restore}
+    report("planner", {**row, "times_drawing": ratio})
+
+
+def _decisions(game: str, candidates: int) -> tuple[float, float, float]:
+    """(steps a second, share of restoring, share of simulating) of shooting on one core."""
+    settings = dataclasses.replace(SHOOTINGS[game], candidates=candidates)
+    world, copies = simulator.Simulator(game, 1, _LEVEL), simulator.Simulator(game, candidates, _LEVEL)
+    spent = {"restore": 0.0, "step": 0.0}
+    for name in spent:
+        setattr(copies, name, _timed(getattr(copies, name), spent, name))
+    shooter, played, last = Shooter(copies, settings, 0), 0, Shooter.FIRST_ACTION
+    start = time.perf_counter()
+    while time.perf_counter() - start < _PLANNED_S:
+        for action in shooter.decide(world.save(), last):
+            world.step(int(action))
+            played, last = played + 1, int(action)
+    whole = time.perf_counter() - start
+    return played / whole, spent["restore"] / whole, spent["step"] / whole
+
+
+def _timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        spent[name] += time.perf_counter() - start
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("candidates", [16, 32, 64, 128])
+@pytest.mark.parametrize("game", ["bigfish", "starpilot"])
+def test_shooting_by_candidates(game: str, candidates: int) -> None:
+    rate, restoring, simulating = apart(_decisions, game, candidates)
+    row = {"what": "candidates", "game": game, "candidates": candidates, "steps_per_s": rate}
+    report("planner", {**row, "restoring": restoring, "simulating": simulating})
+
+
+def _planned(game: str, workers: int) -> float:
+    with plan(game, _LEVEL, workers) as episodes:
+        next(episodes)  # the workers have begun
+        start, played = time.perf_counter(), 0
+        while time.perf_counter() - start < _PLANNED_S:
+            played += len(next(episodes).actions)
+        return played / (time.perf_counter() - start)
+
+
+@pytest.mark.parametrize("game", ["bigfish", "coinrun"])
+def test_planning_by_cores(game: str) -> None:
+    one = _planned(game, 1)
+    for workers in sorted({1, usable_cores()}):
+        rate = one if workers == 1 else _planned(game, workers)
+        report(
+            "planner", {"what": "cores", "game": game, "workers": workers, "steps_per_s": rate, "times_one": rate / one}
+        )
