@@ -190,6 +190,25 @@ class ActionReport:
     confusion: list[list[int]]
     """[true][decoded by d(p)] counts."""
 
+    @property
+    def labelling_information(self) -> float:
+        """Mutual information of true and decoded actions over the entropy of the true ones: 0 is chance, 1 is all,
+        whichever of several actions that do the same is decoded."""
+        joint = np.array(self.confusion, np.float64)
+        joint /= joint.sum()
+        true, decoded = joint.sum(axis=1), joint.sum(axis=0)
+        entropy = -float((true[true > 0] * np.log(true[true > 0])).sum())
+        where = joint > 0
+        information = float((joint[where] * np.log((joint / np.outer(true, decoded).clip(1e-12))[where])).sum())
+        return information / entropy if entropy > 0 else 0.0
+
+    def figures(self) -> dict[str, float]:
+        names = ("labelling_accuracy", "labelling_information", "policy_accuracy")
+        true = np.array(self.confusion).sum(axis=1)
+        return {name: float(getattr(self, name)) for name in names} | {
+            "commonest_action": float(true.max() / true.sum())
+        }
+
 
 @torch.no_grad()
 def action_report(agent: Agent, held_out: HeldOut) -> ActionReport | None:

@@ -14,15 +14,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from bcvlr_fast import config, film, health, logger, plots
+from bcvlr_fast import config, film, health, logger, plots, training_videos
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.command import run_command
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs.procgen import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluate import RESULT, load_agent, videos_of
-from bcvlr_fast.videos import Videos, open_videos
+from bcvlr_fast.videos import Videos
 
+HEALTH = "health.json"
 _FILMS = 3
 
 
@@ -37,7 +37,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """The command."""
     agent, settings = load_agent(arguments.run)
-    videos = open_videos(videos_of(arguments.run), FRAME_SHAPE)
+    videos = training_videos.use(settings, videos_of(arguments.run))
     held_out = health.held_out_windows(videos, settings, agent.compute)
     write(arguments.run, agent, settings, videos, held_out)
     print(arguments.run / "report.html")
@@ -55,6 +55,8 @@ def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out
     rows = logger.read(folder)
     latent = health.latent_report(agent, held_out) if held_out else None
     actions = health.action_report(agent, held_out) if held_out else None
+    figures = {**(latent.figures() if latent else {}), **(actions.figures() if actions else {})}
+    (folder / HEALTH).write_text(json.dumps(figures, indent=1))
     parts = [
         _section("Scores", _scores(evaluation)),
         _section("Warnings", _warnings(rows)),

@@ -14,6 +14,7 @@ import torch
 
 from bcvlr_fast import checkpoint, config, logger
 from bcvlr_fast.errors import Diverged, UserError
+from bcvlr_fast.online import Online
 from bcvlr_fast.run import Run, versions
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import open_videos
@@ -181,7 +182,9 @@ def test_environments_that_play_differently_are_refused(tmp_path: Path) -> None:
     assert owner.restored is not None
     owner.restored.tensors["actions"] = torch.zeros(4, dtype=torch.uint8)
     collector = SimpleNamespace(frames=np.zeros((2, 3, 64, 64), np.uint8))
-    online = SimpleNamespace(replay_log=lambda _: None, collector=collector)
+    owner.restored.state["attached"] = True
+    online = Online.__new__(Online)
+    online.__dict__.update(replay_log=lambda _: None, collector=collector)
     with pytest.raises(UserError, match="the same actions lead to other frames"):
         owner.attach(online)  # type: ignore[arg-type]
     owner.close()

@@ -53,9 +53,10 @@ class Search:
     """Where the ways run out, the next try halves the edges and the cells."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Node:
     state: bytes
+    """Emptied once its edges are tried: a search would hold hundreds of megabytes."""
     steps: int
     action: int
     parent: _Node | None
@@ -68,9 +69,15 @@ def solve(simulator: Simulator, start: bytes, search: Search) -> list[int] | Non
     """
     for halvings in range(search.tries):
         hold_steps = max(1, search.hold_steps >> halvings)
-        if way := _solve(simulator, start, search, hold_steps, fineness=float(2**halvings)):
-            return way
+        try:
+            return _solve(simulator, start, search, hold_steps, fineness=float(2**halvings))
+        except _NoWay:
+            continue
     return None
+
+
+class _NoWay(Exception):
+    """All places that edges lead to were visited, and none was the end."""
 
 
 def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, fineness: float) -> list[int] | None:
@@ -91,10 +98,11 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
     actions = np.array(search.actions, np.int32)
     for _ in range(search.most_nodes):
         if not queue:
-            return None
+            raise _NoWay
         _, _, cost, node = heapq.heappop(queue)
         for copy in range(len(actions)):
             simulator.restore(node.state, copy)
+        node.state = b""
         alive = np.ones(len(actions), bool)
         for step in range(hold_steps):
             _, ended, completed = simulator.step(actions)
