@@ -76,15 +76,17 @@ def _lasting(film: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([shown, rest])
 
 
-def write_mp4(path: Path, frames: np.ndarray, frames_per_s: float = FRAMES_PER_S, lossless: bool = False) -> None:
-    """H.264 that every browser plays, from [T, H, W, 3] uint8, enlarged fourfold without smoothing.
+def write_mp4(
+    path: Path, frames: np.ndarray, frames_per_s: float = FRAMES_PER_S, *, lossless: bool = False, scale: int = _SCALE
+) -> None:
+    """H.264 that every browser plays, from [T, H, W, 3] uint8, enlarged `scale` times without smoothing.
 
-    The enlargement keeps the chroma subsampling from touching the picture: visually lossless. With `lossless`
-    the frames keep their size and every bit, which few players show.
+    Fourfold keeps the chroma subsampling from touching the picture: visually lossless. With `lossless` the frames
+    keep their size and every bit, which few players show.
     """
     import av
 
-    scale, pixels = (1, "rgb24") if lossless else (_SCALE, "yuv420p")
+    scale, pixels = (1, "rgb24") if lossless else (scale, "yuv420p")
     codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if lossless else "libx264"
     options = {"qp": "0", "preset": "fast"} if lossless else {"crf": "12", "preset": "fast"}
     rate = Fraction(frames_per_s).limit_denominator(1000)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from bcvlr_fast import film, logger, report, train
-from tiny import run
+from bcvlr_fast.envs import make
+from bcvlr_fast.experts import replays
+from tiny import TINY, run
 
 
 def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, str]) -> None:
@@ -34,6 +36,28 @@ def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, st
     ).replace("https://matplotlib.org", "")
     assert page.count("<svg") >= 3
     assert page.count("<video") == len(list((folder / "videos").glob("*.mp4"))) >= 1
+
+
+def test_films_of_another_size_and_rate_are_imported_on_the_way(tmp_path: Path) -> None:
+    """128 x 128 at 60 frames a second, as a screen recorder leaves them."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    expert = replays.load("dodgeball")
+    shortest = np.argsort(expert.length)[:3]
+    for name, episode in zip("abc", shortest, strict=True):
+        actions = expert.episode_actions(int(episode))
+        env = make("procgen:dodgeball", 1, 0, level=int(expert.level[episode]))
+        frames = [env.reset()[0]] + [env.step(np.array([action])).frames[0] for action in actions]
+        film.write_mp4(clips / f"{name}.mp4", np.stack(frames).repeat(4, axis=0).transpose(0, 2, 3, 1), 60, scale=2)
+    arguments = ["--env", "procgen:dodgeball", "--videos", str(clips), "--online.interactions", "240"]
+    done = run(*TINY, *arguments, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    steps = expert.length[shortest] + 1
+    assert f"{steps.sum()} frames in 3 episodes, 128 x 128 to 64 x 64 x 3, 15 of 60 frames a second" in done.stdout
+    assert "are they of this environment?" not in done.stdout
+    again = run(*TINY, *arguments, "--out", str(tmp_path / "again"), "--dry-run")
+    assert again.returncode == 0, again.stderr
+    assert "importing" not in again.stdout
 
 
 def test_a_run_tells_where_its_time_went(finished: tuple[Path, Path, str]) -> None:
