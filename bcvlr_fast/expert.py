@@ -82,12 +82,16 @@ class Arguments:
     """Replay file (planner) or folder (PPO), by default under the cache folder. One that is there is gone on with."""
     list: bool = False
     """Print the bundled replays: game, frames, episodes, mean return, the paper's expert, change rate."""
+    verify: bool = False
+    """Play every bundled replay again in EnvPool first: its end and its return must come out."""
 
 
 def main(arguments: Arguments) -> None:
     """The command."""
     screen = Screen()
-    if arguments.list:
+    if arguments.list or arguments.verify:
+        for game in replays.available() if arguments.verify else ():
+            verify(f"procgen:{game}", replays.load(game), screen)
         screen.table(bundled_table())
         return
     _, game = parse_name(arguments.env)
@@ -100,7 +104,7 @@ def main(arguments: Arguments) -> None:
     made = replays.load_file(file)
     verify(arguments.env, made, screen)
     table = _table()
-    _add_row(table, game, made)
+    table.add_row(*cells(game, made))
     screen.table(table)
     screen.say(f"every episode comes out in EnvPool as it was played\nreplays: {file}")
     screen.say(f"to learn from them: python -m bcvlr_fast.train --env {arguments.env} --videos {file}")
@@ -143,7 +147,7 @@ def bundled_table() -> Table:
     """The bundled replays, a row per game."""
     table = _table()
     for game in replays.available():
-        _add_row(table, game, replays.load(game))
+        table.add_row(*cells(game, replays.load(game)))
     return table
 
 
@@ -154,10 +158,11 @@ def _table() -> Table:
     return table
 
 
-def _add_row(table: Table, game: str, made: Replays) -> None:
+def cells(game: str, made: Replays) -> list[str]:
+    """What the table says of replays."""
     episodes = len(made.level)
     error = made.episode_return.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
-    table.add_row(
+    return [
         game,
         f"{made.frames:,}",
         f"{episodes:,}",
@@ -165,7 +170,7 @@ def _add_row(table: Table, game: str, made: Replays) -> None:
         f"{made.episode_return.mean():.2f} ± {error:.2f}",
         f"{PAPER_EXPERT[game]:.1f}",
         f"{made.change_rate:.3f}",
-    )
+    ]
 
 
 if __name__ == "__main__":

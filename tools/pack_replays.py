@@ -1,0 +1,66 @@
+"""Bundles replay files of `bcvlr_fast.expert` with the package, and writes their card.
+
+python tools/pack_replays.py ~/.cache/bcvlr_fast/experts/procgen-maze-planner.npz ...
+
+A file's game is the word in its name. Every episode is played again in EnvPool first. Without files only the card is
+written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from bcvlr_fast.command import call
+from bcvlr_fast.envs import PROCGEN_GAMES
+from bcvlr_fast.errors import UserError
+from bcvlr_fast.expert import PAPER_EXPERT, cells
+from bcvlr_fast.experts import replays
+from bcvlr_fast.record import verify
+from bcvlr_fast.screen import Screen
+
+FOLDER = Path(__file__).parents[1] / "bcvlr_fast" / "experts"
+_MOST_BYTES = 10_000_000
+_HEADS = "| game | frames | episodes | levels given up | mean return | the paper's expert | change rate |"
+
+
+def main(files: list[Path]) -> None:
+    """Checks, copies, and writes the card."""
+    screen = Screen()
+    for file in files:
+        game = _game_of(file)
+        found = replays.load_file(file)
+        verify(f"procgen:{game}", found, screen)
+        found.save(FOLDER / "procgen" / f"{game}.npz")
+    size = sum(file.stat().st_size for file in (FOLDER / "procgen").iterdir())
+    if size > _MOST_BYTES:
+        raise UserError(f"replays: {size:,} bytes, expected at most {_MOST_BYTES:,}")
+    rows = [
+        f"| {' | '.join(cells(game, replays.load(game)))} |" for game in PROCGEN_GAMES if game in replays.available()
+    ]
+    card = FOLDER / "README.md"
+    before, _, rest = card.read_text().partition(_HEADS)
+    after = rest.split("\n\n", 1)[1]
+    card.write_text("\n".join([before + _HEADS, "|---|---|---|---|---|---|---|", *rows, "", after]))
+    screen.say(
+        f"{len(rows)} games, {size:,} bytes; mean returns at or above the paper's expert: {_above()} of {len(rows)}"
+    )
+
+
+def _above() -> int:
+    return sum(replays.load(game).episode_return.mean() >= PAPER_EXPERT[game] for game in replays.available())
+
+
+def _game_of(file: Path) -> str:
+    games = [word for word in re.split(r"[^a-z]+", file.stem) if word in PROCGEN_GAMES]
+    if len(games) != 1:
+        raise UserError(f"replays: {file}: expected one game in its name, found {', '.join(games) or 'none'}")
+    return games[0]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="*")
+    sys.exit(call(lambda: main(parser.parse_args().file)))
