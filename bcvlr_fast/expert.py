@@ -101,7 +101,7 @@ def main(arguments: Arguments) -> None:
     if arguments.planner == arguments.ppo:
         raise UserError("expert: expected --planner, --ppo or --list")
     file = _planner(arguments, game, screen) if arguments.planner else _ppo(arguments, game, screen)
-    made = replays.load_file(file)
+    made = replays.load_file(file, game)
     verify(arguments.env, made, screen)
     table = _table()
     table.add_row(*cells(game, made))
@@ -129,7 +129,7 @@ def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
 
     folder = arguments.out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{arguments.seed}"
     check_writable(folder, "out")
-    start_from = replays.load_file(arguments.start_from) if arguments.start_from else None
+    start_from = replays.load_file(arguments.start_from, game) if arguments.start_from else None
     compute = choose_compute(choose_device(arguments.device), arguments.precision)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())

@@ -10,6 +10,7 @@ import numpy as np
 from bcvlr_fast import evaluation_labels, record
 from bcvlr_fast.compute import choose_device
 from bcvlr_fast.config import Config
+from bcvlr_fast.envs import parse_name
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import NO_ACTION
@@ -27,7 +28,7 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
     path = config.labels
     assert path is not None
     if replays.is_replays(path):
-        source = replays.load_file(path)
+        source = replays.load_file(path, parse_name(config.env)[1])
         path = record.default_folder(config.env, source)
         record.record(config.env, source, path, screen)
     videos = open_videos(path, FRAME_SHAPE)

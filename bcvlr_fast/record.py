@@ -42,7 +42,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """The command."""
     _, game = parse_name(arguments.env)
-    source = replays.load_file(arguments.replays) if arguments.replays else replays.load(game)
+    source = replays.load_file(arguments.replays, game) if arguments.replays else replays.load(game)
     screen = Screen()
     folder = arguments.out or default_folder(arguments.env, source)
     if arguments.out and folder.exists():

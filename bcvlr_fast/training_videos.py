@@ -29,7 +29,8 @@ def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
 
 def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
     if path is None or replays.is_replays(path):
-        source = replays.load(parse_name(settings.env)[1]) if path is None else replays.load_file(path)
+        game = parse_name(settings.env)[1]
+        source = replays.load(game) if path is None else replays.load_file(path, game)
         folder = record.default_folder(settings.env, source)
         if not dry_run:
             record.record(settings.env, source, folder, screen)

@@ -2,14 +2,12 @@
 
 python tools/pack_replays.py ~/.cache/bcvlr_fast/experts/procgen-maze-planner.npz ...
 
-A file's game is the word in its name. Every episode is played again in EnvPool first. Without files only the card is
-written again.
+Every episode is played again in EnvPool first. Without files only the card is written again.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -30,10 +28,9 @@ def main(files: list[Path]) -> None:
     """Checks, copies, and writes the card."""
     screen = Screen()
     for file in files:
-        game = _game_of(file)
         found = replays.load_file(file)
-        verify(f"procgen:{game}", found, screen)
-        found.save(FOLDER / "procgen" / f"{game}.npz")
+        verify(f"procgen:{found.game}", found, screen)
+        found.save(FOLDER / "procgen" / f"{found.game}.npz")
     size = sum(file.stat().st_size for file in (FOLDER / "procgen").iterdir())
     if size > _MOST_BYTES:
         raise UserError(f"replays: {size:,} bytes, expected at most {_MOST_BYTES:,}")
@@ -51,13 +48,6 @@ def main(files: list[Path]) -> None:
 
 def _above() -> int:
     return sum(replays.load(game).episode_return.mean() >= PAPER_EXPERT[game] for game in replays.available())
-
-
-def _game_of(file: Path) -> str:
-    games = [word for word in re.split(r"[^a-z]+", file.stem) if word in PROCGEN_GAMES]
-    if len(games) != 1:
-        raise UserError(f"replays: {file}: expected one game in its name, found {', '.join(games) or 'none'}")
-    return games[0]
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Each worker plays levels of its own; a level's episode depends on the level alon
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import signal
+import functools
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing.pool import Pool
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,9 @@ from bcvlr_fast.experts.search import SEARCHES, solve
 from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
 from bcvlr_fast.experts.simulator import Simulator
 from bcvlr_fast.screen import Bar, Screen
+from bcvlr_fast.workers import worker_pool
 
-_SAVE_EVERY = 20
+_SAVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,26 +43,31 @@ class Planned:
 
 @contextlib.contextmanager
 def plan(game: str, first_level: int, workers: int) -> Iterator[Iterator[Planned]]:
-    """Within it, levels `first_level`, `first_level` + 1, ... of a game, played in this order when asked for."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _begin, (game,)) as pool:
-        yield _ahead(pool, first_level, workers)
+    """Within it, levels `first_level`, `first_level` + 1, ... of a game, played in this order when asked for.
+
+    Asking raises UserError where the simulator does not load, or a worker dies.
+    """
+    with worker_pool(workers) as pool:
+        yield _ahead(pool, game, first_level, workers)
 
 
-def _ahead(pool: Pool, first_level: int, workers: int) -> Iterator[Planned]:
+def _ahead(pool: ProcessPoolExecutor, game: str, first_level: int, workers: int) -> Iterator[Planned]:
     """Keeps a few levels in work for each worker."""
-    pending = [pool.apply_async(_play, (first_level + i,)) for i in range(4 * workers)]
+    pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
     level = first_level + len(pending)
     while True:
-        yield pending.pop(0).get()
-        pending.append(pool.apply_async(_play, (level,)))
+        try:
+            yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(f"planner: a worker died (is there memory for {workers}? --workers takes fewer)") from None
+        pending.append(pool.submit(_play, game, level))
         level += 1
 
 
 def plan_replays(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:
     """Plans until there are `frames` frames; goes on with `file` where it is there, and saves as it goes."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    made = load_file(file) if file.exists() else _nothing()
+    made = load_file(file, game) if file.exists() else Replays.none(game)
     played = np.concatenate([made.level, made.dropped])
     if len(played) and played.min() != first_level:
         raise UserError(f"first_level: {file} begins with level {played.min()}, got {first_level}")
@@ -71,18 +79,19 @@ def plan_replays(game: str, frames: int, first_level: int, workers: int, file: P
         plan(game, first_level + len(played), workers) as planned,
     ):
         try:
-            done = made.frames
+            done, saved = made.frames, time.monotonic()
             while done < frames:
                 episode = next(planned)
                 episodes.append(episode)
                 done += 0 if episode.dropped else len(episode.actions) + 1
                 _show(bar, episode)
-                if len(episodes) == _SAVE_EVERY:
-                    made, episodes = _joined(made, episodes), []
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    made, episodes, saved = _joined(made, episodes), [], time.monotonic()
                     made.save(file)
         finally:
             made = _joined(made, episodes)
-            made.save(file)
+            if len(made.level):
+                made.save(file)
     return made
 
 
@@ -90,11 +99,6 @@ def _show(bar: Bar, episode: Planned) -> None:
     if not episode.dropped:
         bar.advance(len(episode.actions) + 1)
         bar.show(f"level {episode.level}: return {episode.episode_return:.1f}")
-
-
-def _nothing() -> Replays:
-    integers, actions = np.empty(0, np.int32), np.empty(0, np.uint8)
-    return Replays(integers, integers, actions, np.empty(0, np.float32))
 
 
 def _joined(made: Replays, episodes: list[Planned]) -> Replays:
@@ -110,18 +114,14 @@ def _joined(made: Replays, episodes: list[Planned]) -> Replays:
     )
 
 
-_player: _Player | None = None
+def _play(game: str, level: int) -> Planned:
+    """In a worker."""
+    return _player(game).play(level)
 
 
-def _begin(game: str) -> None:
-    global _player
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the workers
-    _player = _Player(game)
-
-
-def _play(level: int) -> Planned:
-    assert _player is not None
-    return _player.play(level)
+@functools.cache
+def _player(game: str) -> _Player:
+    return _Player(game)
 
 
 class _Player:

@@ -112,6 +112,7 @@ def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -
                     bar.advance(len(taken) + 1)
     made.sort()
     return Replays(
+        game,
         np.array([level for level, _, _ in made], np.int32),
         np.array([len(taken) for _, taken, _ in made], np.int32),
         np.concatenate([np.array(taken, np.uint8) for _, taken, _ in made]),

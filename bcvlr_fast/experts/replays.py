@@ -9,26 +9,38 @@ from pathlib import Path
 
 import numpy as np
 
-from bcvlr_fast.envs.names import PROCGEN_GAMES
+from bcvlr_fast.envs import PROCGEN_GAMES
+from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import write_whole
-
-
-def _no_levels() -> np.ndarray:
-    return np.empty(0, np.int32)
+from bcvlr_fast.files import free_bytes, write_whole
+from bcvlr_fast.videos.dataset import NOT_NUMPY
 
 
 @dataclass(frozen=True)
 class Replays:
-    """E episodes: `level` [E] int32, `length` [E] int32 steps, `episode_return` [E] float32, and
+    """E episodes of Procgen's `game`: `level` [E] int32, `length` [E] int32 steps, `episode_return` [E] float32, and
     `actions` uint8 [sum(length)], one episode after another; `dropped` [D] int32 levels that the
     expert gave up on, and whose episodes are not here."""
 
+    game: str
     level: np.ndarray
     length: np.ndarray
     actions: np.ndarray
     episode_return: np.ndarray
-    dropped: np.ndarray = field(default_factory=_no_levels)
+    dropped: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @classmethod
+    def none(cls, game: str) -> Replays:
+        """No episodes yet."""
+        integers, actions = np.empty(0, np.int32), np.empty(0, np.uint8)
+        return cls(game, integers, integers, actions, np.empty(0, np.float32))
+
+    def episodes(self, first: int, last: int) -> Replays:
+        """Episodes first .. last - 1 alone."""
+        ends = np.concatenate([[0], self.length.cumsum()])
+        rows = slice(first, last)
+        actions = self.actions[ends[first] : ends[last]]
+        return Replays(self.game, self.level[rows], self.length[rows], actions, self.episode_return[rows])
 
     def episode_actions(self, episode: int) -> np.ndarray:
         """Actions of one episode, uint8 [length[episode]]."""
@@ -48,8 +60,11 @@ class Replays:
         return float(changes.sum() / max(1, len(self.actions) - len(self.length)))
 
     def save(self, file: Path) -> None:
-        """Writes an npz that appears whole."""
-        write_whole(file, lambda part: np.savez_compressed(part, **asdict(self)))
+        """Writes an npz that appears whole. Raises UserError where the disk is full."""
+        try:
+            write_whole(file, lambda part: np.savez_compressed(part, **asdict(self)))
+        except OSError as error:
+            raise UserError(f"replays: {file}: {error.strerror}; {free_bytes(file.parent):,} bytes are free") from None
 
 
 def available() -> tuple[str, ...]:
@@ -66,7 +81,7 @@ def load(game: str) -> Replays:
             f"(give --videos PATH with an expert's videos; bundled: {', '.join(available())})"
         )
     with as_file(files("bcvlr_fast.experts") / "procgen" / f"{game}.npz") as file:
-        return load_file(file)
+        return load_file(file, game)
 
 
 def is_replays(path: Path) -> bool:
@@ -78,15 +93,34 @@ def is_replays(path: Path) -> bool:
         return False
 
 
-def load_file(file: Path) -> Replays:
-    """Replays that `Replays.save` wrote. Raises UserError where the file is not such."""
+def load_file(file: Path, game: str | None = None) -> Replays:
+    """Replays that `Replays.save` wrote. Raises UserError where the file is not such, or of another game."""
     try:
         with np.load(file, allow_pickle=False) as data:
-            replays = Replays(**{name: data[name] for name in data.files})
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            arrays = {name: data[name] for name in data.files}
+        replays = Replays(**{**arrays, "game": str(arrays["game"])})
+    except (*NOT_NUMPY, KeyError, TypeError) as error:
         raise UserError(f"replays: {file}: not expert replays ({error})") from None
+    if fault := _fault(replays):
+        raise UserError(f"replays: {file}: {fault}")
+    if game not in (None, replays.game):
+        raise UserError(f"replays: {file}: of procgen:{replays.game}, expected procgen:{game}")
+    return replays
+
+
+def _fault(replays: Replays) -> str | None:
+    """What is wrong with the arrays, or None."""
+    if replays.game not in PROCGEN_GAMES:
+        return f"game: expected one of Procgen's, found '{replays.game}'"
+    for name in ("level", "length", "actions", "dropped"):
+        array = getattr(replays, name)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
+            return f"{name}: expected whole numbers from 0 in a row, found {array.dtype} {list(array.shape)}"
     episodes = (len(replays.level), len(replays.length), len(replays.episode_return))
     if len(set(episodes)) != 1 or replays.length.sum() != len(replays.actions) or (replays.length < 1).any():
-        found = f"{episodes} levels, lengths and returns for {len(replays.actions)} actions"
-        raise UserError(f"replays: {file}: {found} do not fit")
-    return replays
+        return f"{episodes} levels, lengths and returns for {len(replays.actions)} actions do not fit"
+    if len(replays.actions) and replays.actions.max() >= NUM_ACTIONS:
+        return f"actions: expected 0 .. {NUM_ACTIONS - 1}, found {replays.actions.max()}"
+    if not len(replays.level):
+        return "expected an episode or more, found none"
+    return None

@@ -57,7 +57,10 @@ class Search:
 class _Node:
     state: bytes
     """Emptied once its edges are tried: a search would hold hundreds of megabytes."""
+    cell: tuple[int, ...]
     steps: int
+    cost: float
+    """Steps and what changes of the action cost, from the start."""
     action: int
     parent: _Node | None
 
@@ -92,14 +95,19 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
         return float(search.weight * cells / search.cells_per_step)
 
     first = view(start)
-    best = {search.cell(first, 0, fineness): 0.0}
+    root = _Node(start, search.cell(first, 0, fineness), 0, 0.0, IDLE, None)
+    best = {root.cell: root.cost}
     order = itertools.count()
-    queue: list[tuple[float, int, float, _Node]] = [(estimate(first), next(order), 0.0, _Node(start, 0, IDLE, None))]
+    queue: list[tuple[float, int, _Node]] = [(estimate(first), next(order), root)]
     actions = np.array(search.actions, np.int32)
-    for _ in range(search.most_nodes):
+    expanded = 0
+    while expanded < search.most_nodes:
         if not queue:
             raise _NoWay
-        _, _, cost, node = heapq.heappop(queue)
+        _, _, node = heapq.heappop(queue)
+        if node.cost > best[node.cell]:  # a cheaper way to the same place was found meanwhile
+            continue
+        expanded += 1
         for copy in range(len(actions)):
             simulator.restore(node.state, copy)
         node.state = b""
@@ -114,13 +122,12 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
             state = simulator.save(copy)
             seen = view(state)
             steps = node.steps + hold_steps
-            reached = cost + hold_steps + search.change_cost_steps * (action != node.action)
+            cost = node.cost + hold_steps + search.change_cost_steps * (action != node.action)
             cell = search.cell(seen, steps, fineness)
-            if best.get(cell, np.inf) <= reached:
-                continue
-            best[cell] = reached
-            entry = (reached + estimate(seen), next(order), reached, _Node(state, steps, action, node))
-            heapq.heappush(queue, entry)
+            if cost < best.get(cell, np.inf):
+                best[cell] = cost
+                reached = _Node(state, cell, steps, cost, action, node)
+                heapq.heappush(queue, (cost + estimate(seen), next(order), reached))
     return None
 
 
@@ -250,7 +257,7 @@ SEARCHES = {
     "maze": Search(_goal(2), _maze_cell, (RIGHT, UP, LEFT, DOWN), 1, 1.0, diagonal=False, change_cost_steps=0),
     "heist": Search(_heist, _heist_cell, (RIGHT, UP, LEFT, DOWN), 2, 0.6, diagonal=False),
     "coinrun": Search(_goal(1), _platform_cell, _PLATFORM, 4, 0.5, weight=1.5),
-    "ninja": Search(_goal(1), _ninja_cell, (*_PLATFORM, 9, 10, 11, 12), 4, 0.5, weight=1.5),
+    "ninja": Search(_goal(1), _ninja_cell, (*_PLATFORM, 9, 10, 11, 12), 4, 0.5, weight=1.5, most_nodes=800),
     "jumper": Search(_goal(1), _jumper_cell, _PLATFORM, 4, 0.4, weight=1.5),
     "climber": Search(_climber, _climber_cell, _PLATFORM, 4, 0.5, weight=2.0),
     "leaper": Search(_leaper, _leaper_cell, (UP, LEFT, RIGHT, IDLE, DOWN), 3, 0.25, weight=1.3),

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import check_writable, free_bytes
 
 MANIFEST, FRAMES = "manifest.json", "frames.npy"
-NOT_NUMPY = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+NOT_NUMPY = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 """What np.load raises for a file that is missing, empty, cut off, or no array."""
 _FORMAT = 1
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import multiprocessing
 import os
 import resource
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError, wait
+from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +31,7 @@ from bcvlr_fast.videos.dataset import DatasetWriter, Manifest
 from bcvlr_fast.videos.marks import CutDetector
 from bcvlr_fast.videos.resize import resize_area
 from bcvlr_fast.videos.sampling import TimeSampler
+from bcvlr_fast.workers import worker_pool
 
 _READERS = dict.fromkeys(arrays.SUFFIXES, "arrays")
 _READERS |= dict.fromkeys(hdf5.SUFFIXES, "hdf5")
@@ -179,11 +178,9 @@ def _in_folder(part: Part) -> Iterator[Part]:
 def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple[Part, _Read | Unreadable]]:
     """Each part with what was read of it, in order; workers stay a few parts ahead."""
     workers = min(len(parts), options.workers or usable_cores())
-    context = multiprocessing.get_context("spawn")
     waiting = deque(enumerate(parts))
     running: deque[tuple[Part, Path, Future[_Read | Unreadable]]] = deque()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-    try:
+    with worker_pool(workers, _limit_memory) as pool:
         while waiting or running:
             while waiting and len(running) < 2 * workers:
                 index, part = waiting.popleft()
@@ -198,10 +195,6 @@ def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple
                 ) from None
             except TimeoutError:
                 raise UserError(f"videos: {part.path}: the decoder gave no frame for {_STALLED_S:.0f} s") from None
-    finally:
-        for process in list(pool._processes.values()) if waiting or running else []:
-            process.kill()
-        pool.shutdown(cancel_futures=True)
 
 
 def _answer(future: Future[_Read | Unreadable], file: Path) -> _Read | Unreadable:
@@ -216,8 +209,7 @@ def _answer(future: Future[_Read | Unreadable], file: Path) -> _Read | Unreadabl
     return future.result()
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_GIB * 2**30, resource.RLIM_INFINITY))
 
 
