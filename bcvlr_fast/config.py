@@ -162,7 +162,7 @@ class Config:
     """Expert videos in any format that `bcvlr_fast.videos import` reads, a dataset, or a file of replays; several, with
     commas, are joined, or one for each environment. Without it the bundled replays of the environment."""
     video_frames: int = number(0, 0)
-    """Frames of the videos to use, from the first; 0 takes all."""
+    """Frames of the videos to use, of each of several, from the first; 0 takes all."""
     labels: Path | None = None
     """Videos with actions (a dataset with labels, or replays) to decode from, instead of interacting."""
     labelled_frames: int = number(10_000, 100)

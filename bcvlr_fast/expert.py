@@ -18,7 +18,7 @@ from bcvlr_fast.envs import parse_name
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts import planner, replays, simulator
 from bcvlr_fast.experts.replays import Replays
-from bcvlr_fast.files import cache_folder, check_writable
+from bcvlr_fast.files import cache_folder, check_writable, lock_folder
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.record import verify
 from bcvlr_fast.screen import Screen
@@ -133,13 +133,16 @@ def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
     compute = choose_compute(choose_device(arguments.device), arguments.precision)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
-    expert = ppo_training.train(game, int(arguments.steps), folder, compute, arguments.seed, screen, start_from)
-    score = ppo_training.score(expert, game)
-    (folder / ppo_training.SCORE).write_text(json.dumps({"frames": expert.frames_done, **asdict(score)}))
-    screen.say(f"after {expert.frames_done:,} frames: return {score.mean:.2f} ({score.low:.2f} .. {score.high:.2f})")
     file = folder / ppo_training.REPLAYS
-    ppo_training.record(expert, game, arguments.frames, arguments.first_level, screen).save(file)
-    expert.close()
+    with lock_folder(folder):
+        expert = ppo_training.train(game, int(arguments.steps), folder, compute, arguments.seed, screen, start_from)
+        score = ppo_training.score(expert, game)
+        (folder / ppo_training.SCORE).write_text(json.dumps({"frames": expert.frames_done, **asdict(score)}))
+        screen.say(
+            f"after {expert.frames_done:,} frames: return {score.mean:.2f} ({score.low:.2f} .. {score.high:.2f})"
+        )
+        ppo_training.record(expert, game, arguments.frames, arguments.first_level, screen).save(file)
+        expert.close()
     return file
 
 

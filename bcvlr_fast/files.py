@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from bcvlr_fast.errors import UserError
 
@@ -40,7 +42,23 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
-def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+def lock_folder(folder: Path) -> IO[str]:
+    """Makes `folder` this process's own until the file that is returned is closed. Raises UserError where it is
+    another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise UserError(f"out: {folder} is in use by process {file.read().strip() or 'unknown'}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary file beside `file`, of the same suffix, which then takes its place."""
     part = file.with_name(f".{os.getpid()}.{file.name}")
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast import evaluation_labels, record
+from bcvlr_fast import evaluation_labels, record, training_videos
 from bcvlr_fast.compute import choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import parse_name
@@ -17,7 +17,6 @@ from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
 from bcvlr_fast.replay import Replay
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import open_videos
 
 
 def labelled_replay(config: Config, screen: Screen) -> Replay:
@@ -31,19 +30,20 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
         source = replays.load_file(path, parse_name(config.env)[1])
         path = record.default_folder(config.env, source)
         record.record(config.env, source, path, screen)
-    videos = open_videos(path, FRAME_SHAPE)
+    videos = training_videos.open_of(path, config.env)
     labels = evaluation_labels.load(path)
     if labels is None or labels.action.ndim != 1 or (labels.action == NO_ACTION).all():
         raise UserError(f"labels: {path}: expected a dataset with discrete actions (import them with --keep-labels)")
     count = config.labelled_frames
     if len(videos.frames) < count:
         raise UserError(f"labels: {path}: expected {count:,} frames or more, got {len(videos.frames):,}")
-    action = labels.action[:count]
-    if (highest := int(action[action != NO_ACTION].max())) >= NUM_ACTIONS:
-        raise UserError(f"labels: {path}: expected actions below {NUM_ACTIONS}, got {highest}")
-    replay = Replay(count, 1, FRAME_SHAPE, choose_device(config.device))
     ends = np.zeros(len(videos.frames), bool)
     ends[videos.lengths.cumsum() - 1] = True
+    action = labels.action[:count]
+    taken = action[~ends[:count]]
+    if len(taken) and (highest := int(taken.max())) >= NUM_ACTIONS:
+        raise UserError(f"labels: {path}: expected actions 0 .. {NUM_ACTIONS - 1} within episodes, got {highest}")
+    replay = Replay(count, 1, FRAME_SHAPE, choose_device(config.device))
     only = np.zeros(1, np.int64)
     for row in range(count):
         frame, end = np.array(videos.frames[row : row + 1]), bool(ends[row])

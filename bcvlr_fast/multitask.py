@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+import time
 from pathlib import Path
 
 from bcvlr_fast import config, training_videos
@@ -17,9 +19,11 @@ from bcvlr_fast.screen import Screen
 def split_tasks(settings: Config) -> list[Config]:
     """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
 
-    Raises UserError where their numbers differ.
+    Raises UserError where their numbers differ, or for labels of several.
     """
     names, paths = settings.env.split(","), config.video_paths(settings)
+    if len(names) > 1 and settings.labels:
+        raise UserError("labels: expected one environment, whose actions they are")
     if len(names) == 1 or not paths:
         return [dataclasses.replace(settings, env=name) for name in names]
     if len(names) != len(paths):
@@ -36,8 +40,8 @@ def train_tasks(
     """
     from bcvlr_fast.train import train
 
-    joined = training_videos.join(videos, settings.held_out, screen)
-    run = Run(folder / "pretraining", settings, screen, track, start)
+    joined = training_videos.join(videos, settings, screen)
+    run = Run(folder / "pretraining", settings, screen, track, start, resume_folder=folder)
     (folder / "config.json").write_text(config.to_json(settings))
     try:
         run.load_videos(training_videos.use(settings, joined))
@@ -49,7 +53,18 @@ def train_tasks(
         own = folder / task.env.replace(":", "-")
         if (own / "status.json").exists():
             continue
-        if not (own / "ckpt").exists():
-            shutil.copytree(folder / "pretraining" / "ckpt", own / "ckpt")
+        _begin_as(own, folder / "pretraining")
         screen.say(f"\n{task.env}, run folder {own}")
-        train(task, own, path, screen, track)
+        train(task, own, path, screen, track, resume_folder=folder)
+    (folder / "status.json").write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
+
+
+def _begin_as(own: Path, pretraining: Path) -> None:
+    """Gives a task that has not begun the newest checkpoint of the pretraining."""
+    if (own / "ckpt").exists():
+        return
+    newest = max((pretraining / "ckpt").glob("step-*"))
+    work = own / ".ckpt"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(newest, work / newest.name)
+    work.rename(own / "ckpt")

@@ -5,7 +5,6 @@ python -m bcvlr_fast.record --env procgen:bossfight
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,7 @@ def main(arguments: Arguments) -> None:
 def default_folder(env_name: str, source: Replays) -> Path:
     """Where the recording of an environment's replays is cached."""
     suite, game = parse_name(env_name)
-    content = hashlib.sha256(source.level.tobytes() + source.actions.tobytes()).hexdigest()[:8]
-    return cache_folder() / "videos" / f"{suite}-{game}_replays-{content}_64x64_s0"
+    return cache_folder() / "videos" / f"{suite}-{game}_replays-{source.digest}_64x64_s0"
 
 
 def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: bool = False) -> None:
@@ -106,7 +104,8 @@ def play(env_name: str, source: Replays) -> Iterator[np.ndarray]:
             step = env.step(np.array([action]))
             frames[i + 1] = step.frames[0]
             if step.ended[0] != (i == len(actions) - 1):
-                raise _mismatch(env_name, level, f"ended at step {i + 1} of {len(actions)}")
+                found = "ended at" if step.ended[0] else "goes on after"
+                raise _mismatch(env_name, level, f"{found} step {i + 1} of {len(actions)}")
         played = env.pop_episodes()[0]
         env.close()
         if abs(played.episode_return - source.episode_return[episode]) > 1e-3:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -31,7 +30,7 @@ from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
-from bcvlr_fast.files import LOCK
+from bcvlr_fast.files import lock_folder
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
@@ -65,10 +64,12 @@ class Run:
         track: str,
         start: float,
         profiled: tuple[int, int] | None = None,
+        resume_folder: Path | None = None,
     ) -> None:
         self.folder, self.config, self.screen = folder, settings, screen
+        self._resume_folder = resume_folder or folder  # what to go on with, where this run is a part of another
         self.start = start
-        self.lock = _lock(folder)
+        self.lock = lock_folder(folder)
         self.restored, complaints = checkpoint.load_newest(self._kept)
         if complaints and self.restored is None:
             raise UserError(complaints[0])
@@ -171,7 +172,7 @@ class Run:
 
     def _interrupted(self) -> Interrupted:
         code = 130 if self._stop == signal.SIGINT else 75
-        return Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self.folder}", code)
+        return Interrupted(f"stopped; go on with: python -m bcvlr_fast.train --resume {self._resume_folder}", code)
 
     def save(self, stage: Stage | None = None) -> None:
         """Writes a checkpoint of the agent, the stage, the generator and the cursor; never one that diverged."""
@@ -351,17 +352,3 @@ def _commit() -> str | None:
 
 def _few(figures: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in list(figures.items())[:4])
-
-
-def _lock(folder: Path) -> Any:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        raise UserError(f"out: {folder} is in use by process {file.read().strip() or 'unknown'}") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file

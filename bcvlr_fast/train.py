@@ -87,10 +87,12 @@ def train(
     track: str = "none",
     start: float | None = None,
     profiled: tuple[int, int] | None = None,
+    resume_folder: Path | None = None,
 ) -> None:
     """The four phases, the closing evaluation and the report.
 
-    `start` is when the clock began (time.monotonic); updates `profiled` (first, end) of each stage are profiled.
+    `start` is when the clock began (time.monotonic); updates `profiled` (first, end) of each stage are profiled;
+    `resume_folder` is what to go on with after a stop, if not `folder`.
     """
     start = time.monotonic() if start is None else start
     from bcvlr_fast import report, training_videos
@@ -103,7 +105,7 @@ def train(
 
     videos = training_videos.use(settings, videos_path)
     labelled = labelled_replay(settings, screen) if settings.labels else None
-    run = Run(folder, settings, screen, track, start, profiled)
+    run = Run(folder, settings, screen, track, start, profiled, resume_folder)
     try:
         (folder / "videos.json").write_text(json.dumps({"path": str(videos_path.resolve())}))
         run.load_videos(videos)

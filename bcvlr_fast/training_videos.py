@@ -23,7 +23,7 @@ def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
     paths = config.video_paths(settings)
     if len(paths) > 1:
         found = [_find(settings, path, screen, dry_run) for path in paths]
-        return found[0] if dry_run else join(found, settings.held_out, screen)
+        return found[0] if dry_run else join(found, settings, screen)
     return _find(settings, paths[0] if paths else None, screen, dry_run)
 
 
@@ -53,34 +53,49 @@ def use(settings: Config, path: Path) -> Videos:
     Raises UserError for videos of another environment, without an episode long enough for one window, or with labels
     that are damaged or another video's.
     """
-    names = settings.env.split(",")
-    videos = open_videos(path, frame_shape(names[0]))
-    env = read_manifest(path).env
-    if env not in ("", *names):
-        raise UserError(f"videos: {path} were recorded in {env}, not in {settings.env}")
-    labels = evaluation_labels.load(path)
-    if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
-        raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
-    used = videos.first(settings.video_frames) if settings.video_frames else videos
+    videos = open_of(path, settings.env)
+    used = _first(videos, settings) if videos.training_episodes is None else videos
     needed = settings.latent_actions.window_frames
     if used.split(settings.held_out)[0].lengths.max() < needed:
         raise UserError(f"videos: {path}: expected an episode of at least {needed} frames, found none")
     return used
 
 
-def join(folders: list[Path], held_out: float, screen: Screen) -> Path:
-    """One dataset of several: first the episodes of each to train on, then those that are held out; no labels."""
+def open_of(path: Path, env: str) -> Videos:
+    """Dataset `path`. Raises UserError where it is of another environment than `env`, or its labels of other videos."""
+    names = env.split(",")
+    videos = open_videos(path, frame_shape(names[0]))
+    recorded = read_manifest(path).env
+    if recorded not in ("", *names):
+        raise UserError(f"videos: {path} were recorded in {recorded}, not in {env}")
+    labels = evaluation_labels.load(path)
+    if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
+        raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
+    return videos
+
+
+def _first(videos: Videos, settings: Config) -> Videos:
+    return videos.first(settings.video_frames) if settings.video_frames else videos
+
+
+def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
+    """One dataset of several: first the episodes of each to train on, then those that are held out; no labels.
+
+    `settings.video_frames` is of each of them.
+    """
     datasets = [(folder, read_manifest(folder)) for folder in folders]
     shapes = {tuple(manifest.frame_shape) for _, manifest in datasets}
     if len(shapes) > 1:
         raise UserError(f"videos: expected frames of one size, found {sorted(shapes)}")
     channels, height, width = shapes.pop()
     stamps = [(str(folder.resolve()), (folder / MANIFEST).stat().st_mtime_ns) for folder in folders]
-    digest = hashlib.sha256(repr((stamps, held_out)).encode()).hexdigest()[:12]
+    wanted = (stamps, settings.held_out, settings.video_frames)
+    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
     target = cache_folder() / "videos" / f"joined-{digest}"
     if (target / MANIFEST).exists():
         return target
-    halves = [open_videos(folder, (channels, height, width)).split(held_out) for folder, _ in datasets]
+    used = [_first(open_videos(folder, (channels, height, width)), settings) for folder, _ in datasets]
+    halves = [videos.split(settings.held_out) for videos in used]
     parts = [train for train, _ in halves] + [held for _, held in halves]
     writer = DatasetWriter(target, (channels, height, width))
     try:
@@ -93,7 +108,9 @@ def join(folders: list[Path], held_out: float, screen: Screen) -> Path:
         lengths = [int(n) for part in parts for n in part.lengths]
         envs = {manifest.env for _, manifest in datasets}
         source = ",".join(str(folder) for folder in folders)
-        writer.commit(Manifest(envs.pop() if len(envs) == 1 else "", source, lengths, [channels, height, width]))
+        env = envs.pop() if len(envs) == 1 else ""
+        training = sum(len(train.lengths) for train, _ in halves)
+        writer.commit(Manifest(env, source, lengths, [channels, height, width], training_episodes=training))
     except BaseException:
         writer.abort()
         raise

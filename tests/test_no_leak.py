@@ -13,6 +13,7 @@ from bcvlr_fast.videos import Manifest, Videos
 
 PACKAGE = Path(bcvlr_fast.__file__).parent
 TRAINING = ["features", "latent_actions", "policy", "online", "replay", "frames", "videos.dataset", "agent", "stage"]
+TRAINING += ["batches", "layers"]
 FORBIDDEN = {"bcvlr_fast.evaluation_labels", "bcvlr_fast.experts.replays", "bcvlr_fast.health", "bcvlr_fast.evaluate"}
 
 
@@ -56,9 +57,14 @@ def test_training_code_names_no_reward(name: str) -> None:
     assert not {w for w in words if "reward" in w or "score" in w or "return" in w}
 
 
+def test_rewards_of_the_environments_are_read_by_ppo_alone() -> None:
+    readers = {path.name for path in PACKAGE.rglob("*.py") if "last_reward" in path.read_text()}
+    assert readers == {"procgen.py", "ppo.py"}
+
+
 def test_what_training_is_handed_has_no_field_for_them() -> None:
     assert set(Step._fields) == {"frames", "ended", "first_frames"}
-    assert {f.name for f in dataclasses.fields(Videos)} == {"frames", "lengths", "path"}
+    assert {f.name for f in dataclasses.fields(Videos)} == {"frames", "lengths", "path", "training_episodes"}
     assert "action" not in " ".join(f.name for f in dataclasses.fields(Manifest))
     store_fields = set(FrameStore.__init__.__code__.co_varnames) | set(WindowSampler.__init__.__code__.co_varnames)
     assert not {f for f in store_fields if "action" in f or "reward" in f or "label" in f}

@@ -1,6 +1,8 @@
 """pytest tests/test_planner.py: the simulator, both ways of planning, and replays that EnvPool plays again."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +16,11 @@ from bcvlr_fast.envs import PROCGEN_GAMES
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts import replays, simulator
-from bcvlr_fast.experts.planner import Planned, plan
+from bcvlr_fast.experts.planner import Planned, _ahead, plan
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.experts.search import SEARCHES
 from bcvlr_fast.experts.shooting import SHOOTINGS
+from bcvlr_fast.workers import worker_pool
 from tiny import run
 
 pytestmark = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
@@ -114,7 +117,7 @@ def test_the_command_plans_verifies_goes_on_and_feeds_a_recording(tmp_path: Path
     assert done.returncode == 0, done.stderr
     first = replays.load_file(file)
     assert first.frames >= 150
-    assert "every episode came out in EnvPool as planned" in done.stdout
+    assert "every episode comes out in EnvPool as it was played" in done.stdout
     done = run(*command, "--frames", "300", module="expert")
     assert done.returncode == 0, done.stderr
     more = replays.load_file(file)
@@ -136,6 +139,8 @@ def test_the_command_plans_verifies_goes_on_and_feeds_a_recording(tmp_path: Path
         (["--planner", "--out", "film.mp4"], "out: expected a file named .npz"),
         (["--planner", "--out", "text.npz"], "not expert replays"),
         (["--planner", "--out", "other.npz"], "begins with level 5, got 10000"),
+        (["--planner", "--out", "maze.npz"], "of procgen:maze, expected procgen:bossfight"),
+        (["--ppo", "--start-from", "maze.npz"], "of procgen:maze, expected procgen:bossfight"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -144,7 +149,8 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("text.npz").write_text("hello")
     one = np.array([5], np.int32)
-    Replays(one, np.array([2], np.int32), np.zeros(2, np.uint8), np.zeros(1, np.float32)).save(Path("other.npz"))
+    for game, file in (("bossfight", "other.npz"), ("maze", "maze.npz")):
+        Replays(game, one, np.array([2], np.int32), np.zeros(2, np.uint8), np.zeros(1, np.float32)).save(Path(file))
     done = run(*arguments, module="expert")
     assert done.returncode == 2
     assert said in done.stderr
@@ -158,6 +164,30 @@ def test_without_the_simulator_the_line_to_run_is_said(monkeypatch: pytest.Monke
         simulator.check_installed()
 
 
+def test_a_simulator_that_does_not_load_ends_the_planning(tmp_path: Path) -> None:
+    library = tmp_path / "procgen" / "data" / "prebuilt" / "libenv.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("no library")
+    command = [sys.executable, "-m", "bcvlr_fast.expert", "--env", "procgen:maze", "--planner", "--out", "maze.npz"]
+    environment = {**os.environ, "BCVLR_FAST_SIMULATOR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert "error: planner: the simulator does not load" in done.stderr
+    assert not (tmp_path / "maze.npz").exists()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_ends_the_planning() -> None:
+    with worker_pool(2) as pool:
+        pool.submit(_die)
+        with pytest.raises(UserError, match="a worker died"):
+            for _ in _ahead(pool, "maze", LEVEL, 2):
+                pass
+
+
 def test_one_process_does_not_have_both_simulators() -> None:
     code = "import envpool; from bcvlr_fast.experts.simulator import Simulator; Simulator('maze', 1, 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -166,6 +196,6 @@ def test_one_process_does_not_have_both_simulators() -> None:
 
 def test_the_change_rate_counts_within_episodes() -> None:
     lengths, actions = np.array([3, 4], np.int32), np.array([1, 1, 2, 5, 5, 5, 5], np.uint8)
-    made = Replays(np.array([0, 1], np.int32), lengths, actions, np.zeros(2, np.float32))
+    made = Replays("maze", np.array([0, 1], np.int32), lengths, actions, np.zeros(2, np.float32))
     assert made.change_rate == pytest.approx(1 / 5)
     assert made.frames == 9

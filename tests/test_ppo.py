@@ -11,7 +11,9 @@ from torch.distributions import Categorical
 
 from bcvlr_fast.checkpoint import Checkpoint
 from bcvlr_fast.compute import choose_compute
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.envs import Episode, Step
+from bcvlr_fast.errors import Diverged, UserError
+from bcvlr_fast.experts import ppo as ppo_module
 from bcvlr_fast.experts import ppo_training
 from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
 from bcvlr_fast.record import verify
@@ -42,6 +44,50 @@ def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
     torch.testing.assert_close(collected.log_probability.view(-1), log_probability, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(collected.value.view(-1), value, rtol=1e-4, atol=1e-5)
     assert len(collected.action.unique()) > 4
+
+
+class Counting:
+    """Environments whose frames tell which they are and how many steps they have made; episodes of 3, 4, ... steps."""
+
+    def __init__(self, _: str, num_envs: int, seed: int) -> None:
+        self.first = seed
+        self.steps = np.zeros(num_envs, np.int64)
+        self.last_reward = np.zeros(num_envs)
+
+    def frames(self, begins: bool = True) -> np.ndarray:
+        shown = np.zeros((len(self.steps), 3, 64, 64), np.uint8)
+        shown[:, 0, 0, 0], shown[:, 1, 0, 0] = self.first + np.arange(len(self.steps)), self.steps
+        shown[:, 2, 0, 0] = begins
+        return shown
+
+    def reset(self) -> np.ndarray:
+        return self.frames()
+
+    def step(self, _: np.ndarray) -> Step:
+        number = self.first + np.arange(len(self.steps))
+        self.last_reward = 0.01 * number + 0.001 * self.steps
+        self.steps += 1
+        ended = self.steps % (3 + number) == 0
+        return Step(self.frames(begins=False), ended, self.frames()[ended])
+
+    def pop_episodes(self) -> list[Episode]:
+        return []
+
+
+def test_rows_hold_what_followed_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rollouts: frame, reward and end of each row are of the same step, and no episode's last frame is acted on."""
+    monkeypatch.setattr(ppo_module, "Procgen", Counting)
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    monkeypatch.setattr(ppo, "scale", lambda reward, *_: reward)
+    env = torch.arange(TINY.num_envs).expand(TINY.rollout_steps, -1)
+    for rollout in range(2):
+        ppo._collect()
+        step = (rollout * TINY.rollout_steps + torch.arange(TINY.rollout_steps))[:, None].expand_as(env)
+        torch.testing.assert_close(ppo.frames[:, :, 0, 0, 0].long(), env)
+        torch.testing.assert_close(ppo.frames[:, :, 1, 0, 0].long(), step)
+        torch.testing.assert_close(ppo.frames[:, :, 2, 0, 0].bool(), step % (3 + env) == 0)
+        torch.testing.assert_close(ppo.reward, 0.01 * env + 0.001 * step)
+        torch.testing.assert_close(ppo.ended, (step + 1) % (3 + env) == 0)
 
 
 def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
@@ -128,8 +174,19 @@ def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
     verify("procgen:maze", made, QUIET)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 3
-    with pytest.raises(UserError, match="is of another expert"):
+    with pytest.raises(UserError, match=r"is of another expert \(game maze, got miner\)"):
         ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    for file in tmp_path.glob("ckpt/*/state.json"):
+        file.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+
+
+def test_learning_that_diverges_ends_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPO, "iterate", lambda _: {"policy_loss": float("nan"), "value_loss": 0.0})
+    with pytest.raises(Diverged, match="a loss is not finite"):
+        ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    assert not (tmp_path / "ckpt").exists()
 
 
 def test_cloning_first_learns_an_experts_actions() -> None:

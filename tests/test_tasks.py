@@ -1,17 +1,22 @@
 """pytest tests/test_tasks.py: several tasks, offline decoding, fewer video frames."""
 
+import dataclasses
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bcvlr_fast import checkpoint, logger
+from bcvlr_fast import checkpoint, evaluation_labels, logger
+from bcvlr_fast.config import Config
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.labelled import labelled_replay
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.training_videos import join
+from bcvlr_fast.training_videos import join, use
 from bcvlr_fast.videos import DatasetWriter, Manifest, Videos, open_videos
-from tiny import TINY, run
+from tiny import TINY, command, run, wait_until
 
 SHAPE = (3, 64, 64)
 
@@ -37,7 +42,8 @@ def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> N
     arguments = [*TINY, "--env", envs, "--videos", f"{miner},{maze}", "--online.interactions", "300", "--out", str(out)]
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in out.iterdir()} == {"config.json", "pretraining", "procgen-miner", "procgen-maze"}
+    parts = {"pretraining", "procgen-miner", "procgen-maze"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "status.json", *parts}
     before = weights(out / "pretraining")
     for game in ("miner", "maze"):
         own = out / f"procgen-{game}"
@@ -67,11 +73,20 @@ def test_as_many_videos_as_tasks(tmp_path: Path) -> None:
 
 
 def test_joined_datasets_hold_out_episodes_of_each(tmp_path: Path) -> None:
-    folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
-    joined = open_videos(join(folders, 0.2, Screen(quiet=True)), SHAPE)
-    assert joined.lengths.tolist() == [20, 30, 20, 30, 10, 10]
+    folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 30]) for i, g in enumerate(("miner", "maze"))]
+    joined = open_videos(join(folders, Config(held_out=0.2), Screen(quiet=True)), SHAPE)
     one, two = (open_videos(folder, SHAPE).frames for folder in folders)
-    np.testing.assert_array_equal(joined.frames, np.concatenate([one[:50], two[:50], one[50:], two[50:]]))
+    train, held_out = joined.split(0.2)
+    assert (train.lengths.tolist(), held_out.lengths.tolist()) == ([20, 30, 20, 30], [30, 30])
+    np.testing.assert_array_equal(train.frames, np.concatenate([one[:50], two[:50]]))
+    np.testing.assert_array_equal(held_out.frames, np.concatenate([one[50:], two[50:]]))
+
+
+def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
+    folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
+    wanted = Config(env="procgen:miner,procgen:maze", held_out=0.2, video_frames=40)
+    joined = join(folders, wanted, Screen(quiet=True))
+    assert use(wanted, joined).lengths.tolist() == [20, 20, 20, 20]
 
 
 def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) -> None:
@@ -83,6 +98,36 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
     assert not [row for row in rows if row.get("stage") == "round"]
     finetuned = [row["accuracy"] for row in rows if row.get("stage") == "finetuning"]
     assert len(finetuned) == 3  # rounds
+
+
+@pytest.mark.parametrize("damage", ["environment", "count", "inside"])
+def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
+    labels = evaluation_labels.load(dataset)
+    assert labels is not None
+    settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
+    said = {"environment": "were recorded in", "count": "is not of these videos", "inside": "within episodes, got 255"}
+    if damage == "environment":
+        settings = dataclasses.replace(settings, env="procgen:maze")
+    elif damage == "count":
+        dataclasses.replace(labels, action=labels.action[:-1]).save(dataset)
+    else:
+        labels.action[3] = 255
+        labels.save(dataset)
+    with pytest.raises(UserError, match=said[damage]):
+        labelled_replay(settings, Screen(quiet=True))
+
+
+def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> None:
+    miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
+    out, envs = tmp_path / "run", "procgen:miner,procgen:maze"
+    arguments = [*TINY, "--env", envs, "--videos", f"{miner},{miner}", "--policy.updates", "100000", "--out", str(out)]
+    (miner / "manifest.json").write_text((miner / "manifest.json").read_text().replace("procgen:miner", ""))
+    process = subprocess.Popen(command("train", *arguments), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: (out / "pretraining" / "ckpt").exists(), 120)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.read().splitlines()[-1].endswith(f"--resume {out}")
+    assert process.wait() == 130
 
 
 def test_offline_decoding_wants_labels(dataset: Path, tmp_path: Path) -> None:
@@ -112,9 +157,6 @@ def test_a_run_on_fewer_frames_says_so(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_labels_of_another_number_of_frames_are_found(dataset: Path, tmp_path: Path) -> None:
-    from bcvlr_fast.config import Config
-    from bcvlr_fast.training_videos import use
-
     other = noise(tmp_path / "other", "procgen:bossfight", [60, 60])
     (other / "evaluation_only.npz").write_bytes((dataset / "evaluation_only.npz").read_bytes())
     with pytest.raises(UserError, match="is not of these videos"):

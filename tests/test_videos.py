@@ -1,10 +1,13 @@
 """pytest tests/test_videos.py: recording, datasets, and what is refused."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +35,7 @@ def three_episodes() -> Replays:
     whole = replays.load("dodgeball")
     keep = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
-    part = Replays(whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
+    part = Replays("dodgeball", whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
     return part
 
 
@@ -62,12 +65,9 @@ def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_epi
 def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     three_episodes: Replays, tmp_path: Path, change: str
 ) -> None:
-    wrong = Replays(
-        three_episodes.level,
-        three_episodes.length,
-        three_episodes.actions * (change == "return"),
-        three_episodes.episode_return + (change == "return"),
-    )
+    right = three_episodes
+    change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
+    wrong = dataclasses.replace(right, **change_of[change])
     with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
         record.record("procgen:dodgeball", wrong, tmp_path / "data", Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
@@ -105,15 +105,49 @@ def test_bundled_replays_come_out_in_envpool(game: str) -> None:
     """The first and the last; `python -m bcvlr_fast.expert --verify` plays them all."""
     whole = replays.load(game)
     for episode in (0, len(whole.level) - 1):
-        one = slice(episode, episode + 1)
-        actions = whole.episode_actions(episode)
-        part = Replays(whole.level[one], whole.length[one], actions, whole.episode_return[one])
-        record.verify(f"procgen:{game}", part, Screen(quiet=True))
+        record.verify(f"procgen:{game}", whole.episodes(episode, episode + 1), Screen(quiet=True))
 
 
-def test_a_game_without_replays_says_what_to_do() -> None:
+def test_a_game_without_replays_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "available", lambda: ("maze",))
     with pytest.raises(UserError, match="give --videos PATH"):
         replays.load("heist")
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    one = np.ones(1, np.int32)
+    whole = {"game": "maze", "level": one, "length": 3 * one, "actions": np.zeros(3, np.uint8), "episode_return": one}
+    return {**whole, **changes}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"game": "chess"}, "not expert replays"),
+        (broken(game="chess"), "game: expected one of Procgen's, found 'chess'"),
+        (broken(actions=np.zeros(4, np.uint8)), "for 4 actions do not fit"),
+        (broken(actions=np.full(3, 15, np.uint8)), "actions: expected 0 .. 14, found 15"),
+        (broken(level=np.int32(3)), "level: expected whole numbers"),
+        (broken(level=np.ones(1)), "level: expected whole numbers"),
+        (broken(extra=np.ones(1)), "not expert replays"),
+        (broken(**{name: np.empty(0, np.int32) for name in ("level", "length", "actions", "episode_return")}), "none"),
+    ],
+)
+def test_damaged_replays_are_bad_input(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "it.npz", **arrays)
+    with pytest.raises(UserError, match=said):
+        replays.load_file(tmp_path / "it.npz")
+
+
+def test_a_flipped_byte_of_replays_is_bad_input_or_shows(tmp_path: Path) -> None:
+    file = tmp_path / "it.npz"
+    whole = replays.load("dodgeball")
+    whole.save(file)
+    data = file.read_bytes()
+    for at in range(0, len(data), 7):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        with contextlib.suppress(UserError):  # what the archive does not check is of no weight
+            replays.load_file(file, "dodgeball")
 
 
 def test_default_folder_names_environment_source_size_and_seed() -> None:

@@ -20,6 +20,7 @@ from collect_runs import row_of, table
 from bcvlr_fast import logger
 from bcvlr_fast.command import call
 from bcvlr_fast.envs import PROCGEN_GAMES
+from bcvlr_fast.errors import UserError
 from bcvlr_fast.report import HEALTH
 
 ROWS = Path(__file__).parents[1] / "results" / "quick_games.jsonl"
@@ -28,12 +29,13 @@ _LEAST_INFORMATION = 0.1
 
 
 def main(games: list[str], seed: int, out: Path) -> None:
-    """Trains, keeps a row a game, and prints them."""
+    """Trains, keeps a row a game, and prints them. Raises UserError at the end for games that failed."""
+    failed = []
     for game in games:
         folder = out / f"{game}-s{seed}"
-        if not (folder / "status.json").exists():
-            command = ["-m", "bcvlr_fast.train", "--env", f"procgen:{game}", "--preset", "quick", "--seed", str(seed)]
-            subprocess.run([sys.executable, *command, "--resume", "auto", "--out", str(folder)], check=True)
+        if not (folder / "status.json").exists() and (code := train(game, seed, folder)):
+            failed.append(f"{game} (exit code {code})")
+            continue
         keep({**row_of(folder), **diagnosis(folder)})
     rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
     print(table(rows))
@@ -42,6 +44,20 @@ def main(games: list[str], seed: int, out: Path) -> None:
     for row in rows:
         own = f"{row['own_accuracy']:.0%} (commonest {row['own_commonest']:.0%})"
         print(f"| {row['env']} | {own} | {row['labelling_information']:.0%} | {row['held_back_by']} |")
+    if failed:
+        raise UserError(f"failed: {', '.join(failed)}")
+
+
+def train(game: str, seed: int, folder: Path) -> int:
+    """The exit code of a run, which saves itself where this program is asked to stop."""
+    command = ["-m", "bcvlr_fast.train", "--env", f"procgen:{game}", "--preset", "quick", "--seed", str(seed)]
+    child = subprocess.Popen([sys.executable, *command, "--resume", "auto", "--out", str(folder)])
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
 
 
 def keep(row: dict[str, Any]) -> None:

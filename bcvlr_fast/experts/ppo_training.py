@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from bcvlr_fast import checkpoint, logger
 from bcvlr_fast.checkpoint import Checkpoint
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.envs.procgen import Procgen
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.errors import Diverged, UserError
 from bcvlr_fast.evaluate import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.ppo import PPO, PPOConfig
 from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.files import write_whole
 from bcvlr_fast.record import play as replay
 from bcvlr_fast.screen import Screen
 
@@ -38,22 +40,25 @@ def train(
     start_from: Replays | None = None,
     config: PPOConfig | None = None,
 ) -> PPO:
-    """Learns until `steps` frames are played; goes on from the folder's newest checkpoint where there is one.
+    """Learns from at most `steps` frames, in whole iterations, at least one; goes on from the folder's newest
+    checkpoint where there is one.
 
-    A fresh expert begins by cloning `start_from`. Raises UserError where the folder is of another game.
+    A fresh expert begins by cloning `start_from`. Raises UserError where the folder is of another expert or has only
+    damaged checkpoints, Diverged where a loss is not finite.
     """
     config = config or PPOConfig()
-    about = {"game": game, "seed": seed, "device": str(compute.device), **asdict(config)}
-    about = json.loads(json.dumps(about))
-    if (file := folder / "config.json").exists() and json.loads(file.read_text()) != about:
-        raise UserError(f"out: {folder} is of another expert (see its config.json)")
+    _check_same(
+        folder / "config.json",
+        {"game": game, "seed": seed, "start_from": start_from.digest if start_from else None, **asdict(config)},
+    )
     kept, complaints = checkpoint.load_newest(folder / "ckpt")
+    if complaints and kept is None:
+        raise UserError(complaints[0])
     for line in complaints:
-        screen.warn(line)
-    seen = kept.state["frames"] // config.batch_frames if kept else 0
-    ppo = PPO(game, config, compute, seed, env_seed=(seed * 2**9 + seen) * config.num_envs % EVALUATION_SEED)
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about, indent=1))
+        screen.warn(f"{line}; an older one is used")
+    seen = kept.state["frames"] if kept else 0
+    env_seed = int(np.random.default_rng((seed, seen)).integers(EVALUATION_SEED - config.num_envs))
+    ppo = PPO(game, config, compute, seed, env_seed)
     log = logger.MetricsLog(folder, "none", time.monotonic(), kept.state["log_bytes"] if kept else None)
     if kept:
         ppo.restore(kept)
@@ -61,10 +66,15 @@ def train(
         frames = np.concatenate(list(replay(f"procgen:{game}", start_from)))
         _clone(ppo, frames, start_from, screen)
     saved = time.monotonic()
+    steps = max(1, steps // config.batch_frames) * config.batch_frames
     with screen.bar(f"PPO on {game}", total=steps, unit="frames", done=ppo.frames_done) as bar:
         while ppo.frames_done < steps:
             begun = time.monotonic()
             figures = ppo.iterate()
+            if not np.isfinite(figures["policy_loss"] + figures["value_loss"]):
+                raise Diverged(
+                    f"ppo: a loss is not finite at {ppo.frames_done:,} frames; {folder} keeps what was before"
+                )
             rate = config.batch_frames / (time.monotonic() - begun)
             log.write("ppo", ppo.frames_done, {"frames_per_s": rate, **figures})
             bar.advance(config.batch_frames)
@@ -118,6 +128,23 @@ def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -
         np.concatenate([np.array(taken, np.uint8) for _, taken, _ in made]),
         np.array([total for _, _, total in made], np.float32),
     )
+
+
+def _check_same(file: Path, about: dict[str, Any]) -> None:
+    """Writes what an expert is, or raises UserError where the file says that it is another."""
+    about = json.loads(json.dumps(about))
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, lambda part: part.write_text(json.dumps(about, indent=1)))
+        return
+    try:
+        before = json.loads(file.read_text())
+        differing = sorted(name for name in about if before.get(name) != about[name])
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"out: {file}: not an expert's settings ({error})") from None
+    if differing:
+        name = differing[0]
+        raise UserError(f"out: {file.parent} is of another expert ({name} {before.get(name)}, got {about[name]})")
 
 
 def _clone(ppo: PPO, frames: np.ndarray, expert: Replays, screen: Screen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
@@ -46,6 +47,11 @@ class Replays:
         """Actions of one episode, uint8 [length[episode]]."""
         end = int(self.length[: episode + 1].sum())
         return self.actions[end - int(self.length[episode]) : end]
+
+    @property
+    def digest(self) -> str:
+        """Names what is played."""
+        return hashlib.sha256(self.level.tobytes() + self.actions.tobytes()).hexdigest()[:8]
 
     @property
     def frames(self) -> int:

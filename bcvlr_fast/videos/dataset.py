@@ -42,6 +42,8 @@ class Manifest:
     fps: float | None = None
     skipped: list[str] = field(default_factory=list)
     """Files left out, and why."""
+    training_episodes: int | None = None
+    """Of joined datasets: the first episodes, to train on; the others are those that each of them holds out."""
     format: int = _FORMAT
 
     def describe(self) -> str:
@@ -65,17 +67,24 @@ class Videos:
     frames: np.ndarray
     lengths: np.ndarray
     path: Path
+    training_episodes: int | None = None
+    """As in the manifest."""
 
     def split(self, held_out: float) -> tuple[Videos, Videos]:
-        """(training, held-out) episodes: the last ones, as near to that share of the frames as episodes allow.
+        """(training, held-out) episodes: the last ones, as near to that share of the frames as episodes allow, or
+        those that the manifest names.
 
         At least one episode is held out (unless `held_out` is 0 or there is only one), and one left.
         """
-        if held_out == 0 or len(self.lengths) < 2:
-            return self, self.part(len(self.lengths), len(self.lengths))
-        ends = self.lengths.cumsum()
-        first = 1 + int(np.abs(ends[:-1] - (1 - held_out) * ends[-1]).argmin())
-        return self.part(0, first), self.part(first, len(self.lengths))
+        episodes = len(self.lengths)
+        if self.training_episodes is not None:
+            first = self.training_episodes
+        elif held_out == 0 or episodes < 2:
+            first = episodes
+        else:
+            ends = self.lengths.cumsum()
+            first = 1 + int(np.abs(ends[:-1] - (1 - held_out) * ends[-1]).argmin())
+        return self.part(0, first), self.part(first, episodes)
 
     def first(self, frames: int) -> Videos:
         """The first `frames` frames; the last episode of them may be cut."""
@@ -105,7 +114,7 @@ def open_videos(path: Path, frame_shape: tuple[int, int, int]) -> Videos:
         raise UserError(
             f"videos: {path / FRAMES}: expected uint8 {list(expected)}, got {frames.dtype} {list(frames.shape)}"
         )
-    return Videos(frames, lengths, path)
+    return Videos(frames, lengths, path, manifest.training_episodes)
 
 
 def read_manifest(folder: Path) -> Manifest:
