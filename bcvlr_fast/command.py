@@ -35,8 +35,9 @@ def call(action: Callable[[], None]) -> int:
 
     A signal that asks for an end unwinds as Ctrl-C does, so that half-written files are removed.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _unwind)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored
+            signal.signal(number, _unwind)
     try:
         action()
     except (UserError, Diverged) as error:

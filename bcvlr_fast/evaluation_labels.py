@@ -64,5 +64,7 @@ def from_source(lengths: np.ndarray, action: np.ndarray | None, reward: np.ndarr
         kept[ends] = np.nan
     returns = np.full(len(lengths), np.nan, np.float32)
     if reward is not None:
+        if reward.size != frames:
+            raise UserError(f"labels: expected a reward for each of {frames:,} frames, got {list(reward.shape)}")
         returns = np.add.reduceat(reward.reshape(frames).astype(np.float32), ends - lengths + 1)
     return EvaluationLabels(kept, returns, np.full(len(lengths), NO_LEVEL, np.int32))

@@ -237,7 +237,7 @@ class Run:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Within: the first SIGINT, SIGTERM or SIGUSR1 asks for an end at the next update; a second SIGINT ends now."""
+        """Within: the first signal asks for an end at the next update; a second SIGINT ends now."""
 
         def ask(number: int, _: FrameType | None) -> None:
             if self._stop is not None and number == signal.SIGINT:
@@ -246,7 +246,8 @@ class Run:
             if self._all_saved:
                 raise self._interrupted()
 
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        handled = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        handled += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []  # as nohup has it
         before = {number: signal.signal(number, ask) for number in handled}
         try:
             yield

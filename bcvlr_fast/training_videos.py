@@ -40,10 +40,13 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
             use(settings, path)
         return path
     options = importing.Options(frame_shape(settings.env), steps_per_s(settings.env), env=settings.env)
-    importing.find_parts(path, options)
-    folder = importing.default_folder(path, options)
-    if not dry_run and not folder.exists():
-        screen.say(importing.import_videos(path, folder, options, screen).describe())
+    try:
+        importing.find_parts(path, options)
+        folder = importing.default_folder(path, options)
+        if not dry_run and not folder.exists():
+            screen.say(importing.import_videos(path, folder, options, screen).describe())
+    except UserError as error:
+        raise UserError(f"{error}; options are those of: python -m bcvlr_fast.videos import {path}") from None
     return folder
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -28,5 +30,14 @@ def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterat
 
 def _begin(begin: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the owner too, which ends the workers
+    threading.Thread(target=_end_with_owner, daemon=True).start()
     if begin:
         begin()
+
+
+def _end_with_owner() -> None:
+    """An owner that was killed could not end its workers."""
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    owner.join()
+    os._exit(1)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,11 +23,12 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import NO_ACTION, NO_LEVEL
 from bcvlr_fast.film import write_mp4
 from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import Manifest, Videos, open_videos, read_manifest
-from bcvlr_fast.videos.chunks import Limits
-from bcvlr_fast.videos.importing import Options, import_videos
-from bcvlr_fast.videos.marks import CutDetector, done_means
-from tiny import run
+from bcvlr_fast.videos import Manifest, Videos, importing, lerobot, open_videos, read_manifest, video_files
+from bcvlr_fast.videos.chunks import Chunk, Limits, Part, Unreadable
+from bcvlr_fast.videos.importing import Options, find_parts, import_videos
+from bcvlr_fast.videos.marks import CutDetector, done_means, jumps
+from bcvlr_fast.videos.sampling import TimeSampler
+from tiny import run, wait_until
 
 LENGTHS = [20, 31, 17]
 SIDE = 64
@@ -109,14 +113,26 @@ def write_minari(folder: Path) -> None:
             group["observations"] = frames
             group["actions"] = ACTIONS[starts[i] : starts[i + 1] - 1]
             group["rewards"] = REWARDS[starts[i] : starts[i + 1] - 1]
-            group["terminations"] = np.zeros(len(frames) - 1, bool)
+            group["terminations"] = np.arange(len(frames) - 1) == len(frames) - 2
+            group["infos/mask"] = np.zeros((len(frames), 4, 4), np.uint8)
 
 
 def write_robomimic(folder: Path) -> None:
     folder.mkdir()
     with h5py.File(folder / "demos.hdf5", "w") as file:
         for i in (2, 0, 1):
-            file[f"data/demo_{i}/obs/agentview_image"] = EPISODES[i]
+            for name in ("obs", "next_obs"):
+                file[f"data/demo_{i}/{name}/agentview_image"] = EPISODES[i]
+            file[f"data/demo_{i}/dones"] = np.arange(len(EPISODES[i])) > 10
+
+
+def write_aloha(folder: Path) -> None:
+    folder.mkdir()
+    starts = np.cumsum([0, *LENGTHS])
+    for i, frames in enumerate(EPISODES):
+        with h5py.File(folder / f"episode_{i}.hdf5", "w") as file:
+            file["observations/images/top"], file["observations/qpos"] = frames, np.zeros((len(frames), 14))
+            file["action"] = ACTIONS[starts[i] : starts[i + 1]]
 
 
 def write_flat_hdf5(folder: Path) -> None:
@@ -160,6 +176,7 @@ LOSSLESS: list[Callable[[Path], None]] = [
     write_stacked,
     write_minari,
     write_robomimic,
+    write_aloha,
     write_flat_hdf5,
     write_lerobot,
 ]
@@ -176,7 +193,10 @@ def test_every_format_gives_back_frames_and_episodes(write: Callable[[Path], Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "source"]
 
 
-@pytest.mark.parametrize("write", [write_lapo, write_minari, write_lerobot], ids=["npz", "minari", "lerobot"])
+LABELLED = [write_lapo, write_minari, write_aloha, write_lerobot]
+
+
+@pytest.mark.parametrize("write", LABELLED, ids=["npz", "minari", "aloha", "lerobot"])
 def test_labels_are_kept_only_on_request_and_apart(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path / "source")
     done = run("import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels", module="videos")
@@ -191,9 +211,45 @@ def test_labels_are_kept_only_on_request_and_apart(write: Callable[[Path], None]
         np.testing.assert_array_equal(labels.action[kept], ACTIONS[kept])
         assert (labels.action[ends] == NO_ACTION).all()
     assert (labels.level == NO_LEVEL).all()
-    if write is not write_minari:  # which has no reward after the last observation
-        wanted = [REWARDS[e - n + 1 : e + 1].sum() for e, n in zip(ends, LENGTHS, strict=True)]
+    if write is write_aloha:  # which has none
+        assert np.isnan(labels.episode_return).all()
+    else:
+        last = 0 if write is write_minari else 1  # it has no reward after the last observation
+        wanted = [REWARDS[e - n + 1 : e + last].sum() for e, n in zip(ends, LENGTHS, strict=True)]
         np.testing.assert_allclose(labels.episode_return, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fps", ["5", "7.5"])
+def test_rewards_of_frames_left_out_are_added_up(tmp_path: Path, fps: str) -> None:
+    write_lerobot(tmp_path / "source")
+    arguments = ["import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels", "--fps", fps]
+    done = run(*arguments, module="videos")
+    assert done.returncode == 0, done.stderr
+    every = round(15 / float(fps))
+    assert open_videos(tmp_path / "data", (3, SIDE, SIDE)).lengths.tolist() == [-(-n // every) for n in LENGTHS]
+    labels = evaluation_labels.load(tmp_path / "data")
+    assert labels is not None
+    wanted = [part.sum() for part in np.split(REWARDS, np.cumsum(LENGTHS)[:-1])]
+    np.testing.assert_allclose(labels.episode_return, wanted, rtol=1e-5)
+
+
+def test_labels_of_lerobot_are_found_by_their_frame(tmp_path: Path) -> None:
+    """The film has a frame fewer than the data, at the end of the first episode."""
+    write_lerobot(tmp_path / "source")
+    table = next((tmp_path / "source").glob("meta/episodes/*/*.parquet"))
+    column = "videos/observation.images.top/to_timestamp"
+    episodes = pyarrow.parquet.read_table(table).to_pydict()
+    episodes[column][0] -= 1 / 15
+    pyarrow.parquet.write_table(pyarrow.table(episodes), table)
+    part = lerobot.parts(Part(tmp_path / "source", "lerobot", wants_labels=True))[0]
+    actions = np.concatenate([chunk.labels["action"][:, 0] for chunk in lerobot.read(part)])
+    np.testing.assert_array_equal(actions, np.delete(ACTIONS, LENGTHS[0] - 1))
+    data = next((tmp_path / "source").glob("data/*/*.parquet"))
+    whole = pyarrow.parquet.read_table(data)
+    for rows, said in ((whole.slice(1), "episode 0 lacks rows"), (whole.slice(0, 60), "fewer rows than the film")):
+        pyarrow.parquet.write_table(rows, data)
+        with pytest.raises(Unreadable, match=said):
+            list(lerobot.read(part))
 
 
 def test_labels_that_are_not_there_are_bad_input(tmp_path: Path) -> None:
@@ -223,6 +279,36 @@ def test_a_film_slower_than_the_environment_keeps_every_frame(tmp_path: Path) ->
     write_film(tmp_path / "film.mp4", scene(1, 30), Fraction(10), "libx264")
     videos, manifest = imported(tmp_path / "film.mp4", tmp_path / "data", fps=15.0)
     assert (len(videos.frames), manifest.fps) == (30, 10.0)
+
+
+def test_a_rate_that_changes_keeps_time() -> None:
+    """A second at 10 frames a second, then a second at 60: 10 and 15 frames of it."""
+    times = np.concatenate([np.arange(10) / 10, 1 + np.arange(60) / 60])
+    sampler = TimeSampler(15.0)
+    kept = [sampler.choose(Chunk(FRAMES[: len(t)], time_s=t), marked=True)[0] for t in np.split(times, [33])]
+    rows = np.concatenate([kept[0], 33 + kept[1]])
+    np.testing.assert_array_equal(rows, [*range(10), *range(10, 70, 4)])
+
+
+def test_a_film_is_turned_as_players_turn_it(tmp_path: Path) -> None:
+    wide = scene(2, 20, 12, 24).repeat(4, axis=1).repeat(4, axis=2)
+    write_film(tmp_path / "film.mp4", wide, Fraction(15), "libx264")
+    data = bytearray((tmp_path / "film.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -(1 << 16), 0)  # a quarter turn clockwise
+    (tmp_path / "film.mp4").write_bytes(data)
+    part = Part(tmp_path / "film.mp4", "video_files")
+    frames = np.concatenate([chunk.frames for chunk in video_files.read(part)])
+    assert frames.shape == (20, 96, 48, 3)
+    assert np.abs(frames.astype(int) - np.rot90(wide, -1, axes=(1, 2))).mean() < 12
+
+
+def test_motion_is_no_cut() -> None:
+    ramp = np.abs(np.arange(SIDE) * 4 - 128).astype(np.uint8)[None, :, None].repeat(SIDE, 0).repeat(3, 2)
+    scrolling = np.stack([np.roll(ramp, 3 * t, axis=1) for t in range(60)])
+    assert jumps(scrolling[1:2], scrolling[0])[0] > 10
+    found = CutDetector().starts(np.concatenate([scrolling, EPISODES[1]]))
+    np.testing.assert_array_equal(np.flatnonzero(found), [0, 60])
 
 
 def write_film(file: Path, frames: np.ndarray, rate: Fraction, codec: str) -> None:
@@ -257,7 +343,7 @@ def test_the_picture_tells_what_done_stands_on() -> None:
 
 def test_grey_alpha_and_channels_first(tmp_path: Path) -> None:
     np.save(tmp_path / "grey.npy", FRAMES[..., 0])
-    np.save(tmp_path / "alpha.npy", np.concatenate([FRAMES, FRAMES[..., :1]], axis=3))
+    np.save(tmp_path / "alpha.npy", np.concatenate([FRAMES, np.full_like(FRAMES[..., :1], 255)], axis=3))
     np.save(tmp_path / "first.npy", FRAMES.transpose(0, 3, 1, 2))
     grey, _ = imported(tmp_path / "grey.npy", tmp_path / "a")
     np.testing.assert_array_equal(grey.frames[:, 1], FRAMES[..., 0])
@@ -271,6 +357,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "flat.npy": (lambda f: np.save(f, np.zeros((5, 8), np.uint8)), "expected uint8"),
     "object.npy": (lambda f: np.save(f, np.array([{}], object), allow_pickle=True), "got objects"),
     "short.npy": (lambda f: np.save(f, np.zeros((2, 8, 8, 3), np.uint8)), "frames: expected >= 3, got 2"),
+    "atari.npy": (lambda f: np.save(f, np.random.default_rng(0).integers(0, 9, (5, 8, 8, 4), np.uint8)), "four chang"),
+    "picture.npy": (lambda f: np.save(f, FRAMES[0]), "got one picture"),
     "large.npy": (lambda f: np.save(f, np.zeros((3, 5000, 8, 3), np.uint8)), "sides of 1 to 4096"),
     "text.npy": (lambda f: f.write_text("hello"), "not a numpy array"),
     "empty.npy": (lambda f: f.write_bytes(b""), "not a numpy array"),
@@ -281,13 +369,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "two.npz": (lambda f: np.savez(f, left=FRAMES, right=FRAMES), "found left, right (--key chooses)"),
     "none.npz": (lambda f: np.savez(f, ta=ACTIONS), "expected one array of frames, found none"),
     "promise.npz": (lambda f: promise_more(f), "its header promises"),
+    "damaged.npz": (lambda f: (np.savez_compressed(f, obs=FRAMES), overwrite(f)), "not a whole archive"),
     "text.h5": (lambda f: f.write_text("hello"), "not a whole HDF5 file"),
     "linked.h5": (lambda f: linked(f), "links out of the file"),
     "text.mp4": (lambda f: f.write_text("hello"), "not a whole video"),
     "empty.mp4": (lambda f: f.write_bytes(b""), "not a whole video"),
     "cut.mp4": (lambda f: (write_mp4(f, FRAMES), cut_off(f)), "not a whole video"),
+    "cut.mkv": (lambda f: (write_mp4(f, np.tile(FRAMES, (2, 1, 1, 1)), lossless=True), cut_off(f)), "ends after"),
     "sound.mp4": (lambda f: sound(f), "expected a video stream, found none"),
     "folder": (lambda f: f.mkdir(), "found no videos"),
+    "deep": (lambda f: (f.mkdir(), Image.new("I;16", (9, 9)).save(f / "0.png")), "expected 8 bits a channel"),
     "images": (lambda f: (f.mkdir(), (f / "0.png").write_text("hello")), "0.png: not an image"),
 }
 
@@ -306,6 +397,12 @@ def test_bad_videos_are_one_line_and_leave_nothing(tmp_path: Path, name: str) ->
 
 def cut_off(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def overwrite(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[1000:1100] = bytes(100)
+    file.write_bytes(data)
 
 
 def promise_more(file: Path) -> None:
@@ -351,6 +448,59 @@ def test_limits_are_for_the_user_to_raise(tmp_path: Path) -> None:
         imported(tmp_path / "a.npz", tmp_path / "b", limits=Limits(file_gib=0.0))
 
 
+def test_what_is_not_the_frames_may_be_anything(tmp_path: Path) -> None:
+    """Sparse rewards compress more than a bomb may, and other arrays are of no weight."""
+    rewards = np.zeros(len(FRAMES) * 10_000, np.float32)
+    fortran = np.asfortranarray(np.zeros((9, 9)))
+    np.savez_compressed(tmp_path / "a.npz", obs=FRAMES, rewards=rewards, actions=fortran, info=np.array([{}], object))
+    videos, _ = imported(tmp_path / "a.npz", tmp_path / "data")
+    assert len(videos.frames) == len(FRAMES)
+
+
+def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_films(source)
+    (source / "._0.mkv").write_text("macOS keeps such")
+    (source / "again").symlink_to(source)
+    imported(source, source / "data")
+    videos, _ = imported(source, tmp_path / "data")
+    assert videos.lengths.tolist() == LENGTHS
+    with pytest.raises(UserError, match="is a dataset already"):
+        imported(tmp_path / "data", tmp_path / "more")
+
+
+def test_a_full_disk_is_not_the_sources_fault(tmp_path: Path) -> None:
+    write_npy(tmp_path / "source")
+    part = find_parts(tmp_path / "source", Options())[0]
+    with pytest.raises(UserError, match="No space left"):
+        importing._read(part, Path("/dev/full"), Options())
+
+
+def test_workers_end_with_an_owner_that_is_killed(tmp_path: Path) -> None:
+    """And the next import of the same name takes away what was left."""
+    code = (
+        "import time; from bcvlr_fast.workers import worker_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with worker_pool(2) as pool:\n"
+        "        pool.submit(time.sleep, 0).result()\n"
+        "        print(*pool._processes, flush=True)\n"
+        "        time.sleep(100)\n"
+    )
+    (tmp_path / "owner.py").write_text(code)
+    owner = subprocess.Popen([sys.executable, str(tmp_path / "owner.py")], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    workers = owner.stdout.readline().split()
+    assert all(Path("/proc", worker).exists() for worker in workers)
+    owner.kill()
+    owner.wait()
+    wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers), 20)
+    left = tmp_path / f".data.{owner.pid}"
+    left.mkdir()
+    write_npy(tmp_path / "source")
+    imported(tmp_path / "source", tmp_path / "data")
+    assert not left.exists()
+
+
 def test_a_decoder_that_wants_too_much_is_one_line(tmp_path: Path) -> None:
     """The limits let the frame through, the limit on the worker's memory does not."""
     shape = (1, 60_000, 60_000, 3)
@@ -378,9 +528,13 @@ def test_still_and_repeated_frames_are_counted(tmp_path: Path) -> None:
     from bcvlr_fast.videos.inspection import measure
 
     still = np.concatenate([EPISODES[0], EPISODES[0][-1:].repeat(20, axis=0)])
-    np.save(tmp_path / "0.npy", still)
-    np.save(tmp_path / "1.npy", EPISODES[1])
-    videos, _ = imported(tmp_path, tmp_path / "data")
+    (tmp_path / "source").mkdir()
+    np.save(tmp_path / "source" / "0.npy", still)
+    np.save(tmp_path / "source" / "1.npy", EPISODES[1])
+    videos, _ = imported(tmp_path / "source", tmp_path / "data")
     shares = measure(videos)
     assert shares.still == pytest.approx(20 / 71)
     assert shares.repeated == 0
+    np.save(tmp_path / "source" / "2.npy", EPISODES[1])
+    videos, _ = imported(tmp_path / "source", tmp_path / "more")
+    assert measure(videos).repeated == pytest.approx(62 / 102)

@@ -7,6 +7,7 @@ python -m bcvlr_fast.videos export data --out films
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,8 @@ from bcvlr_fast import evaluation_labels
 from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import frame_shape, parse_name, steps_per_s
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import check_writable
-from bcvlr_fast.film import write_mp4
+from bcvlr_fast.files import check_writable, write_whole
+from bcvlr_fast.film import FRAMES_PER_S, write_mp4
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import MANIFEST, open_videos, read_manifest
 from bcvlr_fast.videos.chunks import Limits
@@ -125,9 +126,9 @@ def _export(arguments: Export, screen: Screen) -> None:
     channels, height, width = manifest.frame_shape
     videos = open_videos(arguments.dataset, (channels, height, width))
     check_writable(arguments.out, "out")
-    fps = arguments.fps or manifest.fps or steps_per_s(manifest.env)
-    if not 0 < fps <= 1000:
-        raise UserError(f"fps: expected 0 < value <= 1000, got {fps:g}")
+    fps = arguments.fps or manifest.fps or (steps_per_s(manifest.env) if manifest.env else FRAMES_PER_S)
+    if not 0.01 <= fps <= 1000:
+        raise UserError(f"fps: expected 0.01 .. 1000, got {fps:g}")
     count = len(videos.lengths) if arguments.episodes is None else arguments.episodes
     if not 1 <= count <= len(videos.lengths):
         raise UserError(f"episodes: expected 1 .. {len(videos.lengths)}, got {count}")
@@ -136,7 +137,11 @@ def _export(arguments: Export, screen: Screen) -> None:
     with screen.bar("exporting", total=count, unit="episodes") as bar:
         for episode in range(count):
             frames = np.asarray(videos.part(episode, episode + 1).frames).transpose(0, 2, 3, 1)
-            write_mp4(arguments.out / f"episode-{episode:05d}.{suffix}", frames, fps, lossless=arguments.lossless)
+            film = functools.partial(write_mp4, frames=frames, frames_per_s=fps, lossless=arguments.lossless)
+            try:
+                write_whole(arguments.out / f"episode-{episode:05d}.{suffix}", film)
+            except OSError as error:
+                raise UserError(f"out: {arguments.out}: {error.strerror or error}") from None
             bar.advance()
     screen.say(f"films: {arguments.out}")
 

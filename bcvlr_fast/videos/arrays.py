@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
 
-from bcvlr_fast.videos.chunks import CHUNK_FRAMES, Chunk, Limits, Part, Reader, Unreadable, as_rgb
+from bcvlr_fast.videos.chunks import CHUNK_BYTES, CHUNK_FRAMES, Chunk, Limits, Part, Reader, Unreadable, as_rgb
 from bcvlr_fast.videos.marks import DONE_NAMES, END_NAMES, START_NAMES, TRUNCATION_NAMES, done_means, starts_of
 
 SUFFIXES = (".npy", ".npz")
@@ -42,14 +43,19 @@ def _read_npz(part: Part) -> Reader:
     try:
         with zipfile.ZipFile(part.path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for name, info in members.items():
-                if info.file_size > part.limits.ratio * max(1, info.compress_size):
-                    raise Unreadable(f"{name}: unpacks to more than {part.limits.ratio:g} times its size")
             headers: dict[str, _Header] = {}
+            faults: dict[str, Unreadable] = {}
             for name, info in members.items():
-                with archive.open(info) as file:
-                    headers[name] = _header(file, name)
+                try:
+                    with archive.open(info) as file:
+                        headers[name] = _header(file, name)
+                except Unreadable as fault:  # of weight only where it is the frames'
+                    faults[name] = fault
+            if part.key in faults or not headers:
+                raise faults[part.key or next(iter(faults))] if faults else Unreadable("expected arrays, found none")
             frames = choose_frames({name: shape for name, (shape, _) in headers.items()}, part.key)
+            if members[frames].file_size > part.limits.ratio * max(1, members[frames].compress_size):
+                raise Unreadable(f"{frames}: unpacks to more than {part.limits.ratio:g} times its size")
             small = _small(archive, members, headers, headers[frames][0][0])
 
             def blocks() -> Iterator[np.ndarray]:
@@ -60,7 +66,7 @@ def _read_npz(part: Part) -> Reader:
                         yield as_rgb(block, frames, part.limits)
 
             yield from chunks(blocks(), find_starts(small, blocks), find_labels(small) if part.wants_labels else {})
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise Unreadable(f"not a whole archive ({error})") from None
 
 
@@ -69,6 +75,8 @@ def choose_frames(shapes: dict[str, tuple[int, ...]], key: str | None) -> str:
     if key is not None:
         if key not in shapes:
             raise Unreadable(f"key: no array '{key}' (found {', '.join(sorted(shapes))})")
+        if len(shapes[key]) < 3:
+            raise Unreadable(f"key: expected [frames, height, width, channels], '{key}' is {list(shapes[key])}")
         return key
     pictures = [name for name, shape in shapes.items() if len(shape) >= 4] or [
         name for name, shape in shapes.items() if len(shape) == 3
@@ -114,7 +122,7 @@ def chunks(blocks: Iterator[np.ndarray], starts: np.ndarray | None, labels: dict
 def _blocks(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
     """The rows of an array whose header has been read, some at a time."""
     row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-    rows = max(1, min(CHUNK_FRAMES, 2**26 // row_bytes))
+    rows = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // row_bytes))
     for start in range(0, shape[0], rows):
         count = min(rows, shape[0] - start)
         data = file.read(count * row_bytes)

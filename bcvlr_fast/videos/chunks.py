@@ -10,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 CHUNK_FRAMES = 256
+CHUNK_BYTES = 2**26
+_PICTURE = (1, 3, 4)
+_MOST_STACKED = 30
 
 
 class Chunk(NamedTuple):
@@ -63,10 +66,12 @@ def as_rgb(frames: np.ndarray, name: str, limits: Limits) -> np.ndarray:
     """
     if frames.dtype != np.uint8 or frames.ndim not in (3, 4):
         raise Unreadable(f"{name}: expected uint8 frames, got {frames.dtype} {list(frames.shape)}")
+    if frames.ndim == 3 and frames.shape[2] in (3, 4):
+        raise Unreadable(f"{name}: expected [frames, height, width, channels], got one picture {list(frames.shape)}")
     if frames.ndim == 3:
         frames = frames[..., None]
     last, first = frames.shape[3], frames.shape[1]
-    if not _channels(last) and _channels(first):
+    if (first in _PICTURE and last not in _PICTURE) or (_channels(first) and not _channels(last)):
         frames = frames.transpose(0, 2, 3, 1)
     elif not _channels(last):
         raise Unreadable(f"{name}: expected 1, 3, 4 or 3 k channels first or last, got {list(frames.shape)}")
@@ -74,6 +79,8 @@ def as_rgb(frames: np.ndarray, name: str, limits: Limits) -> np.ndarray:
     channels = frames.shape[3]
     if channels == 1:
         return np.broadcast_to(frames, (*frames.shape[:3], 3))
+    if channels == 4 and frames[..., 3].min() != frames[..., 3].max():
+        raise Unreadable(f"{name}: expected RGBA of one alpha, got four changing channels (stacked grey frames?)")
     return frames[..., :3] if channels == 4 else frames[..., -3:]
 
 
@@ -84,4 +91,4 @@ def check_side(height: int, width: int, name: str, limits: Limits) -> None:
 
 
 def _channels(count: int) -> bool:
-    return count in (1, 3, 4) or (count % 3 == 0 and count <= 30)
+    return count in _PICTURE or (count % 3 == 0 and count <= _MOST_STACKED)

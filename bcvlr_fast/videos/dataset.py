@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -129,7 +130,17 @@ def read_manifest(folder: Path) -> Manifest:
     lengths = manifest.lengths
     if not isinstance(lengths, list) or not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
         raise UserError(f"videos: {file}: lengths: expected positive integers")
+    for name, values, count in (("frame_shape", [manifest.frame_shape], 3), ("source_sizes", manifest.source_sizes, 2)):
+        if not isinstance(values, list) or not all(_sizes(value, count) for value in values):
+            raise UserError(f"videos: {file}: {name}: expected {count} positive integers, found {values}")
+    for name, rate in (("fps", manifest.fps), ("source_fps", manifest.source_fps)):
+        if rate is not None and not (isinstance(rate, int | float) and rate > 0):
+            raise UserError(f"videos: {file}: {name}: expected a positive number or null, found {rate!r}")
     return manifest
+
+
+def _sizes(value: object, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(isinstance(n, int) and n > 0 for n in value)
 
 
 class DatasetWriter:
@@ -141,6 +152,9 @@ class DatasetWriter:
     def __init__(self, folder: Path, frame_shape: tuple[int, int, int]) -> None:
         check_writable(folder, "videos")
         self.folder, self.frame_shape = folder, frame_shape
+        for old in folder.parent.glob(f".{glob.escape(folder.name)}.*"):  # of processes that were killed
+            if old.suffix[1:].isdecimal() and not Path("/proc", old.suffix[1:]).exists() and Path("/proc").exists():
+                shutil.rmtree(old, ignore_errors=True)
         self.work = folder.with_name(f".{folder.name}.{os.getpid()}")
         self.work.mkdir(parents=True)
         self._file = (self.work / FRAMES).open("wb")
@@ -161,9 +175,9 @@ class DatasetWriter:
             os.fsync(self._file.fileno())
             self._file.close()
             (self.work / MANIFEST).write_text(json.dumps(asdict(manifest)))
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.work.rename(self.folder)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.work.rename(self.folder)
 
     def _write_header(self, frames: int) -> None:
         """numpy leaves room in a header for any number of rows, so that it can be written again."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bcvlr_fast.videos.chunks import CHUNK_FRAMES, Chunk, Part, Reader, Unreadable, check_side
+from bcvlr_fast.videos.chunks import CHUNK_BYTES, Chunk, Part, Reader, Unreadable, check_side
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 
 
 def read(part: Part) -> Reader:
     """The images of one folder; a change of size is allowed."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     frames: list[np.ndarray] = []
     first = True
@@ -22,10 +22,12 @@ def read(part: Part) -> Reader:
         try:
             with Image.open(file) as image:
                 check_side(image.height, image.width, file.name, part.limits)
-                frame = np.asarray(image.convert("RGB"))
+                if image.mode.startswith(("I", "F")):
+                    raise Unreadable(f"{file.name}: expected 8 bits a channel, got mode {image.mode}")
+                frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
             raise Unreadable(f"{file.name}: not an image ({error})") from None
-        if frames and (frame.shape != frames[0].shape or len(frames) == CHUNK_FRAMES):
+        if frames and (frame.shape != frames[0].shape or len(frames) * frame.nbytes >= CHUNK_BYTES):
             yield _chunk(frames, first)
             frames, first = [], False
         frames.append(frame)

@@ -17,7 +17,7 @@ from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from bcvlr_fast.host import usable_cores
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import arrays, hdf5, images, lerobot, video_files
 from bcvlr_fast.videos.chunks import Limits, Part, Unreadable
-from bcvlr_fast.videos.dataset import DatasetWriter, Manifest
+from bcvlr_fast.videos.dataset import MANIFEST, DatasetWriter, Manifest
 from bcvlr_fast.videos.marks import CutDetector
 from bcvlr_fast.videos.resize import resize_area
 from bcvlr_fast.videos.sampling import TimeSampler
@@ -36,6 +36,8 @@ from bcvlr_fast.workers import worker_pool
 _READERS = dict.fromkeys(arrays.SUFFIXES, "arrays")
 _READERS |= dict.fromkeys(hdf5.SUFFIXES, "hdf5")
 _READERS |= dict.fromkeys(video_files.SUFFIXES, "video_files")
+_VERSION = 1
+"""Rises where the same source gives other frames than before."""
 _LEAST_FRAMES = 3
 _MOST_BAD_SHARE = 0.05
 _WORKER_GIB = 6
@@ -74,12 +76,13 @@ class _Read:
 
 
 def default_folder(source: Path, options: Options) -> Path:
-    """Where the import of `source` is cached: named by its files' names, sizes and times, and by the options."""
-    files = [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
+    """Where the import of `source` is cached: named by its files (names, sizes, times), the options, and the reader."""
+    root = source.resolve()
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    wanted = replace(options, workers=0)
-    digest = hashlib.sha256(repr((str(source.resolve()), stamps, wanted)).encode()).hexdigest()[:12]
-    return cache_folder() / "videos" / f"import-{source.stem}-{digest}"
+    reads = (_VERSION, "torchcodec" if video_files.torchcodec() else "av")
+    digest = hashlib.sha256(repr((stamps, replace(options, workers=0), reads)).encode()).hexdigest()[:12]
+    return cache_folder() / "videos" / f"import-{root.stem}-{digest}"
 
 
 def import_videos(
@@ -145,6 +148,8 @@ def find_parts(source: Path, options: Options) -> list[Part]:
     """The files, and folders of images, of a source in natural order. Raises UserError where there are none."""
     if not source.exists():
         raise UserError(f"videos: {source}: no such file or folder")
+    if (source / MANIFEST).exists():
+        raise UserError(f"videos: {source} is a dataset already")
     part = Part(source, "", options.key, options.keep_labels, options.limits)
     try:
         if lerobot.is_dataset(source):
@@ -165,9 +170,16 @@ def find_parts(source: Path, options: Options) -> list[Part]:
 
 
 def _in_folder(part: Part) -> Iterator[Part]:
-    for folder, below, names in os.walk(part.path):
-        below[:] = [str(path) for path in images.natural_order([Path(name) for name in below])]
-        files = images.natural_order([Path(folder, name) for name in names])
+    seen: set[Path] = set()
+    for folder, below, names in os.walk(part.path, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen or MANIFEST in names:  # a link in a circle; a dataset that an earlier import left here
+            below.clear()
+            continue
+        seen.add(real)
+        shown = [Path(name) for name in below if not name.startswith(".")]
+        below[:] = [str(path) for path in images.natural_order(shown)]
+        files = images.natural_order([Path(folder, name) for name in names if not name.startswith(".")])
         if any(file.suffix.lower() in images.SUFFIXES for file in files):
             yield replace(part, path=Path(folder), reader="images")
         for file in files:
@@ -191,7 +203,8 @@ def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple
                 yield part, _answer(future, file)
             except BrokenProcessPool:
                 raise UserError(
-                    f"videos: {part.path}: the decoder crashed, or needs more than {_WORKER_GIB} GiB"
+                    f"videos: {part.path}, or a file read beside it: the decoder crashed (perhaps it needs more than "
+                    f"{_WORKER_GIB} GiB)"
                 ) from None
             except TimeoutError:
                 raise UserError(f"videos: {part.path}: the decoder gave no frame for {_STALLED_S:.0f} s") from None
@@ -227,25 +240,48 @@ def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
                 if (size := list(chunk.frames.shape[1:3])) not in sizes:
                     sizes.append(size)
                 kept, begins = sampler.choose(chunk, marked=options.split == "auto")
+                for name, values in chunk.labels.items():
+                    _append(labels.setdefault(name, []), values, kept, adds=name == "reward")
                 if not len(kept):
                     continue
                 frames = resize_area(chunk.frames[kept], *options.frame_shape[1:])
                 starts.append(cuts.starts(frames) if options.split == "cuts" else begins)
-                out.write(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).data)
-                for name, values in chunk.labels.items():
-                    labels.setdefault(name, []).append(values[kept])
+                _write(out, np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+    except UserError:
+        raise
     except Unreadable as error:
         return error
     except MemoryError:
         return Unreadable(f"needs more than {_WORKER_GIB} GiB to decode")
-    except OSError as error:
-        return Unreadable(str(error))
+    except Exception as error:  # a damaged file may raise anything in the libraries that read it
+        return Unreadable(f"{type(error).__name__}: {error}".splitlines()[0])
     frames_read = sum(len(s) for s in starts)
     if frames_read < _LEAST_FRAMES:
         return Unreadable(f"frames: expected >= {_LEAST_FRAMES}, got {frames_read}")
     joined = np.concatenate(starts)
     joined[0] = True
     return _Read(file, joined, sizes, sampler.source_fps, {name: np.concatenate(v) for name, v in labels.items()})
+
+
+def _append(rows: list[np.ndarray], values: np.ndarray, kept: np.ndarray, adds: bool) -> None:
+    """Adds the labels [n, ...] of a chunk's kept frames; what `adds` up is summed from each to the next one."""
+    if not adds:
+        rows.append(values[kept])
+        return
+    sums = np.add.reduceat(values, kept, axis=0) if len(kept) else values[:0]
+    before = values[: kept[0]] if len(kept) else values
+    if len(before):  # it belongs to the last frame that was kept earlier
+        earlier = next(row for row in reversed(rows) if len(row))
+        earlier[-1] += before.sum(axis=0)
+    rows.append(sums)
+
+
+def _write(out: IO[bytes], frames: np.ndarray) -> None:
+    """Raises UserError where the disk is full: the source is not to blame."""
+    try:
+        out.write(frames.data)
+    except OSError as error:
+        raise UserError(f"videos: {out.name}: {error.strerror}") from None
 
 
 def _skip(part: Part, why: Unreadable, skipped: list[str], total: int, options: Options) -> None:
@@ -271,4 +307,7 @@ def _joined(labels: list[Labels], source: Path) -> Labels:
     names = set(labels[0])
     if not names or any(set(each) != names for each in labels):
         raise UserError(f"videos: {source}: expected actions or rewards in every file, found {sorted(names) or 'none'}")
-    return {name: np.concatenate([each[name] for each in labels]) for name in names}
+    try:
+        return {name: np.concatenate([each[name] for each in labels]) for name in names}
+    except ValueError as error:
+        raise UserError(f"videos: {source}: labels of different files do not fit ({error})") from None

@@ -47,9 +47,9 @@ def read(part: Part) -> Reader:
     begins = np.array([row["from_s"] for row in here])
     ends = np.array([row["to_s"] for row in here])
     labels = _labels(root, [row["episode"] for row in here]) if part.wants_labels else {}
-    half_s = 0.5 / float(_info(root)["fps"])
+    fps = float(_info(root)["fps"])
+    half_s = 0.5 / fps
     seen = -1
-    row = 0
     for chunk in video_files.read(replace(part, key=None)):
         assert chunk.time_s is not None
         episode = np.searchsorted(begins - half_s, chunk.time_s, side="right") - 1
@@ -57,13 +57,19 @@ def read(part: Part) -> Reader:
         episode = episode[kept]
         starts = np.diff(episode, prepend=seen) != 0
         seen = int(episode[-1]) if len(episode) else seen
-        rows = slice(row, row + len(episode))
-        row += len(episode)
-        if len(episode):
-            times = chunk.time_s[kept]
-            yield chunk._replace(
-                frames=chunk.frames[kept], starts=starts, time_s=times, labels={n: v[rows] for n, v in labels.items()}
-            )
+        if not len(episode):
+            continue
+        times = chunk.time_s[kept]
+        steps = np.rint((times - begins[episode]) * fps).astype(np.int64)
+        found = {name: _at(name, values, episode, steps) for name, values in labels.items()}
+        yield chunk._replace(frames=chunk.frames[kept], starts=starts, time_s=times, labels=found)
+
+
+def _at(name: str, values: list[np.ndarray], episode: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """[n, ...] of frames, from the arrays [T, ...] of each episode."""
+    if any(step[episode == e].max() >= len(values[e]) for e in np.unique(episode)):
+        raise Unreadable(f"data: '{name}' has fewer rows than the film has frames")
+    return np.stack([values[e][s] for e, s in zip(episode, step, strict=True)])
 
 
 def _info(root: Path) -> dict[str, Any]:
@@ -92,20 +98,27 @@ def _episodes(root: Path, camera: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["episode"])
 
 
-def _labels(root: Path, episodes: list[int]) -> dict[str, np.ndarray]:
+def _labels(root: Path, episodes: list[int]) -> dict[str, list[np.ndarray]]:
+    """Arrays [T, ...] of the episodes, by label."""
     files = sorted((root / "data").glob("chunk-*/file-*.parquet"))
-    rows = _table(files, ["episode_index", "frame_index", "action", "next.reward"], optional=("action", "next.reward"))
+    columns, optional = ["episode_index", "frame_index", "action", "next.reward"], ("action", "next.reward")
+    rows = _table(files, columns, optional, [("episode_index", "in", episodes)])
     episode, frame = np.array(rows["episode_index"]), np.array(rows["frame_index"])
     order = np.lexsort((frame, episode))
-    order = order[np.isin(episode[order], episodes)]
+    limits = np.searchsorted(episode[order], episodes, side="right")[:-1]
+    for number, rows_of_one in zip(episodes, np.split(frame[order], limits), strict=True):
+        if not np.array_equal(rows_of_one, np.arange(len(rows_of_one))):
+            raise Unreadable(f"data: episode {number} lacks rows")
     return {
-        label: np.array(rows[column])[order]
+        label: np.split(np.array(rows[column])[order], limits)
         for label, column in (("action", "action"), ("reward", "next.reward"))
         if column in rows
     }
 
 
-def _table(files: list[Path], columns: list[str], optional: tuple[str, ...] = ()) -> dict[str, list[Any]]:
+def _table(
+    files: list[Path], columns: list[str], optional: tuple[str, ...] = (), wanted_rows: list[Any] | None = None
+) -> dict[str, list[Any]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -116,7 +129,7 @@ def _table(files: list[Path], columns: list[str], optional: tuple[str, ...] = ()
         try:
             there = pyarrow.parquet.read_schema(file).names
             wanted = [name for name in columns if name in there or name not in optional]
-            table = pyarrow.parquet.read_table(file, columns=wanted, partitioning=None)
+            table = pyarrow.parquet.read_table(file, columns=wanted, partitioning=None, filters=wanted_rows)
             for name in wanted:
                 found.setdefault(name, []).extend(table[name].to_pylist())
         except (OSError, pyarrow.ArrowException, KeyError) as error:

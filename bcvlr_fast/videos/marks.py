@@ -13,6 +13,7 @@ TRUNCATION_NAMES = ("timeouts", "truncated", "truncations")
 _LEAST_CUT = 8.0
 _CUT_RATIO = 4.0
 _HISTORY = 64
+_LEAST_HISTORY = 5
 _FLAGS_TO_TELL = 8
 
 
@@ -66,9 +67,8 @@ class CutDetector:
             if self._before is None and i == 0:
                 found[i] = True
                 continue
-            usual = float(np.median(self._recent)) if self._recent else 0.0
-            found[i] = jump > max(_LEAST_CUT, _CUT_RATIO * usual)
-            if not found[i]:
-                self._recent = [*self._recent[1 - _HISTORY :], float(jump)]
+            if len(self._recent) >= _LEAST_HISTORY:
+                found[i] = jump > max(_LEAST_CUT, _CUT_RATIO * float(np.median(self._recent)))
+            self._recent = [*self._recent[1 - _HISTORY :], float(jump)]
         self._before = frames[-1]
         return found

@@ -33,18 +33,22 @@ class TimeSampler:
         marks = chunk.starts if chunk.starts is not None and marked else np.zeros(len(chunk.frames), bool)
         if chunk.time_s is not None:
             self._times += chunk.time_s[: max(0, _TIMES - len(self._times))].tolist()
-        if chunk.time_s is None or not self._fps or not (rate := self.source_fps) or rate <= self._fps:
+        if chunk.time_s is None or not self._fps:
             marks = marks.copy()
             marks[0] |= self._begins
             self._begins = False
             return np.arange(len(marks)), marks
         kept, begins = [], []
-        for row, now in enumerate(chunk.time_s):
+        # A frame is shown until the next one, the last of a chunk for as long as the one before it; half of that, and
+        # of a tick at most, is how far from a tick it may be.
+        shown_s = np.diff(chunk.time_s).clip(0, 1 / self._fps) if len(chunk.time_s) > 1 else np.zeros(1)
+        for row, (now, lasts) in enumerate(zip(chunk.time_s, [*shown_s, shown_s[-1]], strict=False)):
             if marks[row] or self._begins:
                 self._origin_s, self._tick, self._begins = float(now), 0, True
-            if now - self._origin_s + 0.5 / rate >= self._tick / self._fps:
+            reached = (now - self._origin_s + lasts / 2) * self._fps
+            if reached >= self._tick:
                 kept.append(row)
                 begins.append(self._begins)
                 self._begins = False
-                self._tick = int((now - self._origin_s + 0.5 / rate) * self._fps) + 1
+                self._tick = int(reached) + 1
         return np.array(kept, np.int64), np.array(begins, bool)

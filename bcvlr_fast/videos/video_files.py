@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.videos.chunks import CHUNK_FRAMES, Chunk, Part, Reader, Unreadable, check_side
+from bcvlr_fast.videos.chunks import CHUNK_BYTES, CHUNK_FRAMES, Chunk, Part, Reader, Unreadable, check_side
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+_MOST_MISSING_S = 1.0
 
 
 def read(part: Part) -> Reader:
@@ -23,15 +23,6 @@ def read(part: Part) -> Reader:
         yield chunk
     if empty:
         raise Unreadable("expected frames, found none")
-
-
-def frames_per_s(path: Path) -> float | None:
-    """The average rate that the file states."""
-    import av
-
-    with av.open(str(path)) as container:
-        streams = container.streams.video
-        return float(streams[0].average_rate) if streams and streams[0].average_rate else None
 
 
 @functools.cache
@@ -53,7 +44,7 @@ def _read_torchcodec(part: Part) -> Reader:
         raise Unreadable(f"not a video ({_first_line(error)})") from None
     about = decoder.metadata
     check_side(about.height, about.width, "frames", part.limits)
-    rows = max(1, min(CHUNK_FRAMES, 2**26 // (about.height * about.width * 3)))
+    rows = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (about.height * about.width * 3)))
     for start in range(0, len(decoder), rows):
         try:
             batch = decoder.get_frames_in_range(start, min(start + rows, len(decoder)))
@@ -77,8 +68,8 @@ def _read_av(part: Part) -> Reader:
             frames: list[np.ndarray] = []
             times: list[float] = []
             for frame in container.decode(stream):
-                image = frame.to_ndarray(format="rgb24")
-                if frames and (image.shape != frames[0].shape or len(frames) * image.nbytes >= 2**26):
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                if frames and (image.shape != frames[0].shape or len(frames) * image.nbytes >= CHUNK_BYTES):
                     yield Chunk(np.stack(frames), time_s=np.array(times))
                     frames, times = [], []
                 check_side(image.shape[0], image.shape[1], "frames", part.limits)
@@ -87,8 +78,17 @@ def _read_av(part: Part) -> Reader:
                 done += 1
             if frames:
                 yield Chunk(np.stack(frames), time_s=np.array(times))
+                _check_whole(container, times[-1])
     except av.FFmpegError as error:
         raise Unreadable(f"not a whole video ({error.strerror} after {done} frames)") from None
+
+
+def _check_whole(container: Any, last_s: float) -> None:
+    """Some formats end in the middle without a decoder's complaint; a film without sound says how long it is."""
+    if len(container.streams) == 1 and container.duration:
+        promised_s = container.duration / 1e6
+        if last_s - (container.start_time or 0) / 1e6 < promised_s - max(_MOST_MISSING_S, 0.05 * promised_s):
+            raise Unreadable(f"ends after {last_s:.1f} of {promised_s:.1f} s")
 
 
 def _first_line(error: Exception) -> str:
