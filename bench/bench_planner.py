@@ -56,6 +56,7 @@ def _simulate(game: str, draws: bool) -> tuple[float, float, float, bytes]:
 
 @pytest.mark.parametrize("game", sorted([*SEARCHES, *SHOOTINGS]))
 def test_copies_that_do_not_draw_are_faster(game: str) -> None:
+    assert simulator.PAINTER.exists(), "built without a C compiler: there is nothing to compare"
     turns = [(apart(_simulate, game, True), apart(_simulate, game, False)) for _ in range(_TURNS)]
     assert all(drawing[3] == ours[3] for drawing, ours in turns)
     ratio = statistics.median(drawing[0] / ours[0] for drawing, ours in turns)

@@ -167,7 +167,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 _KEYS = {
     "planner": ("what", "game", "candidates", "workers"),
     "imports": ("source", "peer"),
-    "ppo": ("game", "peer"),
+    "ppo": ("game", "peer", "precision"),
 }
 """What tells the rows of other benchmarks apart, by the name of their file."""
 

@@ -24,6 +24,9 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import cache_folder
 
 PACKAGE = "procgen-mirror==0.10.7"
+PAINTER = Path(__file__).with_name("_no_painter.so")
+"""csrc/no_painter.c; missing without a compiler at installation: the simulator draws, and is two to four times slower.
+"""
 _MOST_STATE_BYTES = 1 << 20
 _OPTIONS: dict[str, int] = {
     "num_levels": 1,
@@ -237,11 +240,8 @@ def _installed() -> Path:
 def _load(draws: bool) -> ctypes.CDLL:
     if "envpool" in sys.modules:
         raise RuntimeError("the simulator and EnvPool bring different Qt libraries: one process cannot have both")
-    painter = Path(__file__).with_name("_no_painter.so")
-    if (
-        painter.exists() and not draws
-    ):  # without a compiler at installation the simulator draws, and is two to four times slower
-        ctypes.CDLL(str(painter), mode=ctypes.RTLD_GLOBAL)
+    if PAINTER.exists() and not draws:
+        ctypes.CDLL(str(PAINTER), mode=ctypes.RTLD_GLOBAL)
     try:
         library = ctypes.CDLL(str(_library_file(_installed())))
     except OSError as error:
