@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcvlr_fast.experts.simulator import Simulator, View, view
+from bcvlr_fast.experts.simulator import DOWN, IDLE, LEFT, LEFT_UP, RIGHT, RIGHT_UP, UP, Simulator, View, view
 
-LEFT, DOWN, IDLE, UP, RIGHT = 1, 3, 4, 5, 7
-LEFT_UP, RIGHT_UP = 2, 8
 _NOWHERE = 10_000
 _CELLS_BETWEEN_TARGETS = 8
 _WALLS = (6, 7, 8, 15, 16, 20, 51)

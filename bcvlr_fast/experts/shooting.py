@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bcvlr_fast.experts.simulator import Simulator
+from bcvlr_fast.experts.simulator import DOWN, FIRE, IDLE, LEFT, RIGHT, UP, Simulator
 
-LEFT, DOWN, IDLE, UP, RIGHT, FIRE = 1, 3, 4, 5, 7, 9
 MOVES = (LEFT, DOWN, IDLE, UP, RIGHT)
 
 

@@ -27,6 +27,8 @@ PACKAGE = "procgen-mirror==0.10.7"
 PAINTER = Path(__file__).with_name("_no_painter.so")
 """csrc/no_painter.c; missing without a compiler at installation: the simulator draws, and is two to four times slower.
 """
+LEFT, LEFT_UP, DOWN, IDLE, UP, RIGHT, RIGHT_UP, FIRE = 1, 2, 3, 4, 5, 7, 8, 9
+"""Actions; 10 to 12 are further special ones."""
 _MOST_STATE_BYTES = 1 << 20
 _OPTIONS: dict[str, int] = {
     "num_levels": 1,

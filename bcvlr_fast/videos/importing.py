@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import os
 import resource
 import time
@@ -106,7 +107,13 @@ def import_videos(
         labels: list[Labels] = []
         with screen.bar(f"importing {source.name}", total=len(parts), unit="files") as bar:
             start = time.monotonic()
-            for part, read in _read_all(parts, writer.work, options):
+
+            def show(frames: int) -> None:
+                """Of the part that is waited for."""
+                done = sum(lengths) + frames
+                bar.show(f"{done:,} frames, {done / (time.monotonic() - start):,.0f} frames/s")
+
+            for part, read in _read_all(parts, writer.work, options, show):
                 if isinstance(read, Unreadable):
                     _skip(part, read, skipped, len(parts), options)
                 else:
@@ -120,7 +127,7 @@ def import_videos(
                             f"videos: {source}: more than {options.limits.frames:,} frames (--limits.frames)"
                         )
                 bar.advance()
-                bar.show(f"{sum(lengths):,} frames, {sum(lengths) / (time.monotonic() - start):,.0f} frames/s")
+                show(0)
         if not lengths:
             raise UserError(f"videos: {source}: no file could be read: {skipped[0]}")
         if keep:
@@ -187,8 +194,11 @@ def _in_folder(part: Part) -> Iterator[Part]:
                 yield replace(part, path=file, reader=reader)
 
 
-def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple[Part, _Read | Unreadable]]:
-    """Each part with what was read of it, in order; workers stay a few parts ahead."""
+def _read_all(
+    parts: list[Part], work: Path, options: Options, show: Callable[[int], None]
+) -> Iterator[tuple[Part, _Read | Unreadable]]:
+    """Each part with what was read of it, in order; workers stay a few parts ahead. `show` learns of frames read."""
+    frame_bytes = math.prod(options.frame_shape)
     workers = min(len(parts), options.workers or usable_cores())
     waiting = deque(enumerate(parts))
     running: deque[tuple[Part, Path, Future[_Read | Unreadable]]] = deque()
@@ -200,7 +210,7 @@ def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple
                 running.append((part, file, pool.submit(_read, part, file, options)))
             part, file, future = running.popleft()
             try:
-                yield part, _answer(future, file)
+                yield part, _answer(future, file, lambda size: show(size // frame_bytes))
             except BrokenProcessPool:
                 raise UserError(
                     f"videos: {part.path}, or a file read beside it: the decoder crashed (perhaps it needs more than "
@@ -210,13 +220,14 @@ def _read_all(parts: list[Part], work: Path, options: Options) -> Iterator[tuple
                 raise UserError(f"videos: {part.path}: the decoder gave no frame for {_STALLED_S:.0f} s") from None
 
 
-def _answer(future: Future[_Read | Unreadable], file: Path) -> _Read | Unreadable:
-    """Waits for a worker for as long as its file grows. Raises TimeoutError."""
+def _answer(future: Future[_Read | Unreadable], file: Path, grows: Callable[[int], None]) -> _Read | Unreadable:
+    """Waits for a worker for as long as its file grows, and tells its bytes. Raises TimeoutError."""
     size, grown = -1, time.monotonic()
     while not wait([future], timeout=0.5).done:
         now = file.stat().st_size if file.exists() else -1
         if now != size:
             size, grown = now, time.monotonic()
+            grows(max(0, size))
         elif size >= 0 and time.monotonic() - grown > _STALLED_S:
             raise TimeoutError
     return future.result()
