@@ -155,9 +155,9 @@ def bundled_table() -> Table:
 
 
 def _table() -> Table:
-    table = Table()
-    for name in ("game", "frames", "episodes", "levels given up", "mean return", "the paper's expert", "change rate"):
-        table.add_column(name, justify="left" if name == "game" else "right")
+    table = Table(caption="paper: its expert's mean return; changes: share of steps that change the action")
+    for name in ("game", "frames", "episodes", "given up", "mean return", "paper", "changes"):
+        table.add_column(name, justify="left" if name == "game" else "right", no_wrap=True)
     return table
 
 

@@ -154,7 +154,6 @@ BAD_INPUT = {
     "unknown flag": (["--sed", "1", *QUICK], "--sed"),
     "videos of another game": (["--env", "procgen:miner", "--videos", "videos", *OUT], "in procgen:bossfight, not"),
     "too short": (["--videos", "short.npy", *QUICK], "an episode of at least 5 frames"),
-    "no replays": (["--env", "procgen:heist", *QUICK], "give --videos PATH"),
     "folder not empty": (["--preset", "quick", "--out", "full"], "is not an empty folder"),
     "resume nothing": (["--resume", "full"], "expected a run folder"),
     "profile": (["--profile", "9:3", *QUICK], "profile: expected updates FIRST:END such as 20:30, got '9:3'"),
