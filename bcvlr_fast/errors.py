@@ -15,8 +15,11 @@ class Diverged(Exception):
     exit_code = 3
 
 
-class Interrupted(Exception):
-    """A signal asked for an end and the state is saved; `exit_code` says which signal."""
+class Interrupted(BaseException):
+    """A signal asked for an end and the state is saved; `exit_code` says which signal.
+
+    As KeyboardInterrupt, it is no Exception: no library that it passes through may take it for an error of its own.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

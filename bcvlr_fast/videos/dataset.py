@@ -19,8 +19,8 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import check_writable, free_bytes
 
 MANIFEST, FRAMES = "manifest.json", "frames.npy"
-NOT_NUMPY = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What np.load raises for a file that is missing, empty, cut off, or no array."""
+NOT_NUMPY = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What np.load raises for a file that is missing, empty, cut off, damaged, or no array."""
 _FORMAT = 1
 
 
