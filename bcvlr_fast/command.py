@@ -35,9 +35,8 @@ def call(action: Callable[[], None]) -> int:
 
     A signal that asks for an end unwinds as Ctrl-C does, so that half-written files are removed.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored
-            signal.signal(number, _unwind)
+    for number in ending_signals():
+        signal.signal(number, _unwind)
     try:
         action()
     except (UserError, Diverged) as error:
@@ -53,6 +52,12 @@ def call(action: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals beside Ctrl-C's that ask a command to end; nohup has SIGHUP ignored."""
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    return [signal.SIGTERM, signal.SIGUSR1, *hangup]
 
 
 def _unwind(number: int, _: FrameType | None) -> None:

@@ -90,8 +90,9 @@ def main(arguments: Arguments) -> None:
     """The command."""
     screen = Screen()
     if arguments.list or arguments.verify:
-        for game in replays.available() if arguments.verify else ():
-            verify(f"procgen:{game}", replays.load(game), screen)
+        if arguments.verify:
+            for game in replays.available():
+                verify(f"procgen:{game}", replays.load(game), screen)
         screen.table(bundled_table())
         return
     _, game = parse_name(arguments.env)

@@ -26,6 +26,7 @@ import bcvlr_fast
 from bcvlr_fast import checkpoint, config, health, logger
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.checkpoint import Checkpoint
+from bcvlr_fast.command import ending_signals
 from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
@@ -246,9 +247,7 @@ class Run:
             if self._all_saved:
                 raise self._interrupted()
 
-        handled = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-        handled += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []  # as nohup has it
-        before = {number: signal.signal(number, ask) for number in handled}
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *ending_signals())}
         try:
             yield
         finally:

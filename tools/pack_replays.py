@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from bcvlr_fast.command import call
-from bcvlr_fast.envs import PROCGEN_GAMES
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.expert import PAPER_EXPERT, cells
 from bcvlr_fast.experts import replays
@@ -34,20 +33,16 @@ def main(files: list[Path]) -> None:
     size = sum(file.stat().st_size for file in (FOLDER / "procgen").iterdir())
     if size > _MOST_BYTES:
         raise UserError(f"replays: {size:,} bytes, expected at most {_MOST_BYTES:,}")
-    rows = [
-        f"| {' | '.join(cells(game, replays.load(game)))} |" for game in PROCGEN_GAMES if game in replays.available()
-    ]
+    bundled = {game: replays.load(game) for game in replays.available()}
+    rows = [f"| {' | '.join(cells(game, made))} |" for game, made in bundled.items()]
     card = FOLDER / "README.md"
     before, _, rest = card.read_text().partition(_HEADS)
     after = rest.split("\n\n", 1)[1]
     card.write_text("\n".join([before + _HEADS, "|---|---|---|---|---|---|---|", *rows, "", after]))
+    above = sum(made.episode_return.mean() >= PAPER_EXPERT[game] for game, made in bundled.items())
     screen.say(
-        f"{len(rows)} games, {size:,} bytes; mean returns at or above the paper's expert: {_above()} of {len(rows)}"
+        f"{len(rows)} games, {size:,} bytes; mean returns at or above the paper's expert: {above} of {len(rows)}"
     )
-
-
-def _above() -> int:
-    return sum(replays.load(game).episode_return.mean() >= PAPER_EXPERT[game] for game in replays.available())
 
 
 if __name__ == "__main__":

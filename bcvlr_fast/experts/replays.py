@@ -45,8 +45,7 @@ class Replays:
 
     def episode_actions(self, episode: int) -> np.ndarray:
         """Actions of one episode, uint8 [length[episode]]."""
-        end = int(self.length[: episode + 1].sum())
-        return self.actions[end - int(self.length[episode]) : end]
+        return self.episodes(episode, episode + 1).actions
 
     @property
     def digest(self) -> str:

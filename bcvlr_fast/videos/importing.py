@@ -79,7 +79,7 @@ class _Read:
 def default_folder(source: Path, options: Options) -> Path:
     """Where the import of `source` is cached: named by its files (names, sizes, times), the options, and the reader."""
     root = source.resolve()
-    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    files = [root] if root.is_file() else [file for _, files in _folders(root) for file in files if file.is_file()]
     stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     reads = (_VERSION, "torchcodec" if video_files.torchcodec() else "av")
     digest = hashlib.sha256(repr((stamps, replace(options, workers=0), reads)).encode()).hexdigest()[:12]
@@ -177,8 +177,18 @@ def find_parts(source: Path, options: Options) -> list[Part]:
 
 
 def _in_folder(part: Part) -> Iterator[Part]:
+    for folder, files in _folders(part.path):
+        if any(file.suffix.lower() in images.SUFFIXES for file in files):
+            yield replace(part, path=folder, reader="images")
+        for file in files:
+            if reader := _READERS.get(file.suffix.lower()):
+                yield replace(part, path=file, reader=reader)
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder with its files, in natural order; links are followed, hidden ones and datasets left out."""
     seen: set[Path] = set()
-    for folder, below, names in os.walk(part.path, followlinks=True):
+    for folder, below, names in os.walk(root, followlinks=True):
         real = Path(folder).resolve()
         if real in seen or MANIFEST in names:  # a link in a circle; a dataset that an earlier import left here
             below.clear()
@@ -186,12 +196,7 @@ def _in_folder(part: Part) -> Iterator[Part]:
         seen.add(real)
         shown = [Path(name) for name in below if not name.startswith(".")]
         below[:] = [str(path) for path in images.natural_order(shown)]
-        files = images.natural_order([Path(folder, name) for name in names if not name.startswith(".")])
-        if any(file.suffix.lower() in images.SUFFIXES for file in files):
-            yield replace(part, path=Path(folder), reader="images")
-        for file in files:
-            if reader := _READERS.get(file.suffix.lower()):
-                yield replace(part, path=file, reader=reader)
+        yield Path(folder), images.natural_order([Path(folder, name) for name in names if not name.startswith(".")])
 
 
 def _read_all(

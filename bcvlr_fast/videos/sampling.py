@@ -41,8 +41,9 @@ class TimeSampler:
         kept, begins = [], []
         # A frame is shown until the next one, the last of a chunk for as long as the one before it; half of that, and
         # of a tick at most, is how far from a tick it may be.
-        shown_s = np.diff(chunk.time_s).clip(0, 1 / self._fps) if len(chunk.time_s) > 1 else np.zeros(1)
-        for row, (now, lasts) in enumerate(zip(chunk.time_s, [*shown_s, shown_s[-1]], strict=False)):
+        shown_s = np.diff(chunk.time_s).clip(0, 1 / self._fps)
+        shown_s = np.append(shown_s, shown_s[-1:] if len(shown_s) else 0.0)
+        for row, (now, lasts) in enumerate(zip(chunk.time_s, shown_s, strict=True)):
             if marks[row] or self._begins:
                 self._origin_s, self._tick, self._begins = float(now), 0, True
             reached = (now - self._origin_s + lasts / 2) * self._fps
