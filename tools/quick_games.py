@@ -37,7 +37,7 @@ def main(games: list[str], seed: int, out: Path) -> None:
             failed.append(f"{game} (exit code {code})")
             continue
         keep({**row_of(folder), **diagnosis(folder)})
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
+    rows = sorted(map(json.loads, ROWS.read_text().splitlines()), key=lambda row: (row["env"], row["seed"]))
     print(table(rows))
     print("\n| environment | decoder names own actions | decoded actions tell of the true ones | held back by |")
     print("|---|---|---|---|")
