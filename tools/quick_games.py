@@ -39,11 +39,12 @@ def main(games: list[str], seed: int, out: Path) -> None:
         keep({**row_of(folder), **diagnosis(folder)})
     rows = sorted(map(json.loads, ROWS.read_text().splitlines()), key=lambda row: (row["env"], row["seed"]))
     print(table(rows))
-    print("\n| environment | decoder names own actions | decoded actions tell of the true ones | held back by |")
-    print("|---|---|---|---|")
+    print("\n| environment | names own actions | tells the expert's apart | names them right | held back by |")
+    print("|---|---|---|---|---|")
     for row in rows:
         own = f"{row['own_accuracy']:.0%} (commonest {row['own_commonest']:.0%})"
-        print(f"| {row['env']} | {own} | {row['labelling_information']:.0%} | {row['held_back_by']} |")
+        expert = f"{row['labelling_information']:.0%} | {row['labelling_accuracy']:.0%}"
+        print(f"| {row['env']} | {own} | {expert} | {row['held_back_by']} |")
     if failed:
         raise UserError(f"failed: {', '.join(failed)}")
 
@@ -70,12 +71,14 @@ def keep(row: dict[str, Any]) -> None:
 def diagnosis(folder: Path) -> dict[str, Any]:
     """Which phase holds a run back: the first whose figures are at chance.
 
-    The decoder on the run's own transitions tells of fine-tuning; what actions decoded from the expert's held-out
-    windows tell of the true ones, of the latent actions; where both are well, what is left is cloning.
+    The decoder on the run's own transitions tells of fine-tuning, and so do the names that it gives the expert's
+    actions on held-out windows; what these tell of the true ones under any names, of the latent actions; where all are
+    well, what is left is cloning.
     """
     rounds = [row for row in logger.read(folder) if "decoder_accuracy" in row]
     own, commonest = (rounds[-1][name] for name in ("decoder_accuracy", "commonest_action"))
-    information = json.loads((folder / HEALTH).read_text())["labelling_information"]
+    health = json.loads((folder / HEALTH).read_text())
+    information, named = health["labelling_information"], health["labelling_accuracy"]
     scores = json.loads((folder / "evaluation.json").read_text())["scores"]
     sampled, chance, expert = (scores[name]["mean"] for name in ("sampled", "random", "expert"))
     if sampled - chance > _LEARNED * (expert - chance):
@@ -84,9 +87,16 @@ def diagnosis(folder: Path) -> dict[str, Any]:
         blame = "fine-tuning: the decoder is at chance on own actions"
     elif information < _LEAST_INFORMATION:
         blame = "latent actions: what is decoded from the expert's windows tells little of its actions"
+    elif named <= health["commonest_action"]:
+        blame = "fine-tuning: the expert's actions are named no better than the commonest one"
     else:
         blame = "cloning: actions are decoded, the policy does not follow them"
-    figures = {"own_accuracy": own, "own_commonest": commonest, "labelling_information": information}
+    figures = {
+        "own_accuracy": own,
+        "own_commonest": commonest,
+        "labelling_information": information,
+        "labelling_accuracy": named,
+    }
     return {**figures, "held_back_by": blame}
 
 
