@@ -29,7 +29,8 @@ def row_of(folder: Path) -> dict[str, object]:
         "preset": settings.preset,
         "seed": settings.seed,
         "videos": settings.videos.name if settings.videos else "bundled replays",
-        "interactions": settings.online.interactions,
+        "labels": settings.labels.name if settings.labels else None,
+        "interactions": 0 if settings.labels else settings.online.interactions,
         "scores": evaluation["scores"],
         "video_norm": evaluation["video_norm"],
         **json.loads((folder / "status.json").read_text()),
@@ -41,7 +42,7 @@ def row_of(folder: Path) -> dict[str, object]:
 def changed(settings: Config) -> dict[str, Any]:
     """The settings that differ from the preset's, but for those that have a place of their own in the row."""
     found, preset = (json.loads(config.to_json(c)) for c in (settings, config.preset(settings.env, settings.preset)))
-    return _differing(found, preset, apart={"seed", "device", "videos"})
+    return _differing(found, preset, apart={"seed", "device", "videos", "labels"})
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
