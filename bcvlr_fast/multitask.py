@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import shutil
 import time
@@ -40,16 +41,9 @@ def train_tasks(
     """
     from bcvlr_fast.train import train
 
-    joined = training_videos.join(videos, settings, screen)
-    run = Run(folder / "pretraining", settings, screen, track, start, resume_folder=folder)
-    (folder / "config.json").write_text(config.to_json(settings))
-    try:
-        run.load_videos(training_videos.use(settings, joined))
-        with run.signals():
-            pretrain(run)
-    finally:
-        run.close()
+    _pretrain(settings, training_videos.join(videos, settings, screen), folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
+        gc.collect()  # a run's frames are gigabytes, and it refers to itself
         own = folder / task.env.replace(":", "-")
         if (own / "status.json").exists():
             continue
@@ -57,6 +51,17 @@ def train_tasks(
         screen.say(f"\n{task.env}, run folder {own}")
         train(task, own, path, screen, track, resume_folder=folder)
     (folder / "status.json").write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
+
+
+def _pretrain(settings: Config, videos: Path, folder: Path, screen: Screen, track: str, start: float) -> None:
+    run = Run(folder / "pretraining", settings, screen, track, start, resume_folder=folder)
+    (folder / "config.json").write_text(config.to_json(settings))
+    try:
+        run.load_videos(training_videos.use(settings, videos))
+        with run.signals():
+            pretrain(run)
+    finally:
+        run.close()
 
 
 def _begin_as(own: Path, pretraining: Path) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _TFLOP = {"paper": 55_400.0, "quick": 200.0}
 """What the measured residual blocks would do in the time of a run: at scale `paper` what its updates take, at scale
 `quick` nearly twice that, for much of it is not convolutions."""
+_ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
+"""Of that time; several tasks share the rest."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,8 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
 
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
-    minutes = _TFLOP[settings.preset] / tflops / 60
+    tasks = settings.env.count(",") + 1
+    minutes = _TFLOP[settings.preset] / tflops / 60 * (1 + (tasks - 1) * _ONLINE_SHARE[settings.preset])
     about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
     precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")

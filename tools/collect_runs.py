@@ -24,12 +24,14 @@ def row_of(folder: Path) -> dict[str, object]:
         raise UserError(f"{folder}: not a finished run")
     settings = config.load(folder / "config.json")
     evaluation = json.loads((folder / "evaluation.json").read_text())
+    shared = folder.parent / "pretraining" / "config.json"
     return {
         "env": settings.env,
         "preset": settings.preset,
         "seed": settings.seed,
         "videos": settings.videos.name if settings.videos else "bundled replays",
         "labels": settings.labels.name if settings.labels else None,
+        "pretrained_on": config.load(shared).env if shared.exists() else settings.env,
         "interactions": 0 if settings.labels else settings.online.interactions,
         "scores": evaluation["scores"],
         "video_norm": evaluation["video_norm"],
