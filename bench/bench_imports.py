@@ -104,8 +104,14 @@ def _measured(side: Any, loop: Any, source: Path, out: Path) -> tuple[float, flo
     start = time.perf_counter()
     side(loop, source, out)
     spent = time.perf_counter() - start
-    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return spent, (own + usable_cores() * largest) * 1024 / 1e9
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return spent, (_own_peak_kb() + usable_cores() * largest) * 1024 / 1e9
+
+
+def _own_peak_kb() -> int:
+    """Not getrusage's, which a process inherits from the one that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def _turn(side: Any, loop: Any, source: Path, out: Path) -> tuple[float, float]:

@@ -8,8 +8,6 @@ import numpy as np
 
 def resize_area(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """[T, h, w, C] uint8 -> [T, height, width, C] uint8, rounded to nearest."""
-    if frames.shape[1:3] == (height, width):
-        return frames
     rows = _covered(frames.shape[1], height)
     columns = _covered(frames.shape[2], width)
     return _resize(np.ascontiguousarray(frames), *rows, *columns)
