@@ -434,6 +434,7 @@ def test_bad_files_are_left_out_on_request_up_to_one_in_twenty(tmp_path: Path) -
     videos, manifest = imported(folder, tmp_path / "data", skip_bad=True)
     assert videos.lengths.tolist() == LENGTHS
     assert len(manifest.skipped) == 1
+    assert {file.name for file in (tmp_path / "data").iterdir()} == {"frames.npy", "manifest.json"}
     assert "9.npy: array.npy" not in manifest.skipped[0]
     (folder / "8.npy").write_text("hello")
     with pytest.raises(UserError, match="2 of 5 files are bad, more than 5%"):

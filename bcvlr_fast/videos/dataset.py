@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,6 +24,7 @@ MANIFEST, FRAMES = "manifest.json", "frames.npy"
 NOT_NUMPY = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What np.load raises for a file that is missing, empty, cut off, damaged, or no array."""
 _FORMAT = 1
+_COPY_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,18 @@ def _sizes(value: object, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(isinstance(n, int) and n > 0 for n in value)
 
 
+def header_bytes(frame_shape: tuple[int, int, int]) -> int:
+    """Where the frames begin in a dataset's file: numpy leaves room in a header for any number of rows."""
+    return len(_header(0, frame_shape))
+
+
+def _header(frames: int, frame_shape: tuple[int, int, int]) -> bytes:
+    out = io.BytesIO()
+    fields = {"descr": "|u1", "fortran_order": False, "shape": (frames, *frame_shape)}
+    np.lib.format.write_array_header_1_0(out, fields)
+    return out.getvalue()
+
+
 class DatasetWriter:
     """Writes a dataset into a temporary folder beside `folder`, which appears whole on `commit`.
 
@@ -157,7 +172,7 @@ class DatasetWriter:
                 shutil.rmtree(old, ignore_errors=True)
         self.work = folder.with_name(f".{folder.name}.{os.getpid()}")
         self.work.mkdir(parents=True)
-        self._file = (self.work / FRAMES).open("wb")
+        self._file: BinaryIO = (self.work / FRAMES).open("wb")
         self._write_header(0)
 
     def append(self, frames: np.ndarray) -> None:
@@ -166,6 +181,20 @@ class DatasetWriter:
         assert frames.shape[1:] == self.frame_shape, frames.shape
         with self._room():
             self._file.write(np.ascontiguousarray(frames).data)
+
+    def take(self, file: Path) -> None:
+        """Moves in the frames that a worker left in `file`, behind room for a header. Raises UserError as `append`."""
+        with self._room():
+            if self._file.tell() == header_bytes(self.frame_shape):  # the first: no need to write it again
+                self._file.close()
+                file.replace(self.work / FRAMES)
+                self._file = (self.work / FRAMES).open("r+b")
+                self._file.seek(0, os.SEEK_END)
+            else:
+                with file.open("rb") as part:
+                    part.seek(header_bytes(self.frame_shape))
+                    shutil.copyfileobj(part, self._file, _COPY_BYTES)
+                file.unlink()
 
     def commit(self, manifest: Manifest) -> None:
         """Ends the dataset; `manifest.lengths` must add up to the frames that were added."""
@@ -180,10 +209,8 @@ class DatasetWriter:
             self.work.rename(self.folder)
 
     def _write_header(self, frames: int) -> None:
-        """numpy leaves room in a header for any number of rows, so that it can be written again."""
         self._file.seek(0)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (frames, *self.frame_shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(_header(frames, self.frame_shape))
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:

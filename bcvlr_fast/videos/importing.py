@@ -28,7 +28,7 @@ from bcvlr_fast.host import usable_cores
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import arrays, hdf5, images, lerobot, video_files
 from bcvlr_fast.videos.chunks import Limits, Part, Unreadable
-from bcvlr_fast.videos.dataset import MANIFEST, DatasetWriter, Manifest
+from bcvlr_fast.videos.dataset import MANIFEST, DatasetWriter, Manifest, header_bytes
 from bcvlr_fast.videos.marks import CutDetector
 from bcvlr_fast.videos.sampling import TimeSampler
 from bcvlr_fast.workers import worker_pool
@@ -42,7 +42,6 @@ _LEAST_FRAMES = 3
 _MOST_BAD_SHARE = 0.05
 _WORKER_GIB = 6
 _STALLED_S = 60.0
-_COPY_ROWS = 4096
 Labels = dict[str, np.ndarray]
 Split = Literal["auto", "file", "cuts"]
 
@@ -66,9 +65,8 @@ class Options:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a worker found in one part; its frames lie in `file`."""
+    """What a worker found in one part, beside the frames that it left in a file."""
 
-    file: Path
     starts: np.ndarray
     sizes: list[list[int]]
     source_fps: float | None
@@ -112,11 +110,12 @@ def import_videos(
                 done = sum(lengths) + frames
                 bar.show(f"{done:,} frames, {done / (time.monotonic() - start):,.0f} frames/s")
 
-            for part, read in _read_all(parts, writer.work, options, show):
+            for part, file, read in _read_all(parts, writer.work, options, show):
                 if isinstance(read, Unreadable):
+                    file.unlink(missing_ok=True)
                     _skip(part, read, skipped, len(parts), options)
                 else:
-                    _copy(read.file, len(read.starts), writer)
+                    writer.take(file)
                     lengths += np.diff([*np.flatnonzero(read.starts), len(read.starts)]).tolist()
                     sizes += [size for size in read.sizes if size not in sizes]
                     rates += [read.source_fps] if read.source_fps else []
@@ -200,8 +199,11 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def _read_all(
     parts: list[Part], work: Path, options: Options, show: Callable[[int], None]
-) -> Iterator[tuple[Part, _Read | Unreadable]]:
-    """Each part with what was read of it, in order; workers stay a few parts ahead. `show` learns of frames read."""
+) -> Iterator[tuple[Part, Path, _Read | Unreadable]]:
+    """Each part with its file of frames and what was read of it, in order; workers stay a few parts ahead.
+
+    `show` learns of frames read.
+    """
     frame_bytes = math.prod(options.frame_shape)
     workers = min(len(parts), options.workers or usable_cores())
     waiting = deque(enumerate(parts))
@@ -214,7 +216,7 @@ def _read_all(
                 running.append((part, file, pool.submit(_read, part, file, options)))
             part, file, future = running.popleft()
             try:
-                yield part, _answer(future, file, lambda size: show(size // frame_bytes))
+                yield part, file, _answer(future, file, lambda size: show(size // frame_bytes))
             except BrokenProcessPool:
                 raise UserError(
                     f"videos: {part.path}, or a file read beside it: the decoder crashed (perhaps it needs more than "
@@ -242,7 +244,7 @@ def _limit_memory() -> None:
 
 
 def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
-    """In a worker: reads a part, and leaves its frames [n, C, H, W] in `file`."""
+    """In a worker: reads a part, and leaves its frames [n, C, H, W] in `file`, behind room for a header."""
     reader = importlib.import_module(f"bcvlr_fast.videos.{part.reader}")
     sampler = TimeSampler(options.fps)
     cuts = CutDetector()
@@ -251,6 +253,7 @@ def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
     labels: dict[str, list[np.ndarray]] = {}
     try:
         with file.open("wb") as out:
+            out.seek(header_bytes(options.frame_shape))
             for chunk in reader.read(part):
                 if (size := list(chunk.frames.shape[1:3])) not in sizes:
                     sizes.append(size)
@@ -275,7 +278,7 @@ def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
         return Unreadable(f"frames: expected >= {_LEAST_FRAMES}, got {frames_read}")
     joined = np.concatenate(starts)
     joined[0] = True
-    return _Read(file, joined, sizes, sampler.source_fps, {name: np.concatenate(v) for name, v in labels.items()})
+    return _Read(joined, sizes, sampler.source_fps, {name: np.concatenate(v) for name, v in labels.items()})
 
 
 def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -314,16 +317,6 @@ def _skip(part: Part, why: Unreadable, skipped: list[str], total: int, options: 
     skipped.append(line)
     if len(skipped) > max(1, _MOST_BAD_SHARE * total):
         raise UserError(f"videos: {len(skipped)} of {total} files are bad, more than {_MOST_BAD_SHARE:.0%}: {line}")
-
-
-def _copy(file: Path, rows: int, writer: DatasetWriter) -> None:
-    """Moves a worker's frames into the dataset."""
-    row_bytes = int(np.prod(writer.frame_shape))
-    with file.open("rb") as part:
-        for start in range(0, rows, _COPY_ROWS):
-            data = part.read(min(_COPY_ROWS, rows - start) * row_bytes)
-            writer.append(np.frombuffer(data, np.uint8).reshape(-1, *writer.frame_shape))
-    file.unlink()
 
 
 def _joined(labels: list[Labels], source: Path) -> Labels:
