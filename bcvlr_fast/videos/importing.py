@@ -30,6 +30,7 @@ from bcvlr_fast.videos import arrays, hdf5, images, lerobot, video_files
 from bcvlr_fast.videos.chunks import Limits, Part, Unreadable
 from bcvlr_fast.videos.dataset import MANIFEST, DatasetWriter, Manifest, header_bytes
 from bcvlr_fast.videos.marks import CutDetector
+from bcvlr_fast.videos.resize import resize_area
 from bcvlr_fast.videos.sampling import TimeSampler
 from bcvlr_fast.workers import worker_pool
 
@@ -262,7 +263,7 @@ def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
                     _append(labels.setdefault(name, []), values, kept, adds=name == "reward")
                 if not len(kept):
                     continue
-                frames = _resized(chunk.frames[kept], *options.frame_shape[1:])
+                frames = resize_area(chunk.frames[kept], *options.frame_shape[1:])
                 starts.append(cuts.starts(frames) if options.split == "cuts" else begins)
                 _write(out, np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
     except UserError:
@@ -279,14 +280,6 @@ def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
     joined = np.concatenate(starts)
     joined[0] = True
     return _Read(joined, sizes, sampler.source_fps, {name: np.concatenate(v) for name, v in labels.items()})
-
-
-def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    if frames.shape[1:3] == (height, width):
-        return frames
-    from bcvlr_fast.videos.resize import resize_area  # numba: a quarter of a second for every worker
-
-    return resize_area(frames, height, width)
 
 
 def _append(rows: list[np.ndarray], values: np.ndarray, kept: np.ndarray, adds: bool) -> None:

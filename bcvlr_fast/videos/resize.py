@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import numba
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 
 def resize_area(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """[T, h, w, C] uint8 -> [T, height, width, C] uint8, rounded to nearest."""
+    if frames.shape[1:3] == (height, width):
+        return frames
     rows = _covered(frames.shape[1], height)
     columns = _covered(frames.shape[2], width)
-    return _resize(np.ascontiguousarray(frames), *rows, *columns)
+    return _compiled()(np.ascontiguousarray(frames), *rows, *columns)
 
 
 def _covered(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +29,15 @@ def _covered(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return first, (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@functools.cache
+def _compiled() -> Callable[..., np.ndarray]:
+    """`_resize` in machine code. numba takes a quarter of a second to import, for every worker that resizes."""
+    import numba
+
+    compiled: Callable[..., np.ndarray] = numba.njit(cache=True, nogil=True)(_resize)
+    return compiled
+
+
 def _resize(
     frames: np.ndarray, top: np.ndarray, row_share: np.ndarray, left: np.ndarray, column_share: np.ndarray
 ) -> np.ndarray:
