@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
+from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.graph import capture
 from bcvlr_fast.kernels import random_shift
@@ -18,37 +19,43 @@ from bcvlr_fast.policy import ActionDecoder, LatentPolicy
 
 
 class Agent(nn.Module):
-    """f, p, codebook, w, pi and d. The policy is d(pi(f(frame)))."""
+    """f, p, codebook, w, pi and d. The policy is d(pi(f(observation)))."""
 
-    def __init__(self, config: Config, frame_shape: tuple[int, int, int], num_actions: int, compute: Compute) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, compute: Compute) -> None:
         super().__init__()
-        channels, side, width = frame_shape
+        channels, side, width = spec.frame_shape
         if side != width:
             raise ValueError(f"frame_shape: expected square frames, got {side}x{width}")
-        self.compute = compute
-        self.frame_shape = frame_shape
-        self.num_actions = num_actions
+        self.compute, self.spec = compute, spec
+        self.observation_shape = (config.frame_stack * channels, side, side)
+        self.noise = config.online.exploration_noise
         latent = config.latent_actions
-        self.encoder = Encoder(config.encoder, channels, side)
+        self.encoder = Encoder(config.encoder, config.frame_stack * channels, side)
         self.predictor = LatentActionPredictor(latent, self.encoder)
         self.codebook = Codebook(latent)
         self.world_model = WorldModel(latent, self.encoder)
         self.policy = LatentPolicy(config.policy, latent, self.encoder)
-        self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, num_actions)
+        self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, spec.actions.size)
         compute.network(self)
         self.eval()  # stages put in training mode what they train
 
     @torch.no_grad()
-    def logits(self, frames: Tensor) -> Tensor:
-        """Action logits [B, num_actions] float32 for frames [B, C, H, W] uint8 on the device."""
+    def decoded(self, frames: Tensor) -> Tensor:
+        """Action logits, or the numbers of continuous actions, [B, A] float32 for observations [B, stack * C, H, W]
+        uint8 on the device."""
         index = torch.arange(len(frames), device=frames.device)[:, None]
         pixels = random_shift(frames, index, dtype=self.compute.dtype)
         with self.compute.autocast():
             return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
 
     def act(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Actions [B] int64 for frames [B, C, H, W] uint8: sampled with the generator, greedy without one."""
-        logits = self.logits(frames)
+        """Actions [B] int64, or [B, A] in -1..1, for observations [B, stack * C, H, W] uint8: sampled with the
+        generator (continuous ones with noise), greedy without one."""
+        logits = self.decoded(frames)
+        if self.spec.actions.continuous:
+            if generator is not None:
+                logits = logits + self.noise * torch.empty_like(logits).normal_(generator=generator)
+            return logits.clamp(-1, 1)
         if generator is None:
             return logits.argmax(dim=1)
         # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
@@ -64,13 +71,14 @@ class Actor:
         device = agent.compute.device
         pinned = device.type == "cuda"
         self._agent, self._generator = agent, generator
-        self._seen = torch.zeros((num_envs, *agent.frame_shape), dtype=torch.uint8, pin_memory=pinned)
+        self._seen = torch.zeros((num_envs, *agent.observation_shape), dtype=torch.uint8, pin_memory=pinned)
         self._frames = torch.empty_like(self._seen, device=device)
-        self._chosen = torch.zeros(num_envs, dtype=torch.int64, pin_memory=pinned)
+        chosen = torch.from_numpy(agent.spec.actions.empty(num_envs))
+        self._chosen = chosen.pin_memory() if pinned else chosen
         self._choose = capture(self._act, device, generator)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Actions [k] int64 for frames [k, C, H, W] uint8, k up to num_envs."""
+        """Actions [k, ...] for observations [k, stack * C, H, W] uint8, k up to num_envs."""
         self._seen[: len(frames)].copy_(torch.from_numpy(frames))
         self._choose()
         if self._frames.is_cuda:

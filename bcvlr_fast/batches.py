@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.host import usable_cores
 
 Key = tuple[int, ...]
@@ -21,8 +21,8 @@ class Batches:
     """Windows for the updates of a step, `together` of them at most.
 
     After `draw(count)`, rows [count, B] int64 tells which windows of the sampler they are, and index [count, F, B]
-    int64 where in `frames` [N, C, H, W] uint8 their frames lie, oldest first; the frame o_t alone (F = 1) with
-    `only_now`. `now` is the place of o_t among them.
+    int64 where in `frames` [N, C, H, W] uint8 their frames lie, oldest first: those of the whole window, or of the
+    observations o_t .. o_{t + last} alone where `last` is given. An observation is `stack` frames of them.
 
     From a store on the device, windows are drawn there by the sampler's generator. From any other they are a function
     of the generator's seed and the step's key, so that the next step's frames can be gathered meanwhile.
@@ -32,14 +32,17 @@ class Batches:
     frames: Tensor
     index: Tensor
 
-    def __init__(self, sampler: WindowSampler, batch_size: int, together: int, *, only_now: bool = False) -> None:
+    def __init__(self, sampler: WindowSampler, batch_size: int, together: int, *, last: int | None = None) -> None:
         self.sampler, self.batch_size = sampler, batch_size
-        self._steps = torch.zeros_like(sampler.steps[:1]) if only_now else sampler.steps
-        self.now = 0 if only_now else sampler.past
+        self._reach = (-sampler.past, sampler.future) if last is None else (0, last)
         self._stream = None
         if sampler.store.placement != "device":
-            shape = (together, len(self._steps), batch_size)
-            self._stream = FrameStream(sampler.store, sampler.centres, self._steps, shape)
+            self._stream = FrameStream(sampler, self._reach, together, batch_size)
+
+    def observation(self, number: int, step: int = 0) -> Tensor:
+        """[B, stack] int64: where the frames of o_{t + step} lie, for update `number` of those drawn."""
+        first = step - self._reach[0]
+        return self.index[number, first : first + self.sampler.stack].T
 
     def fetch(self, key: Key, following: Key | None) -> None:
         """The host's part: brings the frames of step `key`, and begins to gather those of `following`, if any."""
@@ -52,7 +55,7 @@ class Batches:
         if self._stream is None:
             self.rows = self.sampler.draw_rows((count, self.batch_size))
             self.frames = self.sampler.store.frames
-            self.index = self.sampler.centres[self.rows][:, None] + self._steps[:, None]
+            self.index = self.sampler.rows_of(self.sampler.centres[self.rows], *self._reach)
         else:
             stream = self._stream
             self.rows, self.frames, self.index = stream.rows[:count], stream.frames, stream.index[:count]
@@ -65,13 +68,16 @@ class FrameStream:
     their addresses, so that a graph can read them. On a CPU two buffers take turns.
     """
 
-    def __init__(self, store: FrameStore, centres: Tensor, steps: Tensor, shape: tuple[int, int, int]) -> None:
-        """`shape`: updates of a step, frames of a window, windows of an update."""
-        self._device, self._shape = store.device, shape
-        self._store = store.frames.numpy()
-        self._centres, self._steps = centres.cpu().numpy(), steps.cpu().numpy()
-        together, length, batch = shape
-        self.index = torch.arange(together * length * batch, device=self._device).view(shape)
+    def __init__(self, sampler: WindowSampler, reach: tuple[int, int], together: int, batch: int) -> None:
+        """For steps of `together` updates of `batch` windows, with the observations that `reach` names."""
+        store, (first, last) = sampler.store, reach
+        self._device = store.device
+        self._store, self._age = store.frames.numpy(), store.age
+        self._centres = sampler.centres.cpu().numpy()
+        self._steps = np.arange(first - sampler.stack + 1, last + 1)
+        length = len(self._steps)
+        self._shape = (together, length, batch)
+        self.index = torch.arange(together * length * batch, device=self._device).view(self._shape)
         self._on_gpu = self._device.type == "cuda"
         self._hosts = [self._buffers(torch.device("cpu")) for _ in range(2)]
         self._turn = 0
@@ -120,8 +126,9 @@ class FrameStream:
             self._landed.synchronize()  # what this buffer held has left it
         drawn = np.random.default_rng(key).integers(len(self._centres), size=(together, batch))
         rows.copy_(torch.from_numpy(drawn))
-        index = (self._centres[drawn][:, None] + self._steps[:, None]).reshape(-1)
-        self._copy(index, frames.numpy())
+        centres = self._centres[drawn][:, None]  # [together, 1, B]
+        steps = np.maximum(self._steps[:, None], -self._age[centres].astype(np.int64))
+        self._copy((centres + steps).reshape(-1), frames.numpy())
         if self._on_gpu:
             with torch.cuda.stream(self._copies):
                 self._copies.wait_event(self._taken)

@@ -27,18 +27,28 @@ def number(default: float, low: float, high: float = math.inf) -> Any:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Self-supervised encoder f: conv 3x3, then residual blocks, no final activation."""
+    """Self-supervised encoder f: conv 3x3, then residual blocks without a final activation, or plain convolutions."""
 
     channels: int = number(16, 1, 1024)
     stride: Literal[1, 2, 4] = 1
     """2 halves the feature map's side: a quarter of every later cost."""
     residual_blocks: int = number(2, 0, 16)
+    plain_layers: int = number(0, 0, 16)
+    """Convolutions 3x3 after the first in place of residual blocks, every one with a ReLU."""
+    pretrained: str = ""
+    """A timm model by name, such as resnet18 (extra [timm]): its first feature maps, frozen, in place of f."""
+    pretrained_weights: Path | None = None
+    """Its weights as safetensors; without a file timm downloads those that it publishes."""
+    pretrained_stage: int = number(1, 0, 8)
+    """Which of its feature maps, from the largest."""
 
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """Phase 1: f by contrast of two random shifts and by reconstruction (Eq. 1)."""
+    """Phase 1: f by contrast of two random shifts and by reconstruction (Eq. 1), or by prototypes (Eq. 10)."""
 
+    objective: Literal["contrastive", "contrastive+reconstruction", "prototypes", "none"] = "contrastive+reconstruction"
+    """contrastive: two shifts of one observation; prototypes: an observation and the next; none leaves f as it is."""
     updates: int = number(20_000, 0)
     batch_size: int = number(512, 2, 65_536)
     learning_rate: float = number(3e-5, 0, 10)
@@ -53,6 +63,9 @@ class FeaturesConfig:
     reconstruction_weight: float = number(0.1, 0, 1e4)
     train_reconstruction: bool = True
     """False leaves the pixel decoder at its random start, as the official optimiser does."""
+    prototypes: int = number(512, 2, 65_536)
+    temperature: float = number(0.1, 0.025, 100)
+    sinkhorn_iterations: int = number(3, 1, 100)
 
 
 @dataclass(frozen=True)
@@ -102,12 +115,17 @@ class LatentActionsConfig:
 class PolicyConfig:
     """Phase 3: latent policy pi clones the latent actions of the videos (Eq. 4)."""
 
+    trunk: Literal["impala", "mlp"] = "impala"
+    """impala: convolutions; mlp: the features flattened to `bottleneck_dim`, normalised, and fully connected layers."""
+
     updates: int = number(60_000, 0)
     batch_size: int = number(128, 1, 65_536)
     learning_rate: float = number(2e-4, 0, 10)
     weight_decay: float = number(0.01, 0, 10)
     impala_channels: tuple[int, ...] = (64, 128, 128)
     hidden_dim: int = number(256, 1, 8192)
+    bottleneck_dim: int = number(50, 1, 8192)
+    mlp_hidden: tuple[int, ...] = (1024, 1024)
     shift_pad: int = number(0, 0, 32)
     """Random shift of the frames that pi clones from; 0 is the paper's."""
 
@@ -117,25 +135,32 @@ class OnlineConfig:
     """Phase 4: rounds of acting, fine-tuning p with the action decoder d (Eq. 3), and cloning."""
 
     interactions: int = number(100_000, 1)
-    """Environment steps in all, the random ones included; resets are not interactions."""
+    """Steps of the agent in all, the random ones included; resets are not interactions."""
     num_envs: int = number(64, 1, 4096)
     round_interactions: int = number(4096, 1)
     exploration: float = number(0.0, 0, 1)
     """Share of actions taken at random after the first round; the paper takes none."""
     exploration_steps: int = number(1, 1, 1000)
     """Steps for which a random action, in the first round too, is repeated; 1 is the paper's."""
+    exploration_noise: float = number(0.5, 0, 10)
+    """Standard deviation of what is added to continuous actions."""
     capacity: int = number(20_000, 64)
     """Transitions kept, oldest dropped first."""
     finetune_updates: int = number(60, 0)
+    """A round."""
+    finetune_epochs: float = number(0.0, 0, 1000)
+    """Above 0, a round goes through all transitions kept so many times instead, so that rounds grow."""
     finetune_batch_size: int = number(512, 2, 65_536)
     finetune_shift_pad: int = number(0, 0, 32)
     """Random shift of own windows, the same for all frames of a window; 0 is the paper's."""
     predictor_learning_rate: float = number(2e-5, 0, 10)
     decoder_learning_rate: float = number(1e-3, 0, 10)
+    world_model_learning_rate: float = number(0.0, 0, 10)
+    """0 leaves the weights of w as they are."""
     regularisation: float = number(15.0, 0, 1e6)
     """beta: weight of world-model error and commitment beside the action loss; at 0 neither is computed."""
     world_model_norm: Literal["train", "eval"] = "train"
-    """Whether the frozen w normalises by batch (and moves its statistics), as officially."""
+    """Whether w normalises by batch (and moves its statistics), as officially."""
     decoder_hidden: tuple[int, ...] = (192, 128, 64)
     clone_updates: int = number(500, 0)
     clone_batch_size: int = number(128, 1, 65_536)
@@ -163,6 +188,8 @@ class Config:
     commas, are joined, or one for each environment. Without it the bundled replays of the environment."""
     video_frames: int = number(0, 0)
     """Frames of the videos to use, of each of several, from the first; 0 takes all."""
+    expert_frames: int = number(100_000, 100)
+    """Frames that the bundled experts of DMControl and MetaWorld record, in whole episodes."""
     labels: Path | None = None
     """Videos with actions (a dataset with labels, or replays) to decode from, instead of interacting."""
     labelled_frames: int = number(10_000, 100)
@@ -173,6 +200,11 @@ class Config:
     """Share of the video episodes kept from training, for the health figures."""
     episodes: int = number(100, 1, 100_000)
     """Episodes of the closing evaluation."""
+    frame_stack: int = number(1, 1, 16)
+    """Frames of an observation; they are kept once each, and stacked where they are used."""
+    rendering: Literal["auto", "stock", "fast"] = "auto"
+    """How MuJoCo draws, videos and own frames alike: stock, fast (smaller shadow maps, see docs/continuous.md), or
+    auto: stock on a GPU, fast on a CPU."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     latent_actions: LatentActionsConfig = field(default_factory=LatentActionsConfig)
@@ -180,7 +212,7 @@ class Config:
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
-def _quick(config: Config) -> Config:
+def _quick_discrete(config: Config) -> Config:
     """Procgen in minutes on two CPU cores: half-size feature maps, a fraction of the updates."""
     return dataclasses.replace(
         config,
@@ -224,20 +256,104 @@ def _quick(config: Config) -> Config:
     )
 
 
+def _continuous(config: Config) -> Config:
+    """DMControl's settings: stacked frames, prototypes, a fully connected policy, fine-tuning that grows."""
+    return dataclasses.replace(
+        config,
+        episodes=10,
+        frame_stack=3,
+        encoder=EncoderConfig(channels=32, stride=2, residual_blocks=0, plain_layers=3),
+        features=dataclasses.replace(
+            config.features, objective="prototypes", updates=50_000, learning_rate=1e-4, shift_pad=4, projection_dim=128
+        ),
+        latent_actions=dataclasses.replace(config.latent_actions, updates=50_000, past_frames=0),
+        policy=dataclasses.replace(config.policy, trunk="mlp"),
+        online=dataclasses.replace(
+            config.online,
+            interactions=50_000,
+            num_envs=4,
+            round_interactions=1000,
+            capacity=100_000,
+            finetune_epochs=2.0,
+            predictor_learning_rate=1e-3,
+            world_model_learning_rate=1e-5,
+            regularisation=1e-5,
+            clone_updates=1000,
+            clone_learning_rate=1e-3,
+        ),
+    )
+
+
+def _quick_continuous(config: Config) -> Config:
+    """Continuous control in minutes on two CPU cores: narrow networks, a fifth of the videos and interactions."""
+    return dataclasses.replace(
+        config,
+        episodes=20,
+        expert_frames=20_000,
+        encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0, plain_layers=1),
+        features=dataclasses.replace(
+            config.features, updates=400, batch_size=128, learning_rate=5e-4, projection_dim=128, hidden_dim=256
+        ),
+        latent_actions=dataclasses.replace(
+            config.latent_actions,
+            updates=600,
+            impala_channels=(16, 32, 32),
+            motion_gain=8.0,
+            ema_decay=0.99,
+            restart_below=0.02,
+            world_model_width=16,
+            world_model_output="residual",
+        ),
+        policy=dataclasses.replace(config.policy, updates=1000, learning_rate=1e-3, mlp_hidden=(256, 256)),
+        online=dataclasses.replace(
+            config.online,
+            interactions=10_000,
+            num_envs=4,
+            finetune_epochs=0.0,
+            finetune_updates=120,
+            finetune_batch_size=128,
+            regularisation=0.0,
+            world_model_learning_rate=0.0,
+            decoder_hidden=(128,),
+            clone_updates=400,
+        ),
+    )
+
+
 def preset(env: str, scale: str) -> Config:
     """The configuration of an environment at scale `paper` or `quick`.
 
-    Raises UserError for an unknown scale. Source of the exceptions by game: the paper's appendix.
+    Raises UserError for an unknown scale. Source of the exceptions by task: the paper's appendix and official code.
     """
     if scale not in PRESETS:
         raise UserError(f"preset: expected one of {', '.join(PRESETS)}, got '{scale}'{nearest(scale, PRESETS)}")
     config = Config(env=env, preset=scale)
-    game = "" if "," in env else env.rpartition(":")[2]
-    if game == "plunder":
+    first, *others = env.split(",")
+    suite, _, task = first.partition(":")
+    task = "" if others else task
+    if suite in ("dmc", "metaworld") or (suite in ("gym", "factory") and _takes_numbers(first)):
+        config = _continuous(config)
+        if suite == "metaworld":
+            config = replace_in(config, "features", objective="contrastive")
+            config = dataclasses.replace(replace_in(config, "online", interactions=25_000), episodes=50)
+        if task.startswith(("jaco", "reacher")):
+            online = {"finetune_epochs": 0.0, "finetune_updates": 100}
+            config = replace_in(config, "online", **online, world_model_learning_rate=1e-3, regularisation=1e-3)
+        if task.startswith("point_mass"):
+            config = replace_in(config, "features", shift_pad=1)
+        return _quick_continuous(config) if scale == "quick" else config
+    if task == "plunder":
         config = replace_in(config, "features", reconstruction_weight=1.0)
-    if game in ("miner", "climber", "chaser"):
+    if task in ("miner", "climber", "chaser"):
         config = replace_in(config, "online", predictor_learning_rate=1e-3, regularisation=1.0)
-    return _quick(config) if scale == "quick" else config
+    return _quick_discrete(config) if scale == "quick" else config
+
+
+def _takes_numbers(env: str) -> bool:
+    """Whether the actions of an environment that has to be asked are continuous."""
+    from bcvlr_fast.envs import spec
+
+    return spec(env).actions.continuous
 
 
 def video_paths(config: Config) -> list[Path]:
@@ -329,7 +445,7 @@ def _build(base: Any, data: Any, where: str) -> Any:
         default = getattr(base, key)
         if dataclasses.is_dataclass(default):
             values[key] = _build(default, value, f"{where}{key}.")
-        elif key in ("videos", "labels"):
+        elif key in ("videos", "labels", "pretrained_weights"):
             if value is not None and not isinstance(value, str):
                 raise UserError(f"{where}{key}: expected a path or null, got {value!r}")
             values[key] = None if value is None else Path(value)

@@ -21,14 +21,13 @@ from bcvlr_fast.agent import Agent
 from bcvlr_fast.command import run_command
 from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import PixelEnv, make
-from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.envs import PixelEnv, make, spec
+from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.screen import Bar, Screen
 
 RESULT = "evaluation.json"
 EVALUATION_SEED = 2**30  # environments of training are seeded below it
-_MOST_ENVS = 100
 _RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 4_000_000
 Act = Callable[[np.ndarray], np.ndarray]
@@ -48,7 +47,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Score:
-    """Mean return of some episodes, its standard error and 95 % confidence interval (bootstrap percentiles)."""
+    """Mean score of some episodes, its standard error and 95 % confidence interval (bootstrap percentiles)."""
 
     mean: float
     standard_error: float
@@ -58,38 +57,41 @@ class Score:
     mean_length_steps: float | None = None
 
     @classmethod
-    def of(cls, returns: np.ndarray, lengths: np.ndarray | None = None) -> Score:
-        """From the returns [E] of E episodes, and their lengths [E] in steps."""
-        returns = np.asarray(returns, np.float64)
+    def of(cls, scores: np.ndarray, lengths: np.ndarray | None = None) -> Score:
+        """From the scores [E] of E episodes, and their lengths [E] in steps."""
+        scores = np.asarray(scores, np.float64)
         rng = np.random.default_rng(0)
-        block = max(1, _DRAWN_AT_ONCE // len(returns))
+        block = max(1, _DRAWN_AT_ONCE // len(scores))
         blocks = [min(block, _RESAMPLES - done) for done in range(0, _RESAMPLES, block)]
-        means = np.concatenate([rng.choice(returns, (rows, len(returns))).mean(axis=1) for rows in blocks])
+        means = np.concatenate([rng.choice(scores, (rows, len(scores))).mean(axis=1) for rows in blocks])
         low, high = np.percentile(means, [2.5, 97.5])
-        error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")
+        error = scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
         length = None if lengths is None else float(np.mean(lengths))
-        return cls(float(returns.mean()), float(error), float(low), float(high), len(returns), length)
+        return cls(float(scores.mean()), float(error), float(low), float(high), len(scores), length)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by policy (sampled, greedy, random, expert); `video_norm` is agent / expert."""
+    """Scores by policy (sampled, greedy, random, expert; continuous ones have no sampled), and what they are: return or
+    success. `video_norm` is agent / expert."""
 
     env: str
     seed: int
     scores: dict[str, Score]
+    score: str = "return"
 
     def video_norm(self, policy: str) -> float | None:
         expert = self.scores.get("expert")
         return self.scores[policy].mean / expert.mean if expert and expert.mean else None
 
     def to_json(self) -> str:
-        norms = {p: self.video_norm(p) for p in ("sampled", "greedy")}
+        norms = {p: self.video_norm(p) for p in ("sampled", "greedy") if p in self.scores}
         scores = {k: asdict(v) for k, v in self.scores.items()}
-        return json.dumps({"env": self.env, "seed": self.seed, "scores": scores, "video_norm": norms}, indent=1)
+        kept = {"env": self.env, "seed": self.seed, "score": self.score, "scores": scores, "video_norm": norms}
+        return json.dumps(kept, indent=1)
 
     def table(self) -> Table:
-        table = Table(title=f"{self.env}: return over {self.scores['sampled'].episodes} episodes")
+        table = Table(title=f"{self.env}: {self.score} over {self.scores['greedy'].episodes} episodes")
         for heading in ("policy", "mean", "standard error", "95 % interval", "length", "agent / expert"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
         for name, score in self.scores.items():
@@ -113,7 +115,7 @@ def main(arguments: Arguments) -> None:
         raise UserError(f"seed: expected 0 <= value < 2^31, got {arguments.seed}")
     screen = Screen()
     agent, settings = load_agent(arguments.run, arguments.device)
-    evaluation = evaluate(agent, settings.env, arguments.episodes, arguments.seed, videos_of(arguments.run), screen)
+    evaluation = evaluate(agent, settings, arguments.episodes, arguments.seed, videos_of(arguments.run), screen)
     (arguments.run / RESULT).write_text(evaluation.to_json())
     screen.table(evaluation.table())
     screen.say(f"scores: {arguments.run / RESULT}")
@@ -129,7 +131,7 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     if complaints or saved is None:
         raise UserError(f"run: {folder}: {complaints[0] if complaints else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
-    agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
+    agent = Agent(settings, spec(settings.env.split(",")[0]), compute)
     saved.get_network("agent", agent)
     return agent, settings
 
@@ -143,10 +145,11 @@ def videos_of(folder: Path) -> Path:
         raise UserError(f"run: {file}: expected the path of the run's videos ({error})") from None
 
 
-def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path, screen: Screen) -> Evaluation:
-    """Plays `episodes` episodes each of the sampled, the greedy and the random policy on the same levels' distribution.
+def evaluate(agent: Agent, settings: Config, episodes: int, seed: int, videos: Path, screen: Screen) -> Evaluation:
+    """Plays `episodes` episodes each of the sampled, the greedy and the random policy from the same seeds.
 
-    The expert's score is that of the recorded videos, where their evaluation labels exist.
+    A continuous policy is not sampled: what it adds to its actions is noise. The random one needs no pictures. The
+    expert's score is that of the recorded videos, where their evaluation labels exist.
     """
     device = agent.compute.device
     sampling = torch.Generator(device)
@@ -155,18 +158,26 @@ def evaluate(agent: Agent, env_name: str, episodes: int, seed: int, videos: Path
     policies: dict[str, Act] = {
         "sampled": lambda frames: _act(agent, frames, sampling),
         "greedy": lambda frames: _act(agent, frames, None),
-        "random": lambda frames: random.integers(agent.num_actions, size=len(frames)),
+        "random": lambda frames: agent.spec.actions.draw(random, len(frames)),
     }
+    if agent.spec.actions.continuous:
+        del policies["sampled"]
     scores = {}
-    with screen.bar("evaluating", total=3 * episodes, unit="episodes") as bar:
+    with screen.bar("evaluating", total=len(policies) * episodes, unit="episodes") as bar:
         for name, act in policies.items():
-            env = make(env_name, min(episodes, _MOST_ENVS), seed)
+            env = make_seen(settings, min(episodes, agent.spec.most_envs), seed, blind=name == "random")
             scores[name] = play(env, act, episodes, bar)
             env.close()
     labels = evaluation_labels.load(videos)
     if labels is not None and np.isfinite(labels.episode_return).all():
         scores["expert"] = Score.of(labels.episode_return)
-    return Evaluation(env_name, seed, scores)
+    return Evaluation(settings.env, seed, scores, agent.spec.score)
+
+
+def make_seen(settings: Config, num_envs: int, seed: int, level: int | None = None, blind: bool = False) -> Stacked:
+    """The environments of a run as its policy sees them."""
+    env = make(settings.env, num_envs, seed, level, settings.rendering, blind)
+    return Stacked(env, settings.frame_stack)
 
 
 def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Score:
@@ -177,19 +188,19 @@ def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Scor
     quota = np.full(env.num_envs, episodes // env.num_envs)
     quota[: episodes % env.num_envs] += 1
     frames = env.reset()
-    returns, lengths = [], []
+    scores, lengths = [], []
     active = np.flatnonzero(quota)
     while len(active):
         step = env.step(act(frames[active]), active)
         frames[active] = step.next_frames()
         for episode in env.pop_episodes():
-            returns.append(episode.episode_return)
+            scores.append(episode.score)
             lengths.append(episode.length_steps)
             quota[episode.env] -= 1
             if bar:
                 bar.advance()
         active = np.flatnonzero(quota)
-    return Score.of(np.array(returns), np.array(lengths))
+    return Score.of(np.array(scores), np.array(lengths))
 
 
 def _act(agent: Agent, frames: np.ndarray, generator: torch.Generator | None) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Makes expert replays: by planning in the simulator, without learning and without a GPU, or by learning with PPO.
+"""Makes experts: Procgen's by planning in the simulator or with PPO, DMControl's and MetaWorld's by SAC on states.
 
 python -m bcvlr_fast.expert --env procgen:bossfight --planner --frames 100000
 python -m bcvlr_fast.expert --env procgen:bossfight --ppo --steps 25e6
+python -m bcvlr_fast.expert --env dmc:finger_spin --sac
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +18,7 @@ from rich.table import Table
 from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import parse_name
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.experts import planner, replays, simulator
+from bcvlr_fast.experts import behaviours, planner, replays, simulator
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.files import cache_folder, check_writable, lock_folder
 from bcvlr_fast.host import usable_cores
@@ -40,9 +42,18 @@ PAPER_EXPERT = {
     "ninja": 9.5,
     "plunder": 11.5,
     "starpilot": 67.0,
+    "point_mass_easy": 885.0,
+    "reacher_easy": 975.0,
+    "reacher_hard": 967.0,
+    "finger_spin": 981.0,
+    "ball_in_cup_catch": 986.0,
+    "cheetah_run_backward": 389.0,
+    "jaco_reach_top_right": 198.0,
+    "jaco_reach_bottom_left": 203.0,
 }
-"""Mean return of the expert whose videos the paper learned from (table 1)."""
+"""Mean return of the expert whose videos the paper learned from (tables 1 and 2)."""
 
+_SCORED_EPISODES, _SCORING_SEED = 20, 2**30
 
 _RANGES = (
     ("frames", 1, 10_000_000),
@@ -50,6 +61,7 @@ _RANGES = (
     ("workers", 0, 1024),
     ("steps", 0, 10**12),
     ("seed", 0, 2**20),
+    ("updates", 1, 10**9),
 )
 
 
@@ -63,12 +75,16 @@ class Arguments:
     """Plan in Procgen's simulator (extra [planner])."""
     ppo: bool = False
     """Learn from rewards with PPO, then play."""
+    sac: bool = False
+    """Learn from rewards and states with SAC, and keep the weights, which record themselves anew."""
+    updates: int = 50_000
+    """SAC: updates, one for every 8 steps of the agent."""
     steps: float = 25e6
     """PPO: frames to learn from."""
     start_from: Path | None = None
     """PPO: replays to clone first, such as the planner's."""
     seed: int = 0
-    """PPO: seed of network and environments."""
+    """PPO, SAC: seed of network and environments."""
     device: str = "auto"
     """PPO: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -79,9 +95,10 @@ class Arguments:
     workers: int = 0
     """Processes that plan; 0 takes one per core."""
     out: Path | None = None
-    """Replay file (planner) or folder (PPO), by default under the cache folder. One that is there is gone on with."""
+    """Replay file (planner), folder (PPO) or file of weights (SAC), by default under the cache folder. Replays and
+    folders that are there are gone on with."""
     list: bool = False
-    """Print the bundled replays: game, frames, episodes, mean return, the paper's expert, change rate."""
+    """Print the bundled experts: replays by game with their returns, and DMControl's weights with theirs."""
     verify: bool = False
     """Play every bundled replay again in EnvPool first: its end and its return must come out."""
 
@@ -94,13 +111,19 @@ def main(arguments: Arguments) -> None:
             for game in replays.available():
                 verify(f"procgen:{game}", replays.load(game), screen)
         screen.table(bundled_table())
+        screen.table(behaviours_table())
         return
-    _, game = parse_name(arguments.env)
+    suite, game = parse_name(arguments.env)
     for name, least, most in _RANGES:
         if not least <= getattr(arguments, name) <= most:
             raise UserError(f"{name}: expected {least} .. {most}, got {getattr(arguments, name)}")
-    if arguments.planner == arguments.ppo:
-        raise UserError("expert: expected --planner, --ppo or --list")
+    if arguments.planner + arguments.ppo + arguments.sac != 1:
+        raise UserError("expert: expected one of --planner, --ppo, --sac, --list")
+    if arguments.sac != (suite in ("dmc", "metaworld")):
+        raise UserError(f"expert: --{'sac' if arguments.sac else 'planner and --ppo'} is not for {suite}")
+    if arguments.sac:
+        _sac(arguments, game, screen)
+        return
     file = _planner(arguments, game, screen) if arguments.planner else _ppo(arguments, game, screen)
     made = replays.load_file(file, game)
     verify(arguments.env, made, screen)
@@ -145,6 +168,46 @@ def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
         ppo_training.record(expert, game, arguments.frames, arguments.first_level, screen).save(file)
         expert.close()
     return file
+
+
+def _sac(arguments: Arguments, task: str, screen: Screen) -> None:
+    import torch
+
+    from bcvlr_fast.evaluate import Score
+    from bcvlr_fast.experts import sac_training
+    from bcvlr_fast.experts.sac import SacConfig
+
+    file = arguments.out or cache_folder() / "experts" / f"{arguments.env.replace(':', '-')}-s{arguments.seed}"
+    file = file if file.suffix == behaviours.SUFFIX else file.with_name(file.name + behaviours.SUFFIX)
+    check_writable(file.parent, "out")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # more are slower on networks as small
+    start = time.monotonic()
+    actor, curve = sac_training.train(arguments.env, SacConfig(updates=arguments.updates), arguments.seed, screen)
+    returns = sac_training.returns(actor, arguments.env, _SCORED_EPISODES, _SCORING_SEED)
+    score = Score.of(returns)
+    card = {"env": arguments.env, "seed": arguments.seed, "updates": arguments.updates, "return": asdict(score)}
+    card |= {"minutes": round((time.monotonic() - start) / 60, 1), "curve": curve}
+    sac_training.save(file, actor, card)
+    paper = PAPER_EXPERT.get(task)
+    beside = f", the paper's expert {paper:g}" if paper else ""
+    screen.say(f"return {score.mean:.1f} ({score.low:.1f} .. {score.high:.1f}) over {score.episodes} episodes{beside}")
+    screen.say(f"weights: {file}\nto learn from it: python -m bcvlr_fast.train --env {arguments.env} --videos {file}")
+
+
+def behaviours_table() -> Table:
+    """The bundled experts of DMControl, a row per task, from their cards."""
+    table = Table(title="DMControl", caption="paper: its expert's mean return")
+    for name in ("task", "mean return", "episodes", "paper", "updates", "minutes"):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in behaviours.available():
+        card = behaviours.card(task)
+        score = card["return"]
+        shown = f"{score['mean']:.1f} ± {score['standard_error']:.1f}"
+        paper = PAPER_EXPERT.get(task)
+        counts = (str(score["episodes"]), f"{paper:g}" if paper else "", f"{card['updates']:,}", f"{card['minutes']:g}")
+        table.add_row(task, shown, *counts)
+    return table
 
 
 def bundled_table() -> Table:

@@ -12,7 +12,8 @@ import torch
 
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.agent import Agent
-from bcvlr_fast.envs import make
+from bcvlr_fast.config import Config
+from bcvlr_fast.evaluate import make_seen
 from bcvlr_fast.evaluation_labels import NO_LEVEL
 from bcvlr_fast.videos import Videos
 
@@ -28,7 +29,9 @@ def available() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, folder: Path, count: int) -> list[Path]:
+def write_films(
+    agent: Agent, settings: Config, videos: Videos, held_out: Videos, folder: Path, count: int
+) -> list[Path]:
     """Up to `count` mp4 files, `agent | expert`; on the expert's own held-out level where the labels tell it."""
     labels = evaluation_labels.load(videos.path)
     expert = held_out if len(held_out.lengths) else videos
@@ -38,7 +41,7 @@ def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, f
     for episode in range(min(count, len(expert.lengths))):
         level = int(labels.level[first + episode]) if labels else NO_LEVEL
         known = level != NO_LEVEL
-        played = play_episode(agent, env_name, level if known else None, _SEED + episode)
+        played = play_episode(agent, settings, level if known else None, _SEED + episode)
         shown = expert.part(episode, episode + 1).frames[: _MOST_STEPS + 1]
         name = f"level-{level}" if known else f"expert-episode-{episode}-other-level"
         path = folder / f"{name}-agent-expert.mp4"
@@ -47,20 +50,25 @@ def write_films(agent: Agent, env_name: str, videos: Videos, held_out: Videos, f
     return paths
 
 
-def play_episode(agent: Agent, env_name: str, level: int | None, seed: int) -> np.ndarray:
-    """Frames [T, C, H, W] uint8 of one episode of the sampled policy, at most 600 steps."""
-    env = make(env_name, num_envs=1, seed=seed, level=level)
-    generator = torch.Generator(agent.compute.device)
-    generator.manual_seed(seed)
-    frames = [env.reset()[0]]
+def play_episode(agent: Agent, settings: Config, level: int | None, seed: int) -> np.ndarray:
+    """Frames [T, C, H, W] uint8 of one episode of the sampled policy, at most 600 steps; of a continuous one without
+    noise."""
+    env = make_seen(settings, 1, seed, level)
+    generator = None
+    if not agent.spec.actions.continuous:
+        generator = torch.Generator(agent.compute.device)
+        generator.manual_seed(seed)
+    seen = env.reset()
+    frames = [seen[0]]
     for _ in range(_MOST_STEPS):
-        actions = agent.act(torch.from_numpy(frames[-1][None]).to(agent.compute.device), generator)
+        actions = agent.act(torch.from_numpy(seen).to(agent.compute.device), generator)
         step = env.step(actions.cpu().numpy())
-        frames.append(step.frames[0])
+        seen = step.frames
+        frames.append(seen[0])
         if step.ended[0]:
             break
     env.close()
-    return np.stack(frames)
+    return np.stack(frames)[:, -agent.spec.frame_shape[0] :]
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 _DEVICE_SHARE = 0.6
 _HOST_SHARE = 0.25
+_MOST_AGE = 255
 _MANY = 1 << 62
 """Random integers are drawn below this and divided: the remainder is uniform to one part in 2^40 for any count."""
 
@@ -22,7 +23,8 @@ class FrameStore:
     """Single frames [N, C, H, W] uint8, with the position of each in its episode.
 
     `position` [N] int64 rises by one from a frame to the next of the same episode and jumps
-    otherwise, so that no window crosses an episode's end. Videos and replay are both of this class.
+    otherwise, so that no window crosses an episode's end; `age` [N] uint8 counts the frames before it in its episode,
+    255 at most. Videos and replay are both of this class.
     `placement` says where the frames lie: device, pinned (host memory) or mapped (a file).
     """
 
@@ -33,6 +35,7 @@ class FrameStore:
             )
         self.frames = frames
         self.position = position
+        self.age = frame_ages(position)
         self.device = device
         self.placement = placement
 
@@ -69,7 +72,9 @@ class FrameStore:
 class WindowSampler:
     """Windows (t - past .. t + future) of a store, drawn uniformly with a generator on the device.
 
-    Only the first `count` of `centres` are drawn; both are tensors on the device, which may be refilled.
+    An observation is a stack of `stack` frames, so `stack - 1` more come before those of a window; before an episode's
+    first frame there is nothing but that frame again. Only the first `count` of `centres` are drawn; both are tensors
+    on the device, which may be refilled.
     """
 
     def __init__(
@@ -79,14 +84,16 @@ class WindowSampler:
         future: int,
         generator: torch.Generator,
         centres: Tensor | None = None,
+        stack: int = 1,
     ) -> None:
         """`centres` [W] int64 on the device: where the windows are to be; all that the store has, if not given."""
         self.store = store
         self.generator = generator
-        self.past, self.future = past, future
+        self.past, self.future, self.stack = past, future, stack
         self.centres = store.windows(past, future) if centres is None else centres
         self.count = torch.tensor(len(self.centres), device=store.device)
-        self.steps = torch.arange(-past, future + 1, device=store.device)
+        self.age = torch.from_numpy(store.age.copy()).to(store.device) if stack > 1 else None
+        """[N] uint8, as the store's."""
 
     def draw_rows(self, shape: tuple[int, ...]) -> Tensor:
         """`shape` int64: rows of `centres`, drawn with replacement."""
@@ -98,13 +105,34 @@ class WindowSampler:
         return torch.randint(2 * pad + 1, (count, 2), generator=self.generator, device=self.store.device)
 
     def take(self, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """(frames, index [past + 1 + future, B] int64) of the windows at `centres` [B], as `FrameStore.take`."""
-        return self.store.take(centres + self.steps[:, None])
+        """(frames, index [stack + past + future, B] int64) of the windows at `centres` [B], as `FrameStore.take`."""
+        return self.store.take(self.rows_of(centres, -self.past, self.future))
+
+    def rows_of(self, centres: Tensor, first: int, last: int) -> Tensor:
+        """[..., stack + last - first, B] int64: the frames of the observations t + first .. t + last, oldest first, for
+        `centres` [..., B]."""
+        steps = torch.arange(first - self.stack + 1, last + 1, device=self.store.device)[:, None]
+        if self.age is not None:
+            steps = torch.maximum(steps, -self.age[centres].long()[..., None, :])
+        return centres[..., None, :] + steps
+
+    def observations(self, centres: Tensor) -> Tensor:
+        """[B, stack * C, H, W] uint8 on the device: what a policy would see at `centres` [B]."""
+        frames, index = self.store.take(self.rows_of(centres, 0, 0))
+        return frames[index.T].flatten(1, 2)
 
 
 def episode_positions(lengths: np.ndarray) -> np.ndarray:
     """[sum(lengths)] int64: consecutive within an episode, two apart between episodes."""
     return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(np.arange(len(lengths)), lengths)
+
+
+def frame_ages(position: np.ndarray) -> np.ndarray:
+    """[N] uint8: the frames before each in its episode, 255 at most, where episodes lie whole in `position`."""
+    rows = np.arange(len(position))
+    begins = np.ones(len(position), bool)
+    begins[1:] = np.diff(position) != 1
+    return np.minimum(rows - np.maximum.accumulate(np.where(begins, rows, 0)), _MOST_AGE).astype(np.uint8)
 
 
 @numba.njit(cache=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import copy_error, frame_features, predict_next
+from bcvlr_fast.policy import variance_explained
 from bcvlr_fast.videos import Videos
 
 _BATCH = 256
@@ -28,7 +29,7 @@ class HeldOut:
 
     sampler: WindowSampler
     action: np.ndarray | None
-    """[N] uint8 for each frame of the held-out store."""
+    """[N] uint8, or [N, A] float32 of continuous ones, for each frame of the held-out store."""
 
     def centres(self) -> Tensor:
         """At most 4,096 window centres, evenly spaced."""
@@ -37,11 +38,12 @@ class HeldOut:
         return centres[::stride]
 
     def true_actions(self) -> Tensor | None:
-        """[W] int64 at `centres`."""
+        """[W] int64, or [W, A] float32, at `centres`."""
         if self.action is None:
             return None
-        actions = torch.from_numpy(self.action.astype(np.int64))[self.centres().cpu()]
-        assert bool((actions != NO_ACTION).all())
+        continuous = self.action.ndim == 2
+        actions = torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centres().cpu()]
+        assert bool((actions.isfinite() if continuous else actions != NO_ACTION).all())
         return actions
 
 
@@ -51,7 +53,7 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     generator = torch.Generator(compute.device)
     store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device, settings.frames_gb)
     latent = settings.latent_actions
-    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
+    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator, stack=settings.frame_stack)
     if len(sampler.centres) == 0:
         return None
     labels = evaluation_labels.load(videos.path)
@@ -60,8 +62,8 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
 
 
 def _held_out_actions(action: np.ndarray, frames: int, held_out: int) -> np.ndarray | None:
-    """The last `held_out` of the first `frames` true actions; None where they are continuous or not known."""
-    known = action.ndim == 1 and bool((action != NO_ACTION).any())
+    """The last `held_out` of the first `frames` true actions; None where they are not known."""
+    known = bool((action != NO_ACTION).any()) if action.ndim == 1 else bool(np.isfinite(action).any())
     return action[frames - held_out : frames].copy() if known else None
 
 
@@ -75,10 +77,12 @@ class LatentReport:
     """Standard deviation of z over the windows, mean over its dimensions."""
     code_use: np.ndarray
     """[K, M] share of each code in its codebook."""
-    probe_recall: float | None
-    """Mean recall over true actions of a linear readout from z; None without labels."""
-    probe_chance: float | None
+    probe: float | None
+    """Of a linear readout of true actions from z: mean recall over them, or the variance explained of continuous ones;
+    None without labels."""
+    probe_chance: float
     """What a readout gets for nothing."""
+    probe_kind: str = "mean_recall"
 
     @property
     def error_of_copy(self) -> float:
@@ -106,10 +110,14 @@ class LatentReport:
             "perplexity",
             "dead_codes",
             "codes",
-            "probe_recall",
+            "probe",
             "probe_chance",
         )
         return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
+
+    def describe_probe(self) -> str:
+        """The probe's figure beside chance."""
+        return f"probe {self.probe_kind.replace('_', ' ')} {self.probe:.0%}, chance {self.probe_chance:.0%}"
 
     def complaints(self) -> list[str]:
         lines = []
@@ -124,11 +132,8 @@ class LatentReport:
             lines.append(f"the codebook has collapsed (perplexity {self.perplexity:.1f})")
         elif self.dead_codes > 0.75 * self.codes:
             lines.append(f"{self.dead_codes} of {self.codes} codes are never used on held-out frames")
-        if self.probe_recall is not None and self.probe_chance is not None and self.probe_recall < self.probe_chance:
-            lines.append(
-                f"latent actions do not tell true actions apart "
-                f"(probe recall {self.probe_recall:.0%}, chance {self.probe_chance:.0%})"
-            )
+        if self.probe is not None and self.probe < self.probe_chance:
+            lines.append(f"latent actions do not tell true actions apart ({self.describe_probe()})")
         return lines
 
 
@@ -147,15 +152,39 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
     chosen = agent.codebook(z, update=False).indices.unbind(1)
     shares = [i.reshape(-1).bincount(minlength=agent.codebook.codes.shape[1]) / i.numel() for i in chosen]
     truth = held_out.true_actions()
-    recall, chance = (None, None) if truth is None else probe_recall(z.cpu(), truth)
+    probed, chance, kind = None, 0.0, "mean_recall"
+    if truth is not None and truth.is_floating_point():
+        probed, kind = probe_explained(z.cpu(), truth), "variance_explained"
+    elif truth is not None:
+        probed, chance = probe_recall(z.cpu(), truth)
     return LatentReport(
         prediction_error=float(torch.stack(errors).sum()) / len(z),
         copy_error=float(torch.stack(copies).sum()) / len(z),
         spread=float(z.std(dim=0).mean()),
         code_use=torch.stack(shares).cpu().numpy(),
-        probe_recall=recall,
+        probe=probed,
         probe_chance=chance,
+        probe_kind=kind,
     )
+
+
+def probe_explained(z: Tensor, truth: Tensor) -> float:
+    """Variance of continuous actions truth [W, A] that a ridge regression from latent actions z [W, D] explains.
+
+    Fitted and scored on alternate blocks of windows, as `probe_recall`.
+    """
+    fit = _alternate(len(z))
+    z = (z - z[fit].mean(dim=0)) / (z[fit].std(dim=0) + 1e-6)
+    x = torch.cat([z, torch.ones(len(z), 1)], dim=1).double()
+    y = truth.double()
+    gram = x[fit].T @ x[fit] / fit.sum() + 1e-3 * torch.eye(x.shape[1], dtype=torch.float64)
+    readout = torch.linalg.solve(gram, x[fit].T @ y[fit] / fit.sum())
+    return float(variance_explained(x[~fit] @ readout, y[~fit]))
+
+
+def _alternate(windows: int) -> Tensor:
+    """[windows] bool: every other block of 64."""
+    return (torch.arange(windows) // 64) % 2 == 0
 
 
 def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
@@ -164,7 +193,7 @@ def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
     Every action weighs the same, however rare. Fitted on alternate blocks of 64 windows and scored on
     the others, since neighbours in time look alike; actions that either side lacks are left out.
     """
-    fit = (torch.arange(len(z)) // 64) % 2 == 0
+    fit = _alternate(len(z))
     actions = [a for a in truth.unique() if (truth[fit] == a).any() and (truth[~fit] == a).any()]
     if not actions:
         return float("nan"), float("nan")
@@ -180,7 +209,7 @@ def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class ActionReport:
+class DiscreteReport:
     """How actions decoded for held-out expert frames agree with the true ones."""
 
     labelling_accuracy: float
@@ -210,23 +239,42 @@ class ActionReport:
         }
 
 
+@dataclass(frozen=True)
+class ContinuousReport:
+    """The share of the variance of true actions that actions decoded for held-out expert frames explain."""
+
+    labelling_explained: float
+    """By d(p(window)): what the policy is taught."""
+    policy_explained: float
+    """By d(pi(observation)): what it would do."""
+
+    def figures(self) -> dict[str, float]:
+        return asdict(self)
+
+
+Agreement = DiscreteReport | ContinuousReport
+
+
 @torch.no_grad()
-def action_report(agent: Agent, held_out: HeldOut) -> ActionReport | None:
+def action_report(agent: Agent, held_out: HeldOut) -> Agreement | None:
     """Compares decoded with true actions; None without labels."""
     truth = held_out.true_actions()
     if truth is None or len(truth) == 0:
         return None
     agent.eval()
-    labelled, chosen = [], []
+    labels, acts = [], []
     for centres in held_out.centres().split(_BATCH):
         features = frame_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
         with agent.compute.autocast():
-            labelled.append(agent.decoder(agent.predictor(features)).argmax(dim=1).cpu())
-        frames, index = held_out.sampler.store.take(centres[:, None])
-        chosen.append(agent.logits(frames.index_select(0, index[:, 0])).argmax(dim=1).cpu())
-    decoded, acted = torch.cat(labelled), torch.cat(chosen)
-    pairs = truth * agent.num_actions + decoded
-    confusion = pairs.bincount(minlength=agent.num_actions**2).view(agent.num_actions, -1)
-    return ActionReport(
-        float((decoded == truth).float().mean()), float((acted == truth).float().mean()), confusion.tolist()
+            labels.append(agent.decoder(agent.predictor(features)).float().cpu())
+        acts.append(agent.decoded(held_out.sampler.observations(centres)).cpu())
+    labelled, acted = torch.cat(labels), torch.cat(acts)
+    if truth.is_floating_point():
+        own = labelled.clamp(-1, 1), acted.clamp(-1, 1)
+        return ContinuousReport(*(float(variance_explained(guess, truth)) for guess in own))
+    decoded, chosen = labelled.argmax(dim=1), acted.argmax(dim=1)
+    size = agent.spec.actions.size
+    confusion = (truth * size + decoded).bincount(minlength=size**2).view(size, -1)
+    return DiscreteReport(
+        float((decoded == truth).float().mean()), float((chosen == truth).float().mean()), confusion.tolist()
     )

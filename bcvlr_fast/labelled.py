@@ -10,8 +10,8 @@ import numpy as np
 from bcvlr_fast import evaluation_labels, record, training_videos
 from bcvlr_fast.compute import choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name
-from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.envs import parse_name, spec
+from bcvlr_fast.envs.specs import Actions
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
@@ -31,9 +31,10 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
         path = record.default_folder(config.env, source)
         record.record(config.env, source, path, screen)
     videos = training_videos.open_of(path, config.env)
-    labels = evaluation_labels.load(path)
-    if labels is None or labels.action.ndim != 1 or (labels.action == NO_ACTION).all():
-        raise UserError(f"labels: {path}: expected a dataset with discrete actions (import them with --keep-labels)")
+    labels, env = evaluation_labels.load(path), spec(config.env)
+    kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
+    if labels is None or not _fits(labels.action, env.actions):
+        raise UserError(f"labels: {path}: expected a dataset with {kind} (import them with --keep-labels)")
     count = config.labelled_frames
     if len(videos.frames) < count:
         raise UserError(f"labels: {path}: expected {count:,} frames or more, got {len(videos.frames):,}")
@@ -41,12 +42,21 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
     ends[videos.lengths.cumsum() - 1] = True
     action = labels.action[:count]
     taken = action[~ends[:count]]
-    if len(taken) and (highest := int(taken.max())) >= NUM_ACTIONS:
-        raise UserError(f"labels: {path}: expected actions 0 .. {NUM_ACTIONS - 1} within episodes, got {highest}")
-    replay = Replay(count, 1, FRAME_SHAPE, choose_device(config.device))
+    try:
+        env.actions.check(taken, len(taken))
+    except ValueError as error:
+        raise UserError(f"labels: {path}: within episodes {error}") from None
+    replay = Replay(count, 1, env, choose_device(config.device))
     only = np.zeros(1, np.int64)
     for row in range(count):
         frame, end = np.array(videos.frames[row : row + 1]), bool(ends[row])
-        replay.append(only, frame, None if end else action[row : row + 1].astype(np.int64), ends=end)
+        replay.append(only, frame, None if end else action[row : row + 1], ends=end)
     screen.say(f"labels: {count:,} frames, {path}")
     return replay
+
+
+def _fits(action: np.ndarray, actions: Actions) -> bool:
+    """Whether labels hold this kind of action."""
+    if actions.continuous:
+        return action.ndim == 2 and action.shape[1] == actions.size
+    return action.ndim == 1 and not (action == NO_ACTION).all()

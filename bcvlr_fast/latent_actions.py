@@ -157,21 +157,24 @@ class Up(nn.Module):
 
 @torch.no_grad()
 def frame_features(
-    encoder: nn.Module,
+    encoder: Encoder,
     frames: Tensor,
     index: Tensor,
     compute: Compute,
     offset: Tensor | None = None,
     pad: int = 0,
 ) -> Tensor:
-    """Features [F * B, C, side, side] of windows, frame by frame, oldest first.
+    """Features [F * B, C, side, side] of windows, observation by observation, oldest first.
 
-    index [F, B] int64 tells where in `frames` [N, C, H, W] uint8 they lie. Each frame is encoded once; f is frozen, so
-    there is no gradient. With `offset` [B, 2], as in `random_shift`, all frames of a window are shifted alike.
+    index [stack - 1 + F, B] int64 tells where in `frames` [N, C, H, W] uint8 their frames lie; f takes stacks of them.
+    Each observation is encoded once; f is frozen, so there is no gradient. With `offset` [B, 2], as in `random_shift`,
+    all frames of a window are shifted alike.
     """
-    offset = None if offset is None else offset.repeat(len(index), 1)
+    stack = encoder.in_channels // frames.shape[1]
+    stacks = index.unfold(0, stack, 1)  # [F, B, stack]
+    offset = None if offset is None else offset.repeat(len(stacks), 1)
     pixels = random_shift(
-        frames, index.reshape(-1, 1), offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
+        frames, stacks.reshape(-1, stack), offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
     )
     with compute.autocast():
         return cast(Tensor, encoder(pixels))
@@ -215,7 +218,7 @@ class LatentActions(Stage):
     def __init__(
         self,
         config: LatentActionsConfig,
-        encoder: nn.Module,
+        encoder: Encoder,
         predictor: LatentActionPredictor,
         codebook: Codebook,
         world_model: WorldModel,

@@ -54,6 +54,23 @@ class Impala(nn.Module):
         return F.relu(self.linear(F.relu(self.convolutions(x).flatten(1))))
 
 
+class Bottleneck(nn.Sequential):
+    """Features [B, C, side, side] flattened to `bottleneck_dim`, normalised, tanh, then rectified layers (DrQ-v2)."""
+
+    def __init__(self, flat: int, bottleneck_dim: int, hidden: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = [
+            nn.Flatten(),
+            nn.Linear(flat, bottleneck_dim),
+            nn.LayerNorm(bottleneck_dim),
+            nn.Tanh(),
+        ]
+        width = bottleneck_dim
+        for following in hidden:
+            layers += [nn.Linear(width, following), nn.ReLU()]
+            width = following
+        super().__init__(*layers)
+
+
 def initialise_orthogonal(module: nn.Module) -> None:
     """Orthogonal weights (gain sqrt 2 for convolutions), zero biases, in place."""
     for layer in module.modules():

@@ -15,7 +15,7 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PixelEnv, Step
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.latent_actions import frame_features, predict_next
-from bcvlr_fast.policy import Cloning
+from bcvlr_fast.policy import Cloning, variance_explained
 from bcvlr_fast.replay import Replay, ReplaySampler
 from bcvlr_fast.stage import Metrics, Stage
 
@@ -26,11 +26,12 @@ class FinetuningLoss(NamedTuple):
     total: Tensor
     action: Tensor
     regularisation: Tensor
-    accuracy: Tensor
+    agreement: Tensor
+    """Accuracy of decoded actions, or, of continuous ones, their share of the variance explained."""
 
 
 class Finetuning(Stage):
-    """Trains p and d on own transitions; the weights of w stay, its error regularises p."""
+    """Trains p and d on own transitions, regularised by the error of w, whose weights may stay or learn too."""
 
     name = "finetuning"
 
@@ -52,24 +53,26 @@ class Finetuning(Stage):
             "loss": loss.total,
             "action_loss": loss.action,
             "regularisation": loss.regularisation,
-            "accuracy": loss.accuracy,
+            agent_agreement(self.agent): loss.agreement,
         }
 
     def loss(self, index: Tensor) -> FinetuningLoss:
-        """CE(d(z), a) + beta * (world-model error + commitment) for the windows `index` [F, B] of the replay."""
+        """CE(d(z), a), or the mean squared error of continuous actions, + beta * (world-model error + commitment).
+
+        For the windows `index` [F, B] of the replay.
+        """
         agent, online = self.agent, self.config.online
         agent.predictor.train()
-        actions = self.sampler.action[index[self.sampler.past]]
+        actions = self.sampler.action[index[self.sampler.past + self.sampler.stack - 1]]
         pad = online.finetune_shift_pad
         offset = self.sampler.draw_shifts(index.shape[1], pad) if pad else None
         features = frame_features(agent.encoder, self.sampler.store.frames, index, agent.compute, offset, pad)
         z, regularisation = self._latent_action(features)
         with agent.compute.autocast():
-            logits = agent.decoder(z).float()
-        action = F.cross_entropy(logits, actions)
-        accuracy = (logits.argmax(dim=1) == actions).float().mean().detach()
+            decoded = agent.decoder(z).float()
+        action = (F.mse_loss if agent.spec.actions.continuous else F.cross_entropy)(decoded, actions)
         total = action + online.regularisation * regularisation
-        return FinetuningLoss(total, action, regularisation, accuracy)
+        return FinetuningLoss(total, action, regularisation, agreement(decoded.detach(), actions))
 
     def _latent_action(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(z [B, latent_dim], world-model error + commitment []); the latter is zero where it has no weight."""
@@ -83,9 +86,22 @@ class Finetuning(Stage):
         return result.latent_action, result.prediction_error + commitment
 
 
+def agreement(decoded: Tensor, actions: Tensor) -> Tensor:
+    """[]: the share of actions [B] int64 that logits [B, A] name; of actions [B, A] float32, the share of their
+    variance that numbers [B, A] explain."""
+    if actions.is_floating_point():
+        return variance_explained(decoded, actions)
+    return (decoded.argmax(dim=1) == actions).float().mean()
+
+
+def agent_agreement(agent: Agent) -> str:
+    """What `agreement` is called for the agent's actions."""
+    return "variance_explained" if agent.spec.actions.continuous else "accuracy"
+
+
 @torch.no_grad()
-def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> tuple[float, float]:
-    """(share of own transitions whose action d(p(window)) names, share of the commonest action).
+def decoder_agreement(agent: Agent, sampler: ReplaySampler, batch_size: int) -> tuple[float, float]:
+    """(agreement of d(p(window)) with the actions of own transitions, what one answer to all would get).
 
     Held out as long as d has not trained on these transitions.
     """
@@ -94,9 +110,9 @@ def decoder_accuracy(agent: Agent, sampler: ReplaySampler, batch_size: int) -> t
     actions = sampler.action[centres]
     features = frame_features(agent.encoder, *sampler.take(centres), agent.compute)
     with agent.compute.autocast():
-        logits = agent.decoder(agent.predictor(features))
-    commonest = actions.bincount().max() / len(actions)
-    return float((logits.argmax(dim=1) == actions).float().mean()), float(commonest)
+        decoded = agent.decoder(agent.predictor(features)).float()
+    same = 0.0 if actions.is_floating_point() else float(actions.bincount().max() / len(actions))
+    return float(agreement(decoded, actions)), same
 
 
 class Collector:
@@ -105,12 +121,15 @@ class Collector:
     def __init__(self, env: PixelEnv, replay: Replay, interactions: int) -> None:
         self.env, self.replay = env, replay
         self.interactions = 0
-        self.actions = np.zeros(interactions, np.uint8)
-        self.frames = env.reset()  # [num_envs, C, H, W] uint8, what the policy sees next
+        actions = env.spec.actions.empty(interactions)
+        small = not env.spec.actions.continuous and env.spec.actions.size <= 256
+        self.actions = actions.astype(np.uint8) if small else actions
+        self.frames = env.reset()  # [num_envs, stack * C, H, W] uint8, what the policy sees next
+        self._newest = slice(-env.spec.frame_shape[0], None)  # the channels of a stack's last frame
         self._all = np.arange(env.num_envs)
 
     def taken(self) -> np.ndarray:
-        """[interactions] uint8: every action so far, in order."""
+        """[interactions, ...]: every action so far, in order."""
         return self.actions[: self.interactions]
 
     def envs_to_step(self, limit: int) -> np.ndarray:
@@ -125,9 +144,9 @@ class Collector:
         self._store(step, actions, envs)
 
     def _store(self, step: Step, actions: np.ndarray, envs: np.ndarray) -> None:
-        self.replay.append(envs, self.frames[envs], actions)
+        self.replay.append(envs, self.frames[envs, self._newest], actions)
         if step.ended.any():
-            self.replay.append(envs[step.ended], step.frames[step.ended], None, ends=True)
+            self.replay.append(envs[step.ended], step.frames[step.ended, self._newest], None, ends=True)
         self.frames[envs] = step.next_frames()
 
 
@@ -144,7 +163,8 @@ class Decoding:
         self.config, self.agent, self.videos, self.generator = config, agent, videos, generator
         self.replay = replay
         self.round = 0
-        agent.world_model.requires_grad_(False)
+        learns_world = online.world_model_learning_rate > 0
+        agent.world_model.requires_grad_(learns_world)
         optimizer = agent.compute.optimizer
         self.optimizers = {
             "predictor": optimizer(agent.predictor.parameters(), online.predictor_learning_rate),
@@ -152,7 +172,11 @@ class Decoding:
             "policy": optimizer(agent.policy.parameters(), online.clone_learning_rate),
         }
         learning = {name: self.optimizers[name] for name in ("predictor", "decoder")}
-        self.finetuning = Finetuning(config, agent, learning, ReplaySampler(replay, *self._reach, generator))
+        if learns_world:
+            world = optimizer(agent.world_model.parameters(), online.world_model_learning_rate)
+            self.optimizers["world_model"] = learning["world_model"] = world
+        own = ReplaySampler(replay, *self._reach, generator, config.frame_stack)
+        self.finetuning = Finetuning(config, agent, learning, own)
         self.cloning = Cloning(
             online.clone_updates,
             online.clone_batch_size,
@@ -172,7 +196,10 @@ class Decoding:
 
     def begin_finetuning(self) -> bool:
         """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
+        online, kept = self.config.online, int(self.replay.acted.sum())
         self.finetuning.restart(self.round)
+        if online.finetune_epochs:
+            self.finetuning.updates = round(online.finetune_epochs * kept / online.finetune_batch_size)
         return self.finetuning.sampler.refresh()
 
     def begin_cloning(self) -> None:
@@ -196,7 +223,7 @@ class Online(Decoding):
         videos: WindowSampler,
         generator: torch.Generator,
     ) -> None:
-        replay = Replay(config.online.capacity, env.num_envs, agent.frame_shape, agent.compute.device)
+        replay = Replay(config.online.capacity, env.num_envs, env.spec, agent.compute.device)
         super().__init__(config, agent, replay, videos, generator)
         self.env = env
         self.collector = Collector(env, replay, config.online.interactions)
@@ -232,11 +259,11 @@ class Online(Decoding):
         explores, actions = self._exploration()
         if not explores[envs].all():
             chosen = self._actor(self.collector.frames[envs])
-            actions[envs] = np.where(explores[envs], actions[envs], chosen)
+            actions[envs[~explores[envs]]] = chosen[~explores[envs]]
         self.collector.step(actions[envs], envs)
 
     def _exploration(self) -> tuple[np.ndarray, np.ndarray]:
-        """(whether each environment explores now [num_envs] bool, its random action [num_envs] int64).
+        """(whether each environment explores now [num_envs] bool, its random action [num_envs, ...]).
 
         A function of seed and interactions alone, so that a resumed run goes on with the same ones.
         """
@@ -244,11 +271,11 @@ class Online(Decoding):
         held = self.collector.interactions // (num_envs * online.exploration_steps)
         rng = np.random.default_rng((self.config.seed, held))
         share = 1.0 if self.round == 0 else online.exploration
-        return rng.random(num_envs) < share, rng.integers(self.agent.num_actions, size=num_envs)
+        return rng.random(num_envs) < share, self.agent.spec.actions.draw(rng, num_envs)
 
     def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
         """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
         round_start = self.round * self.config.online.round_interactions
-        sampler = ReplaySampler(self.collector.replay, *self._reach, generator)
+        sampler = ReplaySampler(self.collector.replay, *self._reach, generator, self.config.frame_stack)
         newest = (self.collector.interactions - round_start) // self.env.num_envs
         return sampler if sampler.refresh(newest) else None

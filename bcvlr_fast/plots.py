@@ -19,10 +19,9 @@ _NOT_LOSSES = {"phase", "step", "time_s", "stage", "warning"}
 
 
 def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
-    """Training returns by interactions, with the random policy's, the expert's and the final scores."""
-    points = [
-        (r["interactions"], r["return"]) for r in rows if r.get("stage") == "round" and r.get("return") is not None
-    ]
+    """Training scores by interactions, with the random policy's, the expert's and the final ones."""
+    kind = evaluation["score"]
+    points = [(r["interactions"], r[kind]) for r in rows if r.get("stage") == "round" and r.get(kind) is not None]
     figure, axes = plt.subplots(figsize=(8, 3.6))
     if points:
         axes.plot(*zip(*points, strict=True), marker=".", label="training episodes, exploration included")
@@ -32,7 +31,7 @@ def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
             score["mean"], color=styles[name], linestyle="--", linewidth=1, label=f"{name} {score['mean']:.2f}"
         )
     axes.set_xlabel("interactions")
-    axes.set_ylabel("return")
+    axes.set_ylabel(kind)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _svg(figure)
 

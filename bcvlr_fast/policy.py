@@ -15,7 +15,7 @@ from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import frame_features
-from bcvlr_fast.layers import Impala
+from bcvlr_fast.layers import Bottleneck, Impala
 from bcvlr_fast.stage import MOST_TOGETHER, Metrics, Stage
 
 _LABEL_BATCH = 512
@@ -26,26 +26,37 @@ class LatentPolicy(nn.Module):
 
     def __init__(self, config: PolicyConfig, latent: LatentActionsConfig, encoder: Encoder) -> None:
         super().__init__()
-        self.trunk = Impala(encoder.channels, encoder.side, config.impala_channels, config.hidden_dim)
-        self.head = nn.Linear(config.hidden_dim, latent.latent_dim)
+        self.trunk: nn.Module
+        if config.trunk == "mlp":
+            flat = encoder.channels * encoder.side**2
+            self.trunk, width = Bottleneck(flat, config.bottleneck_dim, config.mlp_hidden), config.mlp_hidden[-1]
+        else:
+            width = config.hidden_dim
+            self.trunk = Impala(encoder.channels, encoder.side, config.impala_channels, width)
+        self.head = nn.Linear(width, latent.latent_dim)
 
     def forward(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.trunk(features)))
 
 
 class ActionDecoder(nn.Module):
-    """d: latent action [B, latent_dim] -> logits of the environment's actions [B, num_actions]."""
+    """d: latent action [B, latent_dim] -> logits of the environment's actions, or the action's numbers [B, A]."""
 
-    def __init__(self, latent_dim: int, hidden: tuple[int, ...], num_actions: int) -> None:
+    def __init__(self, latent_dim: int, hidden: tuple[int, ...], actions: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden:
             layers += [nn.Linear(latent_dim, width), nn.ReLU()]
             latent_dim = width
-        self.layers = nn.Sequential(*layers, nn.Linear(latent_dim, num_actions))
+        self.layers = nn.Sequential(*layers, nn.Linear(latent_dim, actions))
 
     def forward(self, latent_action: Tensor) -> Tensor:
         return cast(Tensor, self.layers(latent_action))
+
+
+def variance_explained(guess: Tensor, truth: Tensor) -> Tensor:
+    """[]: the share of the variance of truth [B, A] that guess [B, A] explains."""
+    return 1 - F.mse_loss(guess, truth) / truth.var(dim=0).mean()
 
 
 class Cloning(Stage):
@@ -63,7 +74,7 @@ class Cloning(Stage):
         batch_size: int,
         shift_pad: int,
         optimizer: torch.optim.Optimizer,
-        encoder: nn.Module,
+        encoder: Encoder,
         predictor: nn.Module,
         policy: LatentPolicy,
         sampler: WindowSampler,
@@ -73,7 +84,7 @@ class Cloning(Stage):
         self.shift_pad, self.compute = shift_pad, compute
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
         self.label_all = updates * batch_size >= len(sampler.centres)
-        self.batches = Batches(sampler, batch_size, self.together, only_now=self.label_all)
+        self.batches = Batches(sampler, batch_size, self.together, last=0 if self.label_all else None)
         # [W, latent_dim] float32, row i for window sampler.centres[i]; a graph reads it, so it is refilled in place
         self._all_labels: Tensor | None = None
         self._labelled = False
@@ -104,7 +115,7 @@ class Cloning(Stage):
 
     def update(self, number: int) -> Metrics:
         z = self._labels[number]
-        loss = self.loss(self.batches.frames, self.batches.index[number, self.batches.now], z)
+        loss = self.loss(self.batches.frames, self.batches.observation(number), z)
         optimizer = self.optimizers["policy"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -112,11 +123,11 @@ class Cloning(Stage):
         return {"loss": loss, "explained": 1 - loss.detach() / z.var(dim=0).mean()}
 
     def loss(self, frames: Tensor, index: Tensor, z: Tensor) -> Tensor:
-        """Eq. 4: mean squared error of pi(f(o_t)) against z [B, latent_dim], o_t being frames[index], index [B]."""
+        """Eq. 4: mean squared error of pi(f(o_t)) against z [B, latent_dim]; o_t is frames[index], index [B, stack]."""
         offset = self.batches.sampler.draw_shifts(len(index), self.shift_pad) if self.shift_pad else None
         compute = self.compute
         pixels = random_shift(
-            frames, index[:, None], offset, pad=self.shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
+            frames, index, offset, pad=self.shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
         )
         with compute.autocast():
             with torch.no_grad():

@@ -15,7 +15,8 @@ def pretrain(run: Run) -> None:
     """Features, latent actions, pre-imitation; phases that a resumed run has behind it are skipped."""
     config, agent = run.config, run.agent
     if run.before("features"):
-        run.finish_stage(Features(config.features, agent.encoder, run.sampler, run.compute), "1/4 features")
+        if config.features.objective != "none":
+            run.finish_stage(Features(config.features, agent.encoder, run.sampler, run.compute), "1/4 features")
         run.enter("latent_actions")
     agent.encoder.requires_grad_(False)
     if run.before("latent_actions"):
@@ -46,11 +47,7 @@ def check_latent_actions(run: Run) -> None:
         return
     report = health.latent_report(run.agent, run.held_out)
     run.log.write(run.cursor.phase, run.updates, {"stage": "health", **report.figures()})
-    probe = (
-        ""
-        if report.probe_recall is None
-        else f", probe recall {report.probe_recall:.0%} (chance {report.probe_chance:.0%})"
-    )
+    probe = "" if report.probe is None else f", {report.describe_probe()}"
     run.screen.say(
         f"  held out: world model error {report.error_of_copy:.2f} of copying, "
         f"perplexity {report.perplexity:.1f}, {report.dead_codes} of {report.codes} codes unused{probe}"

@@ -1,4 +1,4 @@
-"""Records expert replays of an environment as a video dataset: the bundled ones, or a file of your own.
+"""Records an expert of an environment as a video dataset: the bundled one, or a file of your own.
 
 python -m bcvlr_fast.record --env procgen:bossfight
 """
@@ -8,20 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.command import run_command
-from bcvlr_fast.envs import make, parse_name
-from bcvlr_fast.envs.procgen import FRAME_SHAPE
+from bcvlr_fast.envs import chosen_rendering, make, parse_name, spec
+from bcvlr_fast.envs.rendered import Simulated
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import EvaluationLabels
-from bcvlr_fast.experts import replays
+from bcvlr_fast.experts import behaviours, replays
+from bcvlr_fast.experts.behaviours import Behaviour
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.files import cache_folder
+from bcvlr_fast.host import usable_cores
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest
+
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,11 @@ class Arguments:
     env: str = "procgen:bossfight"
     """suite:task, such as procgen:bossfight."""
     replays: Path | None = None
-    """Replay file of `bcvlr_fast.expert`; without it the bundled replays of the environment."""
+    """Replays or weights that `bcvlr_fast.expert` made; without it the bundled ones of the environment."""
+    frames: int = 100_000
+    """Frames to record, in whole episodes, where the expert plays anew; replays are recorded whole."""
+    rendering: Literal["auto", "stock", "fast"] = "auto"
+    """How MuJoCo draws them."""
     out: Path | None = None
     """Dataset folder; the default is named by environment, source, size and seed under the cache folder."""
     force: bool = False
@@ -40,16 +49,22 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """The command."""
-    _, game = parse_name(arguments.env)
-    source = replays.load_file(arguments.replays, game) if arguments.replays else replays.load(game)
-    screen = Screen()
-    folder = arguments.out or default_folder(arguments.env, source)
-    if arguments.out and folder.exists():
-        if not (folder / MANIFEST).exists():
-            raise UserError(f"out: {folder} exists and is not a dataset")
+    suite, task = parse_name(arguments.env)
+    screen, file, out = Screen(), arguments.replays, arguments.out
+    if arguments.frames < 1:
+        raise UserError(f"frames: expected >= 1, got {arguments.frames}")
+    if out and out.exists():
+        if not (out / MANIFEST).exists():
+            raise UserError(f"out: {out} exists and is not a dataset")
         if not arguments.force:
-            raise UserError(f"out: {folder} exists (--force records it again)")
-    record(arguments.env, source, folder, screen, force=arguments.force)
+            raise UserError(f"out: {out} exists (--force records it again)")
+    if suite == "procgen":
+        source = replays.load_file(file, task) if file else replays.load(task)
+        folder = out or default_folder(arguments.env, source)
+        record(arguments.env, source, folder, screen, force=arguments.force)
+    else:
+        expert = behaviours.load_file(file, arguments.env) if file else behaviours.load(arguments.env)
+        folder = record_expert(expert, arguments.frames, arguments.rendering, screen, out, force=arguments.force)
     screen.say(f"videos: {folder}")
 
 
@@ -67,7 +82,8 @@ def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: 
     if (folder / MANIFEST).exists() and not force:
         return
     action = np.full(source.frames, evaluation_labels.NO_ACTION, np.uint8)
-    writer = DatasetWriter(folder, FRAME_SHAPE)
+    frame_shape = spec(env_name).frame_shape
+    writer = DatasetWriter(folder, frame_shape)
     try:
         row = 0
         with screen.bar(f"recording {env_name}", total=source.frames, unit="frames") as bar:
@@ -77,10 +93,75 @@ def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: 
                 row += len(frames)
                 bar.advance(len(frames))
         EvaluationLabels(action, source.episode_return, source.level).save(writer.work)
-        writer.commit(Manifest(env_name, "replays", (source.length + 1).tolist(), list(FRAME_SHAPE)))
+        writer.commit(Manifest(env_name, "replays", (source.length + 1).tolist(), list(frame_shape)))
     except BaseException:
         writer.abort()
         raise
+
+
+def record_expert(
+    expert: Behaviour,
+    frames: int,
+    rendering: str,
+    screen: Screen,
+    folder: Path | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Path:
+    """Lets the expert act, and writes whole episodes until there are `frames` frames; keeps a dataset that is there.
+
+    Returns its folder, by default one in the cache.
+    """
+    rendering = chosen_rendering(expert.env, rendering)
+    if folder is None:
+        name = f"{expert.env.replace(':', '-')}_{expert.name}_{frames}_{rendering}_64x64_s{_SEED}"
+        folder = cache_folder() / "videos" / name
+    if dry_run or ((folder / MANIFEST).exists() and not force):
+        return folder
+    shape = spec(expert.env).frame_shape
+    writer, actions, scores, lengths = DatasetWriter(folder, shape), [], [], []
+    try:
+        with screen.bar(f"recording {expert.env}", total=frames, unit="frames") as bar:
+            for seen, taken, score in _episodes(expert, frames, rendering):
+                writer.append(seen)
+                actions += [taken, np.full((1, taken.shape[1]), np.nan, np.float32)]
+                scores.append(score)
+                lengths.append(len(seen))
+                bar.advance(len(seen))
+        levels = np.full(len(lengths), evaluation_labels.NO_LEVEL, np.int32)
+        EvaluationLabels(np.concatenate(actions), np.array(scores, np.float32), levels).save(writer.work)
+        writer.commit(Manifest(expert.env, f"expert {expert.name}", lengths, list(shape), rendering=rendering))
+    except BaseException:
+        writer.abort()
+        raise
+    return folder
+
+
+def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """(frames [T + 1, C, H, W] uint8, actions [T, A] float32, score) of one episode after another, until there are
+    `frames` frames. As many environments as can be drawn at once play, each until it ends."""
+    env = make(expert.env, 2 * usable_cores(), _SEED, rendering=rendering)
+    assert isinstance(env, Simulated)
+    try:
+        first = env.reset()
+        seen: list[list[np.ndarray]] = [[frame] for frame in first]
+        taken: list[list[np.ndarray]] = [[] for _ in first]
+        while frames > 0:
+            actions = expert.act(env.states)
+            step = env.step(actions)
+            for n in range(env.num_envs):
+                seen[n].append(step.frames[n])
+                taken[n].append(actions[n])
+            first_frames = iter(step.first_frames)
+            for episode in sorted(env.pop_episodes()):
+                n = episode.env
+                if frames > 0:
+                    yield np.stack(seen[n]), np.stack(taken[n]), episode.score
+                frames -= len(seen[n])
+                seen[n], taken[n] = [next(first_frames)], []
+    finally:
+        env.close()
 
 
 def verify(env_name: str, source: Replays, screen: Screen) -> None:
@@ -98,7 +179,7 @@ def play(env_name: str, source: Replays) -> Iterator[np.ndarray]:
     for episode, level in enumerate(source.level):
         actions = source.episode_actions(episode)
         env = make(env_name, num_envs=1, seed=0, level=int(level))
-        frames = np.empty((len(actions) + 1, *env.frame_shape), np.uint8)
+        frames = np.empty((len(actions) + 1, *env.spec.frame_shape), np.uint8)
         frames[0] = env.reset()[0]
         for i, action in enumerate(actions):
             step = env.step(np.array([action]))
@@ -108,8 +189,8 @@ def play(env_name: str, source: Replays) -> Iterator[np.ndarray]:
                 raise _mismatch(env_name, level, f"{found} step {i + 1} of {len(actions)}")
         played = env.pop_episodes()[0]
         env.close()
-        if abs(played.episode_return - source.episode_return[episode]) > 1e-3:
-            found = f"return {played.episode_return:g}, not {source.episode_return[episode]:g}"
+        if abs(played.score - source.episode_return[episode]) > 1e-3:
+            found = f"return {played.score:g}, not {source.episode_return[episode]:g}"
             raise _mismatch(env_name, level, found)
         yield frames
 

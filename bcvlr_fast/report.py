@@ -65,7 +65,7 @@ def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out
         _section("Losses", plots.losses(rows)),
         _section("Health on held-out frames", _health(latent, actions)),
     ]
-    if actions:
+    if isinstance(actions, health.DiscreteReport):
         parts.append(_section("True actions and what d(p) decodes", plots.confusion(actions.confusion)))
     if latent:
         parts.append(_section("Codebook use on held-out frames", plots.code_use(latent.code_use)))
@@ -78,7 +78,8 @@ def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out
 
 
 def _scores(evaluation: dict[str, Any]) -> str:
-    head = "<tr><th>policy<th>mean return<th>standard error<th>95 % interval<th>episodes<th>agent / expert</tr>"
+    columns = (f"mean {evaluation['score']}", "standard error", "95 % interval", "episodes", "agent / expert")
+    head = f"<tr><th>policy{''.join(f'<th>{column}' for column in columns)}</tr>"
     return f"<table>{head}{''.join(_score_rows(evaluation, '<tr><td>{}</tr>', '<td>'))}</table>"
 
 
@@ -103,7 +104,7 @@ def _warnings(rows: list[dict[str, Any]]) -> str:
     return f"<ul class=warning>{''.join(lines)}</ul>" if lines else "<p>None.</p>"
 
 
-def _health(latent: health.LatentReport | None, actions: health.ActionReport | None) -> str:
+def _health(latent: health.LatentReport | None, actions: health.Agreement | None) -> str:
     if latent is None:
         return "<p>No held-out frames.</p>"
     figures = {
@@ -111,10 +112,14 @@ def _health(latent: health.LatentReport | None, actions: health.ActionReport | N
         "codebook perplexity, mean over codebooks": f"{latent.perplexity:.1f}",
         "codes never used": f"{latent.dead_codes} of {latent.codes}",
     }
-    if latent.probe_recall is not None and latent.probe_chance is not None:
-        figures["mean recall of a linear probe from latent to true action"] = f"{latent.probe_recall:.1%}"
+    if latent.probe is not None:
+        what = latent.probe_kind.replace("_", " ")
+        figures[f"{what} of a linear probe from latent to true action"] = f"{latent.probe:.1%}"
         figures["the same by chance"] = f"{latent.probe_chance:.1%}"
-    if actions:
+    if isinstance(actions, health.ContinuousReport):
+        figures["variance of the expert's actions that d(p) explains"] = f"{actions.labelling_explained:.1%}"
+        figures["variance of the expert's actions that the policy explains"] = f"{actions.policy_explained:.1%}"
+    elif actions:
         figures["actions decoded from expert windows, d(p), that are true"] = f"{actions.labelling_accuracy:.1%}"
         figures["the policy's greedy actions, d(pi), that are the expert's"] = f"{actions.policy_accuracy:.1%}"
     body = "".join(f"<tr><td>{name}<td>{value}</tr>" for name, value in figures.items())
@@ -125,7 +130,7 @@ def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
     if not film.available():
         return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
     _, held_out = videos.split(settings.held_out)
-    paths = film.write_films(agent, settings.env, videos, held_out, folder / "videos", _FILMS)
+    paths = film.write_films(agent, settings, videos, held_out, folder / "videos", _FILMS)
     return "".join(_video(path) for path in paths)
 
 
@@ -151,7 +156,7 @@ Learned from expert videos (no actions, no rewards) and {settings.online.interac
 preset `{settings.preset}`, seed {settings.seed}. Method: Behavior Cloning from Videos via Latent Representations
 (arXiv 2512.21586).
 
-| policy | mean return | standard error | 95 % interval | episodes | agent / expert |
+| policy | mean {evaluation["score"]} | standard error | 95 % interval | episodes | agent / expert |
 |---|---|---|---|---|---|
 {table}
 

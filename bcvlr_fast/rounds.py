@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bcvlr_fast.likeness import colour_complaints
-from bcvlr_fast.online import Decoding, Online, decoder_accuracy
+from bcvlr_fast.online import Decoding, Online, agent_agreement, decoder_agreement
 from bcvlr_fast.run import Run
 
 _CHECKED_TRANSITIONS = 1024
@@ -45,7 +45,7 @@ def finish_round(run: Run, online: Decoding) -> None:
 def compare_looks(run: Run, online: Online) -> None:
     """Complains where the first round's frames have other colours than the videos."""
     rng = np.random.default_rng(run.config.seed)
-    own = np.flatnonzero(online.replay.action >= 0)
+    own = np.flatnonzero(online.replay.acted)
     samples = []
     for frames, rows in ((run.store.frames, np.arange(len(run.store.frames))), (online.replay.store.frames, own)):
         chosen = np.sort(rng.choice(rows, min(_COMPARED_FRAMES, len(rows)), replace=False))
@@ -58,14 +58,16 @@ def log_round(run: Run, online: Online) -> None:
     episodes = online.env.pop_episodes()
     figures: dict[str, float] = {"episodes": len(episodes)}
     if episodes:
-        figures["return"] = float(np.mean([e.episode_return for e in episodes]))
+        figures[online.env.spec.score] = float(np.mean([e.score for e in episodes]))
         figures["length_steps"] = float(np.mean([e.length_steps for e in episodes]))
     newest = online.newest_windows(run.health_generator())
     if newest is not None and online.round > 0:
-        accuracy, commonest = decoder_accuracy(run.agent, newest, _CHECKED_TRANSITIONS)
-        figures.update(decoder_accuracy=accuracy, commonest_action=commonest)
-        if accuracy <= commonest and online.round in (_JUDGED_ROUND, online.rounds - 1):
-            line = f"the decoder names {accuracy:.0%} of own actions; always naming the commonest gives {commonest:.0%}"
+        agrees, same = decoder_agreement(run.agent, newest, _CHECKED_TRANSITIONS)
+        name = agent_agreement(run.agent)
+        figures |= {f"decoder_{name}": agrees, f"{name}_of_one_answer": same}
+        if agrees <= same and online.round in (_JUDGED_ROUND, online.rounds - 1):
+            what = name.replace("_", " ")
+            line = f"decoded actions have a {what} of {agrees:.0%} on own transitions; one answer to all has {same:.0%}"
             run.warn("online", [line])
     interactions = online.collector.interactions
     run.log.write("online", interactions, {"stage": "round", "interactions": interactions, **figures})

@@ -29,7 +29,7 @@ from bcvlr_fast.checkpoint import Checkpoint
 from bcvlr_fast.command import ending_signals
 from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import lock_folder
 from bcvlr_fast.frames import FrameStore, WindowSampler
@@ -80,7 +80,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)
-        self.agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, self.compute)
+        self.agent = Agent(settings, spec(settings.env.split(",")[0]), self.compute)
         self.cursor = Cursor()
         self.updates = 0
         self.online: Decoding | None = None
@@ -111,7 +111,7 @@ class Run:
                 "other windows are drawn from here on (--frames-gb sets the memory for them)"
             )
         self.placement = self.store.placement
-        self.sampler = WindowSampler(self.store, past, future, self.generator)
+        self.sampler = WindowSampler(self.store, past, future, self.generator, stack=self.config.frame_stack)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
     def health_generator(self) -> torch.Generator:
@@ -279,7 +279,7 @@ class Run:
         if device != saved.state["device"]:
             raise UserError(f"resume: {self.folder}: the run is on {saved.state['device']}, got device {device}")
         for package, version in versions().items():
-            if version != (before := saved.state["versions"][package]):
+            if version != (before := saved.state["versions"].get(package)):
                 self.screen.warn(f"resume: {package} was {before}, is {version}: the numbers may differ")
         saved.get_network("agent", self.agent)
         self.generator.set_state(saved.tensors["generator"])
@@ -326,7 +326,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Versions of what a run's numbers depend on; None for what is not installed."""
     found: dict[str, str | None] = {"bcvlr_fast": bcvlr_fast.__version__}
-    for package in ("torch", "numpy", "envpool"):
+    for package in ("torch", "numpy", "envpool", "mujoco"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bcvlr_fast import config
 from bcvlr_fast.command import call, parse
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name
+from bcvlr_fast.envs import chosen_rendering, parse_name
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import LOCK, check_writable
 
@@ -70,7 +70,8 @@ def main(argv: list[str]) -> None:
     screen = Screen()
     announce(settings, folder, why, screen)
     tasks = split_tasks(settings)
-    make(tasks[0].env, num_envs=1, seed=0).close()  # what is missing is said before anything is written
+    for task in tasks:  # what is missing is said before anything is written
+        make(task.env, 1, 0, rendering=task.rendering).close()
     logger.check_tracker(arguments.track)
     videos = [training_videos.find(task, screen, arguments.dry_run) for task in tasks]
     if arguments.dry_run:
@@ -125,7 +126,7 @@ def train(
                 decode_offline(run, labelled)
             run.finish_training()
             with run.spent.on("evaluation", settings.episodes):
-                evaluation = evaluate(run.agent, settings.env, settings.episodes, EVALUATION_SEED, videos_path, screen)
+                evaluation = evaluate(run.agent, settings, settings.episodes, EVALUATION_SEED, videos_path, screen)
             (folder / RESULT).write_text(evaluation.to_json())
             screen.table(evaluation.table())
             means = {name: score.mean for name, score in evaluation.scores.items()}
@@ -148,15 +149,14 @@ def interact(run: Run) -> None:
     """Phase 4: rounds of collecting, fine-tuning and cloning, until the interactions are used up."""
     if not run.before("online"):
         return
-    from bcvlr_fast.envs import make
-    from bcvlr_fast.evaluate import EVALUATION_SEED
+    from bcvlr_fast.evaluate import EVALUATION_SEED, make_seen
     from bcvlr_fast.online import Online
     from bcvlr_fast.rounds import finish_round
 
     # Environment n is seeded with the first seed + n: runs share no sequence of levels with each other or with the
     # evaluation, as long as seed * num_envs stays below the evaluation's seed.
     num_envs = run.config.online.num_envs
-    env = make(run.config.env, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
+    env = make_seen(run.config, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
     online = Online(run.config, run.agent, env, run.sampler, run.generator)
     run.attach(online)
     while online.round < online.rounds:
@@ -196,10 +196,11 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     )
     labels = arguments.labels.absolute() if arguments.labels else None
     scale = base.preset if arguments.preset == "auto" else arguments.preset
-    arguments = dataclasses.replace(arguments, preset=scale, videos=videos, labels=labels)
-    config.validate(arguments)
     for name in arguments.env.split(","):
         parse_name(name)
+    rendering = chosen_rendering(arguments.env.split(",")[0], arguments.rendering)
+    arguments = dataclasses.replace(arguments, preset=scale, videos=videos, labels=labels, rendering=rendering)
+    config.validate(arguments)
     if folder is not None and kept is not None:
         _same_settings(kept, arguments)
         if arguments.out not in (None, folder):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bcvlr_fast import config, evaluation_labels, record
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import frame_shape, parse_name, steps_per_s
+from bcvlr_fast.envs import chosen_rendering, parse_name, spec
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.experts import replays
+from bcvlr_fast.experts import behaviours, replays
 from bcvlr_fast.files import cache_folder
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
@@ -28,18 +28,21 @@ def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
 
 
 def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
-    if path is None or replays.is_replays(path):
-        game = parse_name(settings.env)[1]
-        source = replays.load(game) if path is None else replays.load_file(path, game)
+    suite, task = parse_name(settings.env)
+    if suite == "procgen" and (path is None or replays.is_replays(path)):
+        source = replays.load(task) if path is None else replays.load_file(path, task)
         folder = record.default_folder(settings.env, source)
         if not dry_run:
             record.record(settings.env, source, folder, screen)
         return folder
+    if path is None or path.suffix == behaviours.SUFFIX:
+        expert = behaviours.load_file(path, settings.env) if path else behaviours.load(settings.env)
+        return record.record_expert(expert, settings.expert_frames, settings.rendering, screen, dry_run=dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             use(settings, path)
         return path
-    options = importing.Options(frame_shape(settings.env), steps_per_s(settings.env), env=settings.env)
+    options = importing.Options(spec(settings.env).frame_shape, spec(settings.env).steps_per_s, env=settings.env)
     try:
         importing.find_parts(path, options)
         folder = importing.default_folder(path, options)
@@ -57,6 +60,10 @@ def use(settings: Config, path: Path) -> Videos:
     that are damaged or another video's.
     """
     videos = open_of(path, settings.env)
+    drawn = read_manifest(path).rendering
+    own = chosen_rendering(settings.env.split(",")[0], settings.rendering)
+    if drawn not in ("", own):
+        raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
     used = _first(videos, settings) if videos.training_episodes is None else videos
     needed = settings.latent_actions.window_frames
     if used.split(settings.held_out)[0].lengths.max() < needed:
@@ -67,7 +74,7 @@ def use(settings: Config, path: Path) -> Videos:
 def open_of(path: Path, env: str) -> Videos:
     """Dataset `path`. Raises UserError where it is of another environment than `env`, or its labels of other videos."""
     names = env.split(",")
-    videos = open_videos(path, frame_shape(names[0]))
+    videos = open_videos(path, spec(names[0]).frame_shape)
     recorded = read_manifest(path).env
     if recorded not in ("", *names):
         raise UserError(f"videos: {path} were recorded in {recorded}, not in {env}")
@@ -90,6 +97,8 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
     shapes = {tuple(manifest.frame_shape) for _, manifest in datasets}
     if len(shapes) > 1:
         raise UserError(f"videos: expected frames of one size, found {sorted(shapes)}")
+    if len({manifest.rendering for _, manifest in datasets}) > 1:
+        raise UserError("videos: expected all to be drawn alike, found stock and fast rendering")
     channels, height, width = shapes.pop()
     stamps = [(str(folder.resolve()), (folder / MANIFEST).stat().st_mtime_ns) for folder in folders]
     wanted = (stamps, settings.held_out, settings.video_frames)
@@ -110,10 +119,13 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
                     bar.advance(len(rows))
         lengths = [int(n) for part in parts for n in part.lengths]
         envs = {manifest.env for _, manifest in datasets}
+        rendering = datasets[0][1].rendering
         source = ",".join(str(folder) for folder in folders)
         env = envs.pop() if len(envs) == 1 else ""
         training = sum(len(train.lengths) for train, _ in halves)
-        writer.commit(Manifest(env, source, lengths, [channels, height, width], training_episodes=training))
+        writer.commit(
+            Manifest(env, source, lengths, [channels, height, width], training_episodes=training, rendering=rendering)
+        )
     except BaseException:
         writer.abort()
         raise

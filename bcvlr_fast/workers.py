@@ -18,7 +18,7 @@ def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterat
     A worker that dies raises BrokenProcessPool where its result is waited for.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(begin,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker, initargs=(begin,))
     try:
         yield pool
     finally:
@@ -28,7 +28,7 @@ def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(begin: Callable[[], None] | None) -> None:
+def begin_worker(begin: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the owner too, which ends the workers
     threading.Thread(target=_end_with_owner, daemon=True).start()
     if begin:

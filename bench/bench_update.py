@@ -33,11 +33,12 @@ from torch import Tensor, nn
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute, choose_compute
 from bcvlr_fast.config import preset
+from bcvlr_fast.envs import spec
 from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.latent_actions import frame_features, predict_next
-from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
+from phases import PHASES, random_frames, stage_of, store_of
 from rows import report
 
 _FRAMES = 32_768
@@ -120,8 +121,8 @@ def test_official_losses(checkout: Path | None, frames: np.ndarray, device: torc
 
 def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
     config = preset(_ENV, "paper")
-    agent = Agent(config, FRAME, ACTIONS, compute)
-    heads = compute.network(ContrastiveHeads(config.features, agent.encoder, FRAME[0]))
+    agent = Agent(config, spec(_ENV), compute)
+    heads = compute.network(ContrastiveHeads(config.features, agent.encoder))
     assert isinstance(heads, ContrastiveHeads)
     networks: dict[str, nn.Module] = {"heads": heads, **dict(agent.named_children())}
     for name, module in networks.items():

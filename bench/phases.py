@@ -8,6 +8,7 @@ import torch
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
+from bcvlr_fast.envs import spec
 from bcvlr_fast.features import Features
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import LatentActions
@@ -18,7 +19,7 @@ from bcvlr_fast.stage import Stage
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
 """Cloning is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""
-FRAME, ACTIONS, EPISODE = (3, 64, 64), 15, 512
+FRAME, EPISODE = (3, 64, 64), 512
 
 
 def random_frames(count: int) -> np.ndarray:
@@ -43,10 +44,10 @@ def stage_of(
 ) -> Stage:
     """The phase, ready for its first step, without an end; fine-tuning from `actions` [N], random ones by default."""
     torch.manual_seed(seed)
-    agent = Agent(config, FRAME, ACTIONS, compute)
+    agent = Agent(config, spec(config.env), compute)
     generator = torch.Generator(compute.device).manual_seed(seed + 1)
     latent, online = config.latent_actions, config.online
-    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator)
+    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator, stack=config.frame_stack)
     stage: Stage
     if phase == "features":
         stage = Features(config.features, agent.encoder, sampler, compute)
@@ -68,8 +69,11 @@ def stage_of(
             pad = config.policy.shift_pad
             stage = Cloning(updates, size, pad, optimizers["policy"], *networks, sampler, compute)
         else:
-            agent.world_model.requires_grad_(False)
             own = {name: optimizers[name] for name in ("predictor", "decoder")}
+            agent.world_model.requires_grad_(online.world_model_learning_rate > 0)
+            if online.world_model_learning_rate:
+                world_model = agent.world_model.parameters()
+                own["world_model"] = compute.optimizer(world_model, online.world_model_learning_rate)
             stage = Finetuning(config, agent, own, _own_windows(store, config, generator, actions))
     stage.updates = 1 << 40
     return stage
@@ -80,10 +84,13 @@ def _own_windows(
 ) -> ReplaySampler:
     """As many of the frames as the replay holds, with their actions or random ones."""
     count = min(config.online.capacity, len(store.frames))
-    replay = Replay(count - 1, 1, FRAME, store.device)
+    env = spec(config.env)
+    replay = Replay(count - 1, 1, env, store.device)
     replay.store.frames.copy_(store.frames[:count])
-    replay.store.position[:] = store.position[:count]
-    replay.action[:] = np.random.default_rng(1).integers(ACTIONS, size=count) if actions is None else actions[:count]
-    own = ReplaySampler(replay, config.latent_actions.past_frames, config.latent_actions.future_frames, generator)
+    replay.store.position[:], replay.store.age[:] = store.position[:count], store.age[:count]
+    replay.acted[:] = True
+    replay.action[:] = env.actions.draw(np.random.default_rng(1), count) if actions is None else actions[:count]
+    latent = config.latent_actions
+    own = ReplaySampler(replay, latent.past_frames, latent.future_frames, generator, config.frame_stack)
     assert own.refresh()
     return own

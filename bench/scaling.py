@@ -26,9 +26,9 @@ from bcvlr_fast import config
 from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import Config, replace_in
-from bcvlr_fast.envs import make
+from bcvlr_fast.envs import make, spec
 from bcvlr_fast.host import usable_cores
-from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
+from phases import FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 
 _ENV = "procgen:bossfight"
@@ -116,7 +116,7 @@ def _forget(file: Path) -> None:
 
 
 def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
-    agent = Agent(settings, FRAME, ACTIONS, compute)
+    agent = Agent(settings, spec(settings.env), compute)
     rng = np.random.default_rng(0)
     for size in _ENVS:
         env = make(_ENV, size, 0)
@@ -124,7 +124,7 @@ def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
         actor = Actor(agent, size, torch.Generator(compute.device))
 
         def alone(env: Any = env, size: int = size) -> None:
-            env.step(rng.integers(ACTIONS, size=size))
+            env.step(env.spec.actions.draw(rng, size))
 
         def acting(env: Any = env, frames: np.ndarray = frames, actor: Actor = actor) -> None:
             frames[:] = env.step(actor(frames)).next_frames()

@@ -25,8 +25,7 @@ from bcvlr_fast.agent import Agent
 from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import PROCGEN_GAMES, make
-from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS
+from bcvlr_fast.envs import PROCGEN_GAMES, make, spec
 from bcvlr_fast.evaluate import EVALUATION_SEED, play
 from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
@@ -65,14 +64,14 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
     record.record(name, expert, folder, Screen())
     labels = evaluation_labels.load(folder)
     assert labels is not None
-    frames = torch.from_numpy(np.array(open_videos(folder, FRAME_SHAPE).frames)).to(compute.device)
+    frames = torch.from_numpy(np.array(open_videos(folder, spec(name).frame_shape).frames)).to(compute.device)
     action = torch.from_numpy(labels.action.astype(np.int64)).to(compute.device)
     acted = (action != NO_ACTION).nonzero()[:, 0]
     first_held_out = int((1 - settings.held_out) * len(acted))
     torch.manual_seed(seed)
     generator = torch.Generator(compute.device)
     generator.manual_seed(seed)
-    agent = Agent(settings, FRAME_SHAPE, NUM_ACTIONS, compute)
+    agent = Agent(settings, spec(name), compute)
     _train(agent, settings, frames, action, acted[:first_held_out], generator)
     agent.eval()
     held_out = acted[first_held_out:][:_HELD_OUT]
@@ -80,7 +79,7 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
     random = np.random.default_rng(seed)
     acts = {
         "sampled": lambda seen: agent.act(torch.from_numpy(seen).to(compute.device), generator).cpu().numpy(),
-        "random": lambda seen: random.integers(NUM_ACTIONS, size=len(seen)),
+        "random": lambda seen: agent.spec.actions.draw(random, len(seen)),
     }
     scores = {}
     for policy, act in acts.items():

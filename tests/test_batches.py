@@ -26,20 +26,22 @@ def sampler_of(placement: str, folder: Path, seed: int = 5) -> WindowSampler:
 
 
 @pytest.mark.parametrize("placement", ["device", "mapped"])
-@pytest.mark.parametrize("only_now", [False, True])
-def test_a_batch_is_of_windows(placement: str, only_now: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [None, 0, 1])
+def test_a_batch_is_of_windows(placement: str, last: int | None, tmp_path: Path) -> None:
     sampler = sampler_of(placement, tmp_path)
-    batches = Batches(sampler, 64, 4, only_now=only_now)
+    batches = Batches(sampler, 64, 4, last=last)
     seen = set()
     for step in range(12):
         batches.fetch((0, step), (0, step + 1))
         batches.draw(4)
         assert batches.rows.shape == (4, 64)
-        assert batches.index.shape == (4, 1 if only_now else 4, 64)
+        assert batches.index.shape == (4, 4 if last is None else last + 1, 64)
         pixels = batches.frames[batches.index][:, :, :, 0, 0, 0].long()  # [count, F, B]: the frames' numbers
         centres = sampler.centres[batches.rows]
-        assert torch.equal(pixels[:, batches.now], centres)
-        assert only_now or torch.equal(pixels, centres[:, None] + torch.tensor([-1, 0, 1, 2])[:, None])
+        steps = torch.tensor([-1, 0, 1, 2] if last is None else range(last + 1))
+        assert torch.equal(pixels, centres[:, None] + steps[:, None])
+        for step in (0, int(steps[-1])):
+            assert torch.equal(batches.frames[batches.observation(2, step)][:, 0, 0, 0, 0].long(), centres[2] + step)
         seen |= set(centres.flatten().tolist())
     assert seen == set(sampler.centres.tolist())
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bcvlr_fast import config
-from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name
+from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, spec
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluate import play
 from bcvlr_fast.online import Collector
@@ -98,7 +98,7 @@ def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
         assert length > steps
         np.testing.assert_array_equal(np.stack(ours[n][:length]), np.stack(theirs[n][:length]))
     assert len(scores) > 10
-    assert sorted((s.env, s.episode_return) for s in scores) == sorted(finished)
+    assert sorted((s.env, s.score) for s in scores) == sorted(finished)
 
 
 def test_interactions_are_counted_exactly() -> None:
@@ -106,7 +106,9 @@ def test_interactions_are_counted_exactly() -> None:
     budget = 1_000
     device = torch.device("cpu")
 
-    first = Collector(make("procgen:bossfight", 64, seed=3), Replay(2 * budget, 64, (3, 64, 64), device), budget)
+    first = Collector(
+        make("procgen:bossfight", 64, seed=3), Replay(2 * budget, 64, spec("procgen:bossfight"), device), budget
+    )
     rng = np.random.default_rng(1)
     calls = 0
     while first.interactions < budget:

@@ -15,10 +15,11 @@ from bcvlr_fast import config
 from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.envs import spec
 from bcvlr_fast.graph import capture
 from bcvlr_fast.policy import Cloning
 from bcvlr_fast.stage import Stage, largest_divisor
-from phases import ACTIONS, FRAME, PHASES, random_frames, stage_of, store_of
+from phases import FRAME, PHASES, random_frames, stage_of, store_of
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing to capture")
@@ -56,6 +57,9 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+SPEC = spec("procgen:bossfight")
+
+
 def make(phase: str, scale: str, device: torch.device) -> Stage:
     compute = Compute(device, torch.float32)
     return stage_of(phase, small(scale), compute, store_of(random_frames(1200), device))
@@ -74,22 +78,22 @@ def test_no_update_reads_a_value_on_the_host(phase: str, scale: str) -> None:
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_acting_reads_no_value_on_the_host(sampled: bool) -> None:
-    agent = Agent(small("quick"), FRAME, ACTIONS, Compute(CPU, torch.float32))
+    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
     with NoHostReads():
         agent.act(torch.zeros(3, *FRAME, dtype=torch.uint8), torch.Generator() if sampled else None)
 
 
 def test_actions_are_sampled_in_their_shares() -> None:
-    agent = Agent(small("quick"), FRAME, ACTIONS, Compute(CPU, torch.float32))
-    shares = torch.tensor([0.5, 0.3, 0.2, *[0.0] * (ACTIONS - 3)])
-    agent.logits = lambda frames: shares.log().expand(len(frames), -1)  # type: ignore[method-assign]
+    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
+    shares = torch.tensor([0.5, 0.3, 0.2, *[0.0] * 12])
+    agent.decoded = lambda frames: shares.log().expand(len(frames), -1)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
-    found = agent.act(torch.zeros(20_000, 1), generator).bincount(minlength=ACTIONS) / 20_000
+    found = agent.act(torch.zeros(20_000, 1), generator).bincount(minlength=15) / 20_000
     torch.testing.assert_close(found, shares, atol=0.012, rtol=0)  # 3.4 standard errors
 
 
 def test_an_actor_acts_for_the_frames_given() -> None:
-    agent = Agent(small("quick"), FRAME, ACTIONS, Compute(CPU, torch.float32))
+    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
     frames = random_frames(8)
     actor = Actor(agent, 8, torch.Generator().manual_seed(3))
     assert (actor(frames) == agent.act(torch.from_numpy(frames), torch.Generator().manual_seed(3)).numpy()).all()

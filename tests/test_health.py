@@ -9,7 +9,7 @@ import torch
 from bcvlr_fast import config, health, plots
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
-from bcvlr_fast.envs import make
+from bcvlr_fast.envs import make, spec
 from bcvlr_fast.evaluate import Evaluation, Score
 from bcvlr_fast.film import side_by_side, write_mp4
 from bcvlr_fast.health import LatentReport
@@ -25,7 +25,7 @@ def report(codes_used: int = 61, **change: float | None) -> LatentReport:
         "prediction_error": 0.5,
         "copy_error": 1.0,
         "spread": 0.3,
-        "probe_recall": 0.5,
+        "probe": 0.5,
         "probe_chance": 0.1,
         **change,
     }
@@ -34,7 +34,7 @@ def report(codes_used: int = 61, **change: float | None) -> LatentReport:
 
 def test_a_sound_phase_has_no_complaints() -> None:
     assert report().complaints() == []
-    assert report(probe_recall=None, probe_chance=None).complaints() == []
+    assert report(probe=None).complaints() == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_sound_phase_has_no_complaints() -> None:
         ({"spread": 0.0}, "the same latent action"),
         ({"codes_used": 1}, "collapsed (perplexity 1.0)"),
         ({"codes_used": 4}, "120 of 128 codes"),
-        ({"probe_recall": 0.09}, "do not tell true actions apart"),
+        ({"probe": 0.09}, "do not tell true actions apart"),
     ],
 )
 def test_each_fault_is_one_line(change: dict, message: str) -> None:
@@ -66,7 +66,7 @@ def test_probe_weighs_rare_actions_like_common_ones() -> None:
 
 def test_reports_on_held_out_videos(dataset: Path) -> None:
     settings = config.preset("procgen:bossfight", "quick")
-    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
     videos = open_videos(dataset, (3, 64, 64))
     held_out = health.held_out_windows(videos, settings, FP32)
     assert held_out is not None
@@ -86,7 +86,7 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     unlabelled = health.held_out_windows(videos, settings, FP32)
     assert unlabelled is not None
     assert unlabelled.true_actions() is None
-    assert health.latent_report(agent, unlabelled).probe_recall is None
+    assert health.latent_report(agent, unlabelled).probe is None
     assert health.action_report(agent, unlabelled) is None
 
 

@@ -13,6 +13,7 @@ from bcvlr_fast import config
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.envs import spec
 from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import LatentActions, copy_error, frame_features, predict_next
@@ -46,7 +47,7 @@ SIZES = pytest.mark.parametrize("sized", [small, paper_sized])
 
 def make(settings: Config) -> tuple[Agent, WindowSampler]:
     torch.manual_seed(0)
-    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
     frames = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
     store = FrameStore.from_episodes(frames, np.array([25, 35]), FP32.device)
     return agent, WindowSampler(store, 1, 1, torch.Generator().manual_seed(1))
@@ -58,7 +59,7 @@ def drawn_rows(sampler: WindowSampler, shape: tuple[int, ...], generator: torch.
 
 def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
     """The same frames as own transitions with these actions [60], drawn by the same generator."""
-    replay = Replay(59, 1, (3, 64, 64), FP32.device)
+    replay = Replay(59, 1, spec("procgen:bossfight"), FP32.device)
     for row in range(60):
         last = row in (24, 59)
         frame = sampler.store.frames[row : row + 1].numpy()
@@ -78,7 +79,7 @@ def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
     """With future_frames=2 p reads o_{t+2}; w still predicts o_{t+1} from what came before it."""
     settings = small(future_frames=2, motion_gain=gain)
     torch.manual_seed(0)
-    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
     channels = agent.encoder.channels
     frames = torch.randn(4, 3, channels, 32, 32)
     changed = frames.clone()
@@ -134,7 +135,7 @@ def distance(a: nn.Module, b: nn.Module) -> float:
 
 def test_contrastive_loss_is_equation_1() -> None:
     agent, sampler = make(small())
-    heads = ContrastiveHeads(small().features, agent.encoder, 3)
+    heads = ContrastiveHeads(small().features, agent.encoder)
     target = nn.ModuleList([copy.deepcopy(agent.encoder), copy.deepcopy(heads.projector)])
     anchor, positive = pixels(sampler, torch.arange(5)), pixels(sampler, torch.arange(5) + 1)
     contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, anchor, positive)
@@ -315,11 +316,17 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
         assert all(torch.equal(a, b) for a, b in pairs), name
 
 
+class Whole(nn.Identity):
+    """An encoder whose features are the frames."""
+
+    in_channels = 3
+
+
 def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     _, sampler = make(small())
     centres = sampler.centres[:16]
     frames, index = sampler.take(centres)
-    window = frame_features(nn.Identity(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
+    window = frame_features(Whole(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
     window = torch.cat(window.chunk(3), dim=1)
     plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
     padded = F.pad(plain, (2,) * 4, mode="replicate")
@@ -327,5 +334,5 @@ def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
     assert bool((matches.sum(dim=0) == 1).all())
     assert len(set(matches.int().argmax(dim=0).tolist())) > 3
-    unshifted = frame_features(nn.Identity(), frames, index, FP32)
+    unshifted = frame_features(Whole(), frames, index, FP32)
     torch.testing.assert_close(torch.cat(unshifted.chunk(3), dim=1), plain)

@@ -7,6 +7,7 @@ from torch import nn
 from bcvlr_fast import config
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
+from bcvlr_fast.envs import spec
 from bcvlr_fast.features import ContrastiveHeads
 from bcvlr_fast.latent_actions import ActionConvolution, Codebook, WorldModel
 
@@ -19,7 +20,7 @@ def count(module: nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def paper_agent() -> Agent:
-    return Agent(config.preset("procgen:bossfight", "paper"), (3, 64, 64), 15, FP32)
+    return Agent(config.preset("procgen:bossfight", "paper"), spec("procgen:bossfight"), FP32)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_paper_parameter_counts(paper_agent: Agent, name: str, parameters: int) 
 
 def test_paper_heads_and_codebook(paper_agent: Agent) -> None:
     settings = config.preset("procgen:bossfight", "paper")
-    heads = ContrastiveHeads(settings.features, paper_agent.encoder, 3)
+    heads = ContrastiveHeads(settings.features, paper_agent.encoder)
     assert count(heads.projector) == 65_536 * 256 + 256
     assert count(heads.predictor) + count(heads.bilinear) == 328_448
     assert count(heads.pixel_decoder) == 771
@@ -74,7 +75,7 @@ def test_action_convolution_equals_tiling(side: int, channels: int, latent: int,
 
 def test_world_model_outputs() -> None:
     settings = config.preset("procgen:bossfight", "quick")
-    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
     past, z = torch.randn(2, 32, 32, 32), torch.randn(2, 128)
     nn.init.zeros_(agent.world_model.final[-1].weight)
     nn.init.zeros_(agent.world_model.final[-1].bias)
@@ -83,7 +84,7 @@ def test_world_model_outputs() -> None:
 
 def test_world_model_refuses_odd_sides() -> None:
     settings = config.preset("procgen:bossfight", "quick")
-    encoder = Agent(settings, (3, 64, 64), 15, FP32).encoder
+    encoder = Agent(settings, spec("procgen:bossfight"), FP32).encoder
     encoder.side = 24
     with pytest.raises(ValueError, match="power of two"):
         WorldModel(settings.latent_actions, encoder)

@@ -10,7 +10,7 @@ from bcvlr_fast import config
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config, replace_in
-from bcvlr_fast.envs import make
+from bcvlr_fast.envs import make, spec
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.online import Online
 
@@ -25,7 +25,7 @@ def online_phase(**online: object) -> Online:
     settings = replace_in(settings, "latent_actions", **narrow)
     settings = replace_in(settings, "policy", **narrow)
     settings = replace_in(settings, "online", **{"num_envs": NUM_ENVS, "capacity": 1000, **online})
-    agent = Agent(settings, (3, 64, 64), 15, FP32)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
     with torch.no_grad():
         agent.decoder.layers[-1].weight.zero_()
         agent.decoder.layers[-1].bias.fill_(-1e3)

@@ -3,13 +3,16 @@
 import numpy as np
 import torch
 
+from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.replay import Replay, ReplaySampler
+
+SPEC = EnvSpec((3, 1, 1), Actions(False, 15), 15.0)
 
 
 def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
     rng = np.random.default_rng(0)
     num_envs, capacity, past = 3, 30, 1
-    replay = Replay(capacity, num_envs, (3, 1, 1), torch.device("cpu"))
+    replay = Replay(capacity, num_envs, SPEC, torch.device("cpu"))
     # Every frame is unique: (environment, frame number // 200, frame number % 200).
     history: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]  # (frame, episode, action)
     numbers, episodes = np.zeros(num_envs, int), np.zeros(num_envs, int)
@@ -51,13 +54,13 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
 
 
 def test_newest_leaves_older_windows_out() -> None:
-    replay = Replay(100, 1, (1, 1, 1), torch.device("cpu"))
+    replay = Replay(100, 1, SPEC, torch.device("cpu"))
     for i in range(50):
-        replay.append(np.array([0]), np.full((1, 1, 1, 1), i, np.uint8), np.array([0]))
+        replay.append(np.array([0]), np.full((1, 3, 1, 1), i, np.uint8), np.array([0]))
     sampler = ReplaySampler(replay, 1, 1, torch.Generator())
     assert sampler.refresh(newest=10)
     assert sampler.centres[: int(sampler.count)].tolist() == list(range(41, 49))
 
 
 def test_an_empty_ring_has_no_windows() -> None:
-    assert not ReplaySampler(Replay(100, 2, (1, 1, 1), torch.device("cpu")), 1, 1, torch.Generator()).refresh()
+    assert not ReplaySampler(Replay(100, 2, SPEC, torch.device("cpu")), 1, 1, torch.Generator()).refresh()

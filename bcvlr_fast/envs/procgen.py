@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.envs import Episode, Step
+from bcvlr_fast.envs import Episode, Step, spec
+from bcvlr_fast.envs.mujoco import check_order
 from bcvlr_fast.errors import UserError
 
 NUM_ACTIONS = 15
@@ -25,11 +26,8 @@ class Procgen:
     environment is reset by a call of its own, so that every step is an interaction.
     """
 
-    num_actions = NUM_ACTIONS
-    frame_shape = FRAME_SHAPE
-
     def __init__(self, game: str, num_envs: int, seed: int, level: int | None = None) -> None:
-        self.num_envs = num_envs
+        self.num_envs, self.spec = num_envs, spec(f"procgen:{game}")
         levels = {} if level is None else {"num_levels": 1, "start_level": level}
         self._pool = _envpool().make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
         self._all = np.arange(num_envs, dtype=np.int32)
@@ -45,8 +43,8 @@ class Procgen:
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
         ids = self._all if envs is None else np.asarray(envs, np.int32)
-        frames, reward, terminated, truncated, info = self._pool.step(self._checked(actions, len(ids)), ids)
-        _check_order(info["env_id"], ids)
+        frames, reward, terminated, truncated, info = self._pool.step(self._actions(actions, len(ids)), ids)
+        check_order(info["env_id"], ids)
         ended = terminated | truncated
         self.last_reward[ids] = reward
         self._return[ids] += reward
@@ -66,23 +64,13 @@ class Procgen:
 
     def _start(self, ids: np.ndarray) -> np.ndarray:
         frames, info = self._pool.reset(ids)
-        _check_order(info["env_id"], ids)
+        check_order(info["env_id"], ids)
         self._return[ids] = 0
         self._length[ids] = 0
         return np.asarray(frames)
 
-    def _checked(self, actions: np.ndarray, count: int) -> np.ndarray:
-        actions = np.asarray(actions)
-        if actions.shape != (count,) or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"actions: expected integers [{count}], got {actions.dtype} {list(actions.shape)}")
-        if count and not (actions.min() >= 0 and actions.max() < NUM_ACTIONS):
-            raise ValueError(f"actions: expected 0..{NUM_ACTIONS - 1}, got {actions.min()}..{actions.max()}")
-        return actions.astype(np.int32)
-
-
-def _check_order(answered: np.ndarray, asked: np.ndarray) -> None:
-    if not np.array_equal(answered, asked):
-        raise RuntimeError(f"EnvPool answered for environments {answered.tolist()}, not {asked.tolist()}")
+    def _actions(self, actions: np.ndarray, count: int) -> np.ndarray:
+        return self.spec.actions.check(actions, count).astype(np.int32)
 
 
 @functools.cache

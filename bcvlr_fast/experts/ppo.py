@@ -284,7 +284,7 @@ class _Half:
         ppo.reward[step, self._columns] = torch.from_numpy(reward.clip(-limit, limit)).to(ppo.reward)
         ppo.ended[step, self._columns] = torch.from_numpy(outcome.ended).to(ppo.ended.device)
         self._now = outcome.next_frames()
-        ppo.returns.extend(episode.episode_return for episode in self.env.pop_episodes())
+        ppo.returns.extend(episode.score for episode in self.env.pop_episodes())
 
     def value_now(self) -> Tensor:
         """Values [n] of the frames that follow the rollout."""

@@ -115,7 +115,7 @@ def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -
                 taken.append(int(action))
                 now[n] = step.frames[0]
                 if step.ended[0]:
-                    made.append((n, taken, env.pop_episodes()[0].episode_return))
+                    made.append((n, taken, env.pop_episodes()[0].score))
                     env.close()
                     del lanes[n], now[n]
                     done += len(taken) + 1

@@ -17,7 +17,7 @@ import tyro
 
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.command import run_command
-from bcvlr_fast.envs import frame_shape, parse_name, steps_per_s
+from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import check_writable, write_whole
 from bcvlr_fast.film import FRAMES_PER_S, write_mp4
@@ -89,12 +89,12 @@ def main(arguments: Import | Inspect | Export) -> None:
 
 
 def _import(arguments: Import, screen: Screen) -> None:
-    parse_name(arguments.env)
+    env = spec(arguments.env)
     if arguments.fps is not None and not 0 <= arguments.fps <= 1000:
         raise UserError(f"fps: expected 0 .. 1000, got {arguments.fps:g}")
-    fps = steps_per_s(arguments.env) if arguments.fps is None else arguments.fps or None
+    fps = env.steps_per_s if arguments.fps is None else arguments.fps or None
     options = Options(
-        frame_shape(arguments.env),
+        env.frame_shape,
         fps,
         arguments.split,
         arguments.key,
@@ -126,7 +126,7 @@ def _export(arguments: Export, screen: Screen) -> None:
     channels, height, width = manifest.frame_shape
     videos = open_videos(arguments.dataset, (channels, height, width))
     check_writable(arguments.out, "out")
-    fps = arguments.fps or manifest.fps or (steps_per_s(manifest.env) if manifest.env else FRAMES_PER_S)
+    fps = arguments.fps or manifest.fps or (spec(manifest.env).steps_per_s if manifest.env else FRAMES_PER_S)
     if not 0.01 <= fps <= 1000:
         raise UserError(f"fps: expected 0.01 .. 1000, got {fps:g}")
     count = len(videos.lengths) if arguments.episodes is None else arguments.episodes

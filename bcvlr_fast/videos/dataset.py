@@ -48,6 +48,8 @@ class Manifest:
     """Files left out, and why."""
     training_episodes: int | None = None
     """Of joined datasets: the first episodes, to train on; the others are those that each of them holds out."""
+    rendering: str = ""
+    """How MuJoCo drew the frames: stock or fast; empty where it did not."""
     format: int = _FORMAT
 
     def describe(self) -> str:
