@@ -16,6 +16,7 @@ from bcvlr_fast.graph import capture
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.latent_actions import Codebook, LatentActionPredictor, WorldModel
 from bcvlr_fast.policy import ActionDecoder, LatentPolicy
+from bcvlr_fast.pretrained import PretrainedEncoder
 
 
 class Agent(nn.Module):
@@ -30,7 +31,8 @@ class Agent(nn.Module):
         self.observation_shape = (config.frame_stack * channels, side, side)
         self.noise = config.online.exploration_noise
         latent = config.latent_actions
-        self.encoder = Encoder(config.encoder, config.frame_stack * channels, side)
+        kind: type[Encoder | PretrainedEncoder] = PretrainedEncoder if config.encoder.pretrained else Encoder
+        self.encoder = kind(config.encoder, config.frame_stack * channels, side)
         self.predictor = LatentActionPredictor(latent, self.encoder)
         self.codebook = Codebook(latent)
         self.world_model = WorldModel(latent, self.encoder)

@@ -393,6 +393,9 @@ def validate(config: Any, prefix: str = "") -> None:
         elif isinstance(value, tuple) and not (value and all(isinstance(c, int) and 0 < c <= 8192 for c in value)):
             raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
     if isinstance(config, Config):
+        if config.encoder.pretrained and config.features.objective != "none":
+            objective = config.features.objective
+            raise UserError(f"features.objective: expected none, for encoder.pretrained is frozen, got {objective}")
         window = config.latent_actions.window_frames
         least = window * config.online.num_envs
         if config.online.capacity < least:

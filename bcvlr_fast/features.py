@@ -210,7 +210,7 @@ def prototype_loss(
         weight.copy_(F.normalize(weight, dim=1))
         key = F.normalize(target[1](target[0](positive)).float(), dim=1)
     query = F.normalize(heads.predictor(heads.projector(encoder(anchor))).float(), dim=1)
-    logits, scores = heads.prototypes(query).float(), heads.prototypes(key).detach().float()  # [B, prototypes]
-    loss = sinkhorn_cross_entropy(logits, scores, temperature=config.temperature, iterations=config.sinkhorn_iterations)
-    accuracy = (logits.argmax(dim=1) == scores.argmax(dim=1)).float().mean().detach()
+    logits, wanted = heads.prototypes(query).float(), heads.prototypes(key).detach().float()  # [B, prototypes]
+    loss = sinkhorn_cross_entropy(logits, wanted, temperature=config.temperature, iterations=config.sinkhorn_iterations)
+    accuracy = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean().detach()
     return loss, accuracy

@@ -1,11 +1,12 @@
 """pytest bench/bench_update.py [--official PATH] [--scale quick]: an update of each phase, ours against its peers.
 
-The peers are the official implementation, where PATH is a checkout of it (or a folder that holds BCV-LR-discrete), and
-our own code run plainly: eager, float32, channels first, the operations as their PyTorch references (on a GPU in
-Triton all the same). Then one thing after another is switched on, which tells what each is worth: the layout, bf16,
-and the kernels, or the capture on a GPU; with --compiled, torch.compile at last. All sides take turns in one go, and
-each side's frames are drawn, loaded and normalised within its time. The official networks are checked to give our
-losses first, from the same weights. On all of this process's cores. Rows go to results/updates.jsonl.
+Of the discrete method on Procgen and of the continuous one on DMControl. The peers are the official implementations,
+where PATH is a checkout of one (or a folder that holds BCV-LR-discrete, BCV-LR or both), and our own code run plainly:
+eager, float32, channels first, the operations as their PyTorch references (on a GPU in Triton all the same). Then one
+thing after another is switched on, which tells what each is worth: the layout, bf16, and the kernels, or the capture on
+a GPU; with --compiled, torch.compile at last. All sides take turns in one go, and each side's frames are drawn, loaded
+and normalised within its time. The official networks are checked to give our losses first, from the same weights. On
+all of this process's cores. Rows go to results/updates.jsonl.
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ from torch import Tensor, nn
 
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute, choose_compute
-from bcvlr_fast.config import preset
+from bcvlr_fast.config import Config, preset
 from bcvlr_fast.envs import spec
-from bcvlr_fast.features import ContrastiveHeads, contrastive_loss
+from bcvlr_fast.features import ContrastiveHeads, Encoder, Heads, PrototypeHeads, contrastive_loss, prototype_loss
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.latent_actions import frame_features, predict_next
+from official import suite_of
 from phases import PHASES, random_frames, stage_of, store_of
 from rows import report
 
 _FRAMES = 32_768
 _ROUNDS = {"paper": 2, "quick": 15}
-_ENV = "procgen:bossfight"
+_ENVS = ("procgen:bossfight", "dmc:finger_spin")
 _MOST_TOGETHER = 2  # on a CPU, so that a step of cloning does not take minutes
 
 
@@ -58,15 +60,45 @@ def threads() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """One chunk of random frames, as the official code has them."""
+    """Random frames, enough for a chunk of the official code's."""
     return random_frames(_FRAMES)
 
 
+@pytest.fixture(scope="module")
+def checkouts(request: pytest.FixtureRequest) -> dict[str, Path]:
+    """The official repositories that there are, by suite."""
+    path = request.config.getoption("--official")
+    if path is None:
+        return {}
+    found = {suite_of(folder): folder for folder in (path, path / "BCV-LR-discrete", path / "BCV-LR")}
+    checkouts = {suite: folder for suite, folder in found.items() if suite is not None}
+    if not checkouts:
+        raise pytest.UsageError(
+            f"--official: {path}: expected a checkout of BCV-LR-discrete or BCV-LR, or a folder that holds them"
+        )
+    return checkouts
+
+
+@pytest.fixture(scope="module")
+def frames_file(checkouts: dict[str, Path], frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an official process finds the frames."""
+    file = tmp_path_factory.mktemp("official") / "frames.npy"
+    if checkouts:
+        np.save(file, frames)
+    return file
+
+
+@pytest.fixture
+def checkout(env: str, checkouts: dict[str, Path]) -> Path | None:
+    """The official repository for the environment, where there is one."""
+    return checkouts.get(env.partition(":")[0])
+
+
 class Peer:
-    """The official implementation in a process of its own, which waits while others are timed."""
+    """An official implementation in a process of its own, which waits while others are timed."""
 
     def __init__(self, checkout: Path, frames: Path, device: torch.device, threads: int) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("official_discrete.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("official.py"))]
         self._process = subprocess.Popen(
             [*command, str(checkout), str(frames), str(device)],
             stdin=subprocess.PIPE,
@@ -92,38 +124,31 @@ class Peer:
         self._process.wait()
 
 
-@pytest.fixture(scope="module")
-def checkout(request: pytest.FixtureRequest) -> Path | None:
-    """The official discrete repository, where there is one."""
-    path = request.config.getoption("--official")
-    if path is None:
-        return None
-    for found in (path, path / "BCV-LR-discrete"):
-        if (found / "run_offline.py").exists():
-            return Path(found)
-    raise pytest.UsageError(f"--official: {path}: expected a checkout of BCV-LR-discrete, or a folder that holds it")
-
-
-def test_official_losses(checkout: Path | None, frames: np.ndarray, device: torch.device, tmp_path: Path) -> None:
+@pytest.mark.parametrize("env", _ENVS)
+def test_official_losses(
+    env: str, checkout: Path | None, frames_file: Path, device: torch.device, tmp_path: Path
+) -> None:
     """From the official weights, on the same batch, in float32: every loss of the four phases."""
     if checkout is None:
-        pytest.skip("no --official PATH")
-    np.save(tmp_path / "frames.npy", frames)
-    peer = Peer(checkout, tmp_path / "frames.npy", device, 1)
+        pytest.skip(f"no --official PATH with the code for {env}")
+    peer = Peer(checkout, frames_file, device, 1)
     wanted = peer.ask("check", str(tmp_path / "official.safetensors"))
     peer.close()
     given = load_file(tmp_path / "official.safetensors", device=str(device))
-    found = _our_losses(given, Compute(device, torch.float32))
+    found = _our_losses(env, given, Compute(device, torch.float32))
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, rel=2e-4), name
 
 
-def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
-    config = preset(_ENV, "paper")
-    agent = Agent(config, spec(_ENV), compute)
-    heads = compute.network(ContrastiveHeads(config.features, agent.encoder))
-    assert isinstance(heads, ContrastiveHeads)
+def _our_losses(env: str, given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
+    config = preset(env, "paper")
+    agent = Agent(config, spec(env), compute)
+    encoder = agent.encoder
+    assert isinstance(encoder, Encoder)
+    kind = PrototypeHeads if config.features.objective == "prototypes" else ContrastiveHeads
+    heads = compute.network(kind(config.features, encoder))
+    assert isinstance(heads, Heads)
     networks: dict[str, nn.Module] = {"heads": heads, **dict(agent.named_children())}
     for name, module in networks.items():
         with torch.no_grad():
@@ -132,25 +157,35 @@ def _our_losses(given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
         assert name == "codebook" or f"{name}.{len(list(module.parameters()))}" not in given, name
     agent.codebook.codes.copy_(given["codes"])
     agent.world_model.train()
-    frames = given["windows"].flatten(0, 1).contiguous()  # [3B, C, H, W]
-    index = torch.arange(len(frames), device=frames.device).view(-1, 3).T  # [3, B]
-    pixels = [frames[i].float() / 255 - 0.5 for i in index]
+    windows = given["windows"]  # [B, T, C, H, W]
+    frames = windows.flatten(0, 1).contiguous()
+    index = torch.arange(len(frames), device=frames.device).view(len(windows), -1).T  # [T, B]
+    stacks = index.unfold(0, config.frame_stack, 1)[config.latent_actions.past_frames :]  # [2, B, stack]: now, next
+    now, following = (frames[stack].flatten(1, 2).float() / 255 - 0.5 for stack in stacks)
+    action_loss = F.mse_loss if agent.spec.actions.continuous else F.cross_entropy
     with torch.no_grad():
-        target = nn.ModuleList([agent.encoder, heads.projector])
-        contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, pixels[1], pixels[2])
-        features = frame_features(agent.encoder, frames, index, compute)
+        features = frame_features(encoder, frames, index, compute)
         result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, compute, update=False)
-        cloned = agent.policy(agent.encoder(pixels[1]))
-        action = F.cross_entropy(agent.decoder(result.latent_action), given["action"])
-    losses = {
-        "contrast": contrast,
-        "reconstruction": reconstruction,
-        "commitment": config.latent_actions.commitment * result.code.commitment,
-        "prediction_error": result.prediction_error,
-        "cloning": F.mse_loss(cloned, result.latent_action),
-        "action": action,
-    }
+        cloned = agent.policy(encoder(now))
+        losses = {
+            **_our_feature_losses(config, encoder, heads, now, following),
+            "commitment": config.latent_actions.commitment * result.code.commitment,
+            "prediction_error": result.prediction_error,
+            "cloning": F.mse_loss(cloned, result.latent_action),
+            "action": action_loss(agent.decoder(result.latent_action), given["action"]),
+        }
     return {name: value.item() for name, value in losses.items()}
+
+
+def _our_feature_losses(
+    config: Config, encoder: Encoder, heads: Heads, now: Tensor, following: Tensor
+) -> dict[str, Tensor]:
+    target = nn.ModuleList([encoder, heads.projector])
+    if isinstance(heads, PrototypeHeads):
+        return {"prototypes": prototype_loss(encoder, heads, target, now, following, config.features)[0]}
+    assert isinstance(heads, ContrastiveHeads)
+    contrast, reconstruction, _ = contrastive_loss(encoder, heads, target, now, following)
+    return {"contrast": contrast, "reconstruction": reconstruction}
 
 
 def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, str]]:
@@ -178,25 +213,26 @@ def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tu
 
 
 @pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("env", _ENVS)
 def test_update(
     request: pytest.FixtureRequest,
+    env: str,
     phase: str,
     checkout: Path | None,
     frames: np.ndarray,
+    frames_file: Path,
     device: torch.device,
     threads: int,
-    tmp_path: Path,
 ) -> None:
     """Seconds an update: medians of the rounds, and ratios within each round."""
     scale = request.config.getoption("--scale")
-    config = preset(_ENV, scale)
+    config = preset(env, scale)
     store = store_of(frames, device)
     sides: dict[str, Callable[[], float]] = {}
     closing = contextlib.ExitStack()
     loading: list[float] = []
     if checkout is not None and scale == "paper":
-        np.save(tmp_path / "frames.npy", frames)
-        peer = Peer(checkout, tmp_path / "frames.npy", device, threads)
+        peer = Peer(checkout, frames_file, device, threads)
         closing.callback(peer.close)
         peer.ask("prepare", phase.replace(" ", "_").replace("-", ""))
 
@@ -219,6 +255,7 @@ def test_update(
                 seconds[name].append(side())
     ours = seconds["ours"]
     row: dict[str, Any] = {
+        "env": env,
         "phase": phase,
         "scale": scale,
         "precision": str(choose_compute(device, precision).dtype).removeprefix("torch."),

@@ -216,10 +216,11 @@ def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path, devic
             f"{name} {ms:.4g}" + (f" ({row['ratio'][name]:.2f}x)" if name in row["ratio"] else "")
             for name, ms in row["update_ms"].items()
         ]
-        terminalreporter.write_line(f"{row['phase']:16s} {row['scale']:6s} {row['precision']:9s} {'  '.join(sides)}")
-    for peer in {name: None for row in rows for name in row["ratio"]}:
-        ratios = [row["ratio"][peer] for row in rows if peer in row["ratio"]]
+        what = f"{row['env']:18s} {row['phase']:15s} {row['scale']:6s} {row['precision']:9s}"
+        terminalreporter.write_line(f"{what} {'  '.join(sides)}")
+    for env, peer in {(row["env"], name): None for row in rows for name in row["ratio"]}:
+        ratios = [row["ratio"][peer] for row in rows if row["env"] == env and peer in row["ratio"]]
         mean = statistics.geometric_mean(ratios)
-        terminalreporter.write_line(f"{peer}: geometric mean {mean:.2f}x, least {min(ratios):.2f}x")
-    write(path, rows, lambda row: (row["phase"], row["scale"], row["precision"], row["threads"]), device)
+        terminalreporter.write_line(f"{env}, {peer}: geometric mean {mean:.2f}x, least {min(ratios):.2f}x")
+    write(path, rows, functools.partial(_values, ("env", "phase", "scale", "precision", "threads")), device)
     terminalreporter.write_line(f"rows: {path}")

@@ -118,7 +118,7 @@ def test_interactions_are_counted_exactly() -> None:
     assert first.interactions == budget
     assert calls == 16
     assert len(first.taken()) == budget
-    assert (first.replay.action >= 0).sum() == budget
+    assert first.replay.acted.sum() == budget
     lengths = sum(s.length_steps for s in first.env.pop_episodes())
     assert lengths + first.env._length.sum() == budget  # type: ignore[attr-defined]
 

@@ -129,7 +129,7 @@ def test_plots_are_svg() -> None:
         {"phase": "features", "step": 50, "time_s": 1, "stage": "features", "loss": 1.0},
         {"phase": "online", "step": 240, "time_s": 2, "stage": "round", "interactions": 240, "return": 1.0},
     ]
-    evaluation = {"scores": {"sampled": {"mean": 1.0}, "expert": {"mean": 3.0}}}
+    evaluation = {"score": "return", "scores": {"sampled": {"mean": 1.0}, "expert": {"mean": 3.0}}}
     pictures = [
         plots.learning_curve(rows, evaluation),
         plots.losses(rows),

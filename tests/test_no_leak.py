@@ -59,7 +59,7 @@ def test_training_code_names_no_reward(name: str) -> None:
 
 def test_rewards_of_the_environments_are_read_by_ppo_alone() -> None:
     readers = {path.name for path in PACKAGE.rglob("*.py") if "last_reward" in path.read_text()}
-    assert readers == {"procgen.py", "ppo.py"}
+    assert readers == {"procgen.py", "rendered.py", "ppo.py"}
 
 
 def test_what_training_is_handed_has_no_field_for_them() -> None:

@@ -26,11 +26,12 @@ def kernels(rows: list[Row]) -> None:
 
 
 def updates(rows: list[Row]) -> None:
-    """A table for each scale and precision: milliseconds of each side, times ours in brackets."""
-    for scale, precision in dict.fromkeys((row["scale"], row["precision"]) for row in rows):
-        found = [row for row in rows if (row["scale"], row["precision"]) == (scale, precision)]
+    """A table for each environment, scale and precision: milliseconds of each side, times ours in brackets."""
+    for kind in dict.fromkeys((row["env"], row["scale"], row["precision"]) for row in rows):
+        found = [row for row in rows if (row["env"], row["scale"], row["precision"]) == kind]
+        env, scale, precision = kind
         sides = list(dict.fromkeys(side for row in found for side in row["update_ms"]))
-        print(f"scale `{scale}`, ours in {precision}, {found[0]['threads']} threads:\n")
+        print(f"{env}, scale `{scale}`, ours in {precision}, {found[0]['threads']} threads:\n")
         print(f"| phase | {' | '.join(sides)} |\n|---{'|---' * len(sides)}|")
         for row in found:
             print(f"| {row['phase']} | {' | '.join(_side(row, side) for side in sides)} |")

@@ -48,7 +48,8 @@ class _Known(NamedTuple):
     make: Callable[[], gymnasium.Env]
     """Makes another one, in any process."""
     observed: bool
-    """Its observations are the frames; otherwise it draws them."""
+    """Its observations are pictures; otherwise it draws them."""
+    picture_shape: tuple[int, ...]
 
 
 def spec_of(suite: str, task: str) -> EnvSpec:
@@ -64,9 +65,9 @@ class GymEnv:
 
     def __init__(self, suite: str, task: str, num_envs: int, seed: int) -> None:
         self._name = f"{suite}:{task}"
-        self.spec, make, observed = _ask(suite, task)
-        self.num_envs = num_envs
-        one = functools.partial(_Pixels, make, observed, self.spec.actions)
+        known = _ask(suite, task)
+        self.num_envs, self.spec = num_envs, known.spec
+        one = functools.partial(_Pictures, known)
         try:
             with _without_main():
                 self._vector = AsyncVectorEnv(
@@ -90,8 +91,8 @@ class GymEnv:
         asked = np.zeros((self.num_envs, *_action_space(self.spec.actions).shape))
         asked[envs, 0] = 1
         asked[envs, 1:] = actions.reshape(len(envs), -1)
-        all_frames, rewards, terminated, truncated, _ = self._call("step", asked)
-        frames, ended = all_frames[envs], (terminated | truncated)[envs]
+        pictures, rewards, terminated, truncated, _ = self._call("step", asked)
+        frames, ended = _frames(pictures[envs]), (terminated | truncated)[envs]
         self._return[envs] += rewards[envs]
         self._length[envs] += 1
         over = envs[ended]
@@ -113,9 +114,9 @@ class GymEnv:
     def _start(self, envs: np.ndarray, seeds: list[int | None] | None = None) -> np.ndarray:
         """First frames [k, 3, 64, 64] of new episodes in the environments `envs`."""
         mask = np.isin(np.arange(self.num_envs), envs)
-        frames, _ = self._call("reset", seed=seeds, options={"reset_mask": mask})
+        pictures, _ = self._call("reset", seed=seeds, options={"reset_mask": mask})
         self._return[envs], self._length[envs] = 0, 0
-        return frames[envs]
+        return _frames(pictures[envs])
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Calls a method of the vectorised environment. Raises RuntimeError, and ends all, where one fails or dies."""
@@ -125,6 +126,9 @@ class GymEnv:
             how = self._how_it_ended()
             self._kill()
             raise RuntimeError(f"env: {self._name}: {how}") from None
+        except BaseException:  # a signal, most likely, after which no answer can be told from another
+            self._kill()
+            raise
         failures = answer[-1].get("failure", ())
         for env, failure in enumerate(failures):
             if failure:
@@ -150,19 +154,20 @@ class GymEnv:
         self._vector.closed = True
 
 
-class _Pixels(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One environment as frames uint8 [3, 64, 64], stepped only where the first number of an action is 1.
+class _Pictures(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One environment that shows its pictures, stepped only where the first number of an action is 1.
 
     Gymnasium makes one more in the owner's process to see its spaces, so the environment itself is made at the first
-    reset. A failure travels as text, `failure` in the info: the exception itself need not be fit to travel.
+    reset. A failure travels as text, `failure` in the info: the exception itself need not be fit to travel. Resizing is
+    left to the owner, as numba would take each process half a second to import.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env], observed: bool, actions: Actions) -> None:
-        self.observation_space = Box(0, 255, FRAME_SHAPE, np.uint8)
-        self.action_space = _action_space(actions)
-        self._make, self._observed = make, observed
+    def __init__(self, known: _Known) -> None:
+        self.observation_space = Box(0, 255, known.picture_shape, np.uint8)
+        self.action_space = _action_space(known.spec.actions)
+        self._known = known
         self._env: gymnasium.Env | None = None
-        self._frame = np.zeros(FRAME_SHAPE, np.uint8)
+        self._picture = np.zeros(known.picture_shape, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -171,22 +176,22 @@ class _Pixels(gymnasium.Env[np.ndarray, np.ndarray]):
             if self._env is None:
                 self._env = self._begin(seed)
             observation, _ = self._env.reset(seed=seed, options=options or None)
-            self._frame = _frame(observation if self._observed else self._env.render())
+            self._picture = self._seen(self._env, observation)
         except Exception:
-            return self._frame, {"failure": traceback.format_exc()}
-        return self._frame, {}
+            return self._picture, {"failure": traceback.format_exc()}
+        return self._picture, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not action[0]:
-            return self._frame, 0.0, False, False, {}
+            return self._picture, 0.0, False, False, {}
         try:
             assert self._env is not None, "step before reset"
             own = _own_action(self._env.action_space, action[1:])
             observation, reward, terminated, truncated, _ = self._env.step(own)
-            self._frame = _frame(observation if self._observed else self._env.render())
-            return self._frame, float(reward), bool(terminated), bool(truncated), {}
+            self._picture = self._seen(self._env, observation)
+            return self._picture, float(reward), bool(terminated), bool(truncated), {}
         except Exception:
-            return self._frame, 0.0, False, False, {"failure": traceback.format_exc()}
+            return self._picture, 0.0, False, False, {"failure": traceback.format_exc()}
 
     def close(self) -> None:
         if self._env is not None:
@@ -197,7 +202,13 @@ class _Pixels(gymnasium.Env[np.ndarray, np.ndarray]):
         gymnasium.logger.min_level = gymnasium.logger.ERROR  # the owner has shown the warnings
         random.seed(seed)  # environments that do not use the randomness that they are given
         np.random.seed(seed)
-        return self._make()
+        return self._known.make()
+
+    def _seen(self, env: gymnasium.Env, observation: Any) -> np.ndarray:
+        picture = _picture(env, observation, self._known.observed)
+        if not _is_picture(picture) or picture.shape != self._known.picture_shape:
+            raise ValueError(f"expected uint8 {list(self._known.picture_shape)} as at first, got {_told(picture)}")
+        return picture
 
 
 def _action_space(actions: Actions) -> Box:
@@ -214,20 +225,22 @@ def _own_action(space: Space, action: np.ndarray) -> Any:
     return np.clip(low + (action + 1) / 2 * (high - low), low, high).astype(space.dtype)
 
 
-def _frame(picture: Any) -> np.ndarray:
-    """[3, 64, 64] uint8 of a picture [H, W], [H, W, C] or [C, H, W] uint8, C of 1 or 3, by area."""
-    if not _is_picture(picture):
-        raise ValueError(f"expected {_PICTURE}, got {_told(picture)}")
-    if picture.ndim == 2:
-        picture = picture[:, :, None]
-    elif picture.shape[2] not in (1, 3):
-        picture = picture.transpose(1, 2, 0)
-    small = resize_area(picture[None], *FRAME_SHAPE[1:])[0]
-    return np.broadcast_to(small.transpose(2, 0, 1), FRAME_SHAPE)
+def _picture(env: gymnasium.Env, observation: Any, observed: bool) -> Any:
+    return observation if observed else env.render()
+
+
+def _frames(pictures: np.ndarray) -> np.ndarray:
+    """[k, 3, 64, 64] uint8 of pictures [k, H, W], [k, H, W, C] or [k, C, H, W] uint8, C of 1 or 3, by area."""
+    if pictures.ndim == 3:
+        pictures = pictures[..., None]
+    elif pictures.shape[3] not in (1, 3):
+        pictures = pictures.transpose(0, 2, 3, 1)
+    small = resize_area(pictures, *FRAME_SHAPE[1:]).transpose(0, 3, 1, 2)
+    return np.repeat(small, 3 // small.shape[1], axis=1)
 
 
 def _is_picture(of: Any) -> bool:
-    """Whether an array, or a space of arrays, is one that `_frame` takes."""
+    """Whether an array, or a space of arrays, is of pictures that `_frames` takes."""
     shape = of.shape if isinstance(of, np.ndarray | Box) and of.dtype == np.uint8 else ()
     return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and bool({shape[2], shape[0]} & {1, 3})))
 
@@ -266,24 +279,18 @@ def _look(name: str, env: gymnasium.Env, make: Callable[[], gymnasium.Env], obse
     actions = _actions(name, env.action_space)
     if not observed and env.render_mode == "human":
         raise _no_pixels(name, env, "render_mode human")
-    picture, _ = env.reset(seed=0)
-    if not observed:
-        picture = _drawn(name, env)
-    if not _is_picture(picture):
-        raise _no_pixels(name, env, f"{'a frame' if observed else 'a drawing'} {_told(picture)}")
-    _frame(picture)  # compiles the resizing once for all workers
-    rate = (env.metadata or {}).get("render_fps")
-    steps_per_s = float(rate) if isinstance(rate, int | float | np.number) and 0 < rate < np.inf else _STEPS_PER_S
-    return _Known(EnvSpec(FRAME_SHAPE, actions, steps_per_s, "return", _MOST_ENVS), make, observed)
-
-
-def _drawn(name: str, env: gymnasium.Env) -> Any:
+    observation, _ = env.reset(seed=0)
     try:
-        return env.render()
+        picture = _picture(env, observation, observed)
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "mujoco":
             raise
         raise UserError(f"env: {name}: MuJoCo does not draw, without a display try MUJOCO_GL=egl ({error})") from None
+    if not _is_picture(picture):
+        raise _no_pixels(name, env, f"{'a frame' if observed else 'a drawing'} {_told(picture)}")
+    rate = (env.metadata or {}).get("render_fps")
+    steps_per_s = float(rate) if isinstance(rate, int | float | np.number) and 0 < rate < np.inf else _STEPS_PER_S
+    return _Known(EnvSpec(FRAME_SHAPE, actions, steps_per_s, "return", _MOST_ENVS), make, observed, picture.shape)
 
 
 def _actions(name: str, space: Space) -> Actions:

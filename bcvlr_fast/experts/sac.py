@@ -54,8 +54,12 @@ class Actor(nn.Module):
         )
 
     def normalise(self, states: Tensor) -> Tensor:
-        """States in the units that the networks see."""
-        return ((states - self.mean) * self.scale).clamp(-10, 10)
+        """States in the units that the networks see: those of random play, and beyond them in ever larger ones.
+
+        A bound would hide how fast a spinning thing spins.
+        """
+        x = (states - self.mean) * self.scale
+        return x.sign() * x.abs().log1p()
 
     def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.layers(normalised).chunk(2, dim=1)
