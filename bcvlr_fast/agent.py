@@ -31,7 +31,7 @@ class Agent(nn.Module):
         self.observation_shape = (config.frame_stack * channels, side, side)
         self.noise = config.online.exploration_noise
         latent = config.latent_actions
-        kind: type[Encoder | PretrainedEncoder] = PretrainedEncoder if config.encoder.pretrained else Encoder
+        kind = PretrainedEncoder if config.encoder.pretrained else Encoder
         self.encoder = kind(config.encoder, config.frame_stack * channels, side)
         self.predictor = LatentActionPredictor(latent, self.encoder)
         self.codebook = Codebook(latent)

@@ -100,6 +100,8 @@ class LatentActionsConfig:
     world_model_width: int = number(24, 1, 1024)
     world_model_output: Literal["tanh_half", "linear", "residual"] = "tanh_half"
     """tanh_half: the official bound of 1/2; residual: the last frame's features plus a change."""
+    world_model_start: Literal["random", "zero"] = "random"
+    """zero: the last layer begins at nought, so that a residual begins as a copy of the last frame's features."""
 
     @property
     def window_frames(self) -> int:

@@ -23,7 +23,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, in_channels: int, side: int) -> None:
         super().__init__()
-        self.in_channels, self.channels, self.stride = in_channels, config.channels, config.stride
+        self.in_channels, self.channels = in_channels, config.channels
+        self.stride: int = config.stride
         self.side = (side - 1) // config.stride + 1
         layers: list[nn.Module] = [nn.Conv2d(in_channels, config.channels, 3, stride=config.stride, padding=1)]
         if config.plain_layers:

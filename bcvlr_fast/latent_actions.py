@@ -88,6 +88,9 @@ class WorldModel(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, encoder.channels, 1),
         )
+        if config.world_model_start == "zero":
+            for parameter in self.final[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, latent_action: Tensor) -> Tensor:
         x = self.first(features, latent_action)

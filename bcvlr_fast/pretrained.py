@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bcvlr_fast.config import EncoderConfig
 from bcvlr_fast.errors import UserError
+from bcvlr_fast.features import Encoder
 
 _COLOURS = 3
 
 
-class PretrainedEncoder(nn.Module):
+class PretrainedEncoder(Encoder):
     """Stacked frames [B, in_channels, side, side] in -0.5..0.5 -> features [B, channels, side / stride, ...].
 
     The frames of a stack pass one by one; their maps follow one another in the channels. Nothing in it learns, its
@@ -25,7 +26,7 @@ class PretrainedEncoder(nn.Module):
     scale: Tensor
 
     def __init__(self, config: EncoderConfig, in_channels: int, side: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # it has other layers
         if in_channels % _COLOURS:
             raise UserError(f"encoder.pretrained: expected frames of 3 channels, got {in_channels} in a stack")
         network, mean, deviation = _load(config)

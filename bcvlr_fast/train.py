@@ -37,6 +37,8 @@ _ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
 class Arguments(Config):
     """Learn a policy from expert videos alone: no actions, no rewards."""
 
+    env_factory: str = ""
+    """module:function that makes a gymnasium.Env: the same as --env factory:module:function."""
     out: Path | None = None
     """Run folder; default runs/<env>/<time>-s<seed>."""
     resume: str = "never"
@@ -179,11 +181,12 @@ def decode_offline(run: Run, replay: Replay) -> None:
 
 def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
     """(arguments with the preset filled in, run folder, why this preset) from the command line."""
+    argv = _with_factory([_dashed(a) for a in argv])
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--env", "--preset", "--device", "--config-file", "--resume", "--out"):
         first.add_argument(flag)
     try:
-        early, _ = first.parse_known_args([_dashed(a) for a in argv])
+        early, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     folder = _resumed(early)
@@ -232,6 +235,20 @@ def _dashed(argument: str) -> str:
     """--some_flag=value as --some-flag=value."""
     name, equals, value = argument.partition("=")
     return (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+
+
+def _with_factory(argv: list[str]) -> list[str]:
+    """--env-factory module:function as --env factory:module:function."""
+    found: list[str] = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name == "--env-factory":
+            found += ["--env", f"factory:{value}"] if equals else [name]
+        elif found and found[-1] == "--env-factory":
+            found[-1:] = ["--env", f"factory:{argument}"]
+        else:
+            found.append(argument)
+    return found
 
 
 def _same_settings(kept: Config, asked: Config) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.envs.mujoco import ACTION_REPEAT, SIDE, Outcome, no_rendering
+from bcvlr_fast.envs.mujoco import ACTION_REPEAT, SIDE, Outcome
+from bcvlr_fast.envs.pool import no_rendering
 from bcvlr_fast.errors import UserError
 
 _TARGETS_M = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bcvlr_fast.envs.assets import asset_folder
+from bcvlr_fast.envs.pool import check_order, envpool, load_egl, no_rendering
 from bcvlr_fast.errors import UserError
 
 ACTION_REPEAT = 2
@@ -40,9 +39,12 @@ class Simulation:
             options["partially_observable"] = False  # as the scripted experts are written for
         if rendering is not None:
             options |= {"render_mode": "rgb_array", "render_width": SIDE, "render_height": SIDE, "render_camera_id": 0}
-        envpool = _envpool(suite, rendering is not None)
+            try:
+                load_egl()
+            except OSError as error:
+                raise UserError(no_rendering(str(error))) from None
         self.num_envs = len(seeds)
-        self._pool = envpool.make_gymnasium(
+        self._pool = envpool(suite).make_gymnasium(
             envpool_id(suite, task), num_envs=len(seeds), seed=seeds, num_threads=1, **options
         )
 
@@ -88,12 +90,6 @@ def envpool_id(suite: str, task: str) -> str:
     return f"{_camel('cheetah_run' if task == 'cheetah_run_backward' else task, '_')}-v1"
 
 
-def check_order(answered: np.ndarray, asked: np.ndarray) -> None:
-    """Raises RuntimeError where EnvPool answered for other environments than it was asked for."""
-    if not np.array_equal(answered, asked):
-        raise RuntimeError(f"EnvPool answered for environments {answered.tolist()}, not {asked.tolist()}")
-
-
 def _camel(name: str, between: str) -> str:
     return "".join(part[0].upper() + part[1:] for part in name.split(between))
 
@@ -102,35 +98,3 @@ def _flat(observation: Any, count: int) -> np.ndarray:
     """[count, S] float32 of an observation, which is one array or several by name."""
     parts = observation.values() if isinstance(observation, dict) else [observation]
     return np.concatenate([np.asarray(part, np.float32).reshape(count, -1) for part in parts], axis=1)
-
-
-@functools.cache
-def _envpool(suite: str, renders: bool) -> Any:
-    if renders:
-        _load_egl()
-    try:
-        import envpool
-
-        if suite == "metaworld":
-            import envpool.mujoco.metaworld
-        else:
-            import envpool.mujoco.dmc
-    except ModuleNotFoundError as error:
-        raise UserError(f"env: {suite} needs the package '{error.name}' (extra [{suite}])") from None
-    return envpool
-
-
-def _load_egl() -> None:
-    """EnvPool's wheel has an EGL under a name of its own, where MuJoCo's loader cannot see it; the system's it sees."""
-    try:
-        ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise UserError(no_rendering(str(error))) from None
-
-
-def no_rendering(why: str) -> str:
-    """The one line that says which system packages bring what rendering needs."""
-    return (
-        f"env: rendering with EGL does not work here: {why} (without a GPU: apt-get install libegl1 libegl-mesa0 "
-        "libgl1-mesa-dri; with NVIDIA's: libegl1 and the driver's libnvidia-gl)"
-    )

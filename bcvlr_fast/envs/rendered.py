@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcvlr_fast.envs import Episode, Step, parse_name, spec
-from bcvlr_fast.envs.mujoco import SIDE, Simulation, no_rendering
+from bcvlr_fast.envs.mujoco import SIDE, Simulation
 from bcvlr_fast.envs.names import JACO_TASKS
+from bcvlr_fast.envs.pool import no_rendering
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.workers import begin_worker
@@ -200,8 +201,11 @@ def _serve(pipe: Connection, *arguments: Any) -> None:
     """In the process: makes the batch, draws once, and answers until the pipe is closed."""
     begin_worker(None)
     try:
-        batch = Batch(*arguments)
-        batch.reset()
+        try:
+            batch = Batch(*arguments)
+            batch.reset()
+        except RuntimeError as error:  # EnvPool's, of EGL, where it does not end the process
+            raise UserError(no_rendering(str(error))) from None
         pipe.send(None)
         while True:
             method, asked = pipe.recv()

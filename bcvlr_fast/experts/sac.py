@@ -21,7 +21,7 @@ class SacConfig:
 
     updates: int = 60_000
     batch_size: int = 256
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     hidden_dim: int = 256
     discount: float = 0.99
     target_rate: float = 0.01
