@@ -33,6 +33,7 @@ def row_of(folder: Path) -> dict[str, object]:
         "labels": settings.labels.name if settings.labels else None,
         "pretrained_on": config.load(shared).env if shared.exists() else settings.env,
         "interactions": 0 if settings.labels else settings.online.interactions,
+        "score": evaluation["score"],
         "scores": evaluation["scores"],
         "video_norm": evaluation["video_norm"],
         **json.loads((folder / "status.json").read_text()),
@@ -44,7 +45,7 @@ def row_of(folder: Path) -> dict[str, object]:
 def changed(settings: Config) -> dict[str, Any]:
     """The settings that differ from the preset's, but for those that have a place of their own in the row."""
     found, preset = (json.loads(config.to_json(c)) for c in (settings, config.preset(settings.env, settings.preset)))
-    return _differing(found, preset, apart={"seed", "device", "videos", "labels"})
+    return _differing(found, preset, apart={"seed", "device", "videos", "labels", "rendering"})
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
@@ -53,14 +54,16 @@ def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown: mean returns with their 95 % intervals."""
+    """The rows in Markdown: mean scores with their 95 % intervals. Continuous policies are greedy alone."""
+    names = [name for name in ("random", "sampled", "greedy", "expert") if any(name in row["scores"] for row in rows)]
+    judged = "sampled" if "sampled" in names else "greedy"
     lines = [
-        "| environment | seed | minutes | peak GB | random | sampled | greedy | expert | sampled / expert |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| environment | seed | minutes | peak GB | {' | '.join(names)} | {judged} / expert |",
+        "|---" * (len(names) + 5) + "|",
     ]
     for row in rows:
-        scores = [_cell(row["scores"].get(name)) for name in ("random", "sampled", "greedy", "expert")]
-        norm = row["video_norm"]["sampled"]
+        scores = [_cell(row["scores"].get(name)) for name in names]
+        norm = row["video_norm"][judged]
         cells = [row["env"], row["seed"], row["minutes"], row["peak_memory_gb"], *scores]
         lines.append(f"| {' | '.join(map(str, cells))} | {'' if norm is None else f'{norm:.2f}'} |")
     return "\n".join(lines)

@@ -41,7 +41,7 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
         $pip install -q -c constraints.txt "$torch"
 fi
 echo "set-up: installing the package and what it needs (EnvPool alone is 400 MB)"
-$pip install -q -c constraints.txt -e '.[planner,video,lerobot,tensorboard,dev]'
+$pip install -q -c constraints.txt -e '.[planner,dmc,metaworld,gym,video,lerobot,tensorboard,dev]'
 
 check() {
     "$VENV/bin/python" -c 'from bcvlr_fast.envs import make; make("procgen:bossfight", 1, 0).reset()'
@@ -49,6 +49,10 @@ check() {
 check 2>/dev/null || {
     install libgl1 libglib2.0-0
     check || fail "EnvPool's Procgen does not load; the lines above say why"
+}
+
+"$VENV/bin/python" -c 'from bcvlr_fast.envs.pool import load_egl; load_egl()' 2>/dev/null || {
+    (install libegl1 libegl-mesa0 libgl1-mesa-dri) || echo "set-up: without EGL nothing of DMControl and MetaWorld is drawn"
 }
 
 simulator=$("$VENV/bin/python" -c 'from bcvlr_fast.experts import simulator as s; print("" if s.folder() else " ".join(s.install_command()))')

@@ -25,6 +25,8 @@ class SacConfig:
     hidden_dim: int = 256
     discount: float = 0.99
     target_rate: float = 0.01
+    target_entropy: float = -1.0
+    """Of each number of an action."""
     actor_every: int = 2
     num_envs: int = 64
     steps_per_update: int = 8
@@ -155,7 +157,7 @@ class Sac:
         loss.backward()
         self.actor_optimizer.step()
         self.critic.requires_grad_(True)
-        surplus = log_probability.detach().mean() - self.actor.action_dim  # wanted entropy: -A
+        surplus = log_probability.detach().mean() + self.config.target_entropy * self.actor.action_dim
         self.temperature_optimizer.zero_grad(set_to_none=True)
         (-self.log_temperature.exp() * surplus).backward()
         self.temperature_optimizer.step()

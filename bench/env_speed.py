@@ -1,0 +1,144 @@
+"""python bench/env_speed.py [--tasks dmc:reacher_hard ...]: frames a second from pixels, beside what one has without.
+
+The peer is the suite's own environment in Gymnasium's AsyncVectorEnv, a process each, drawn by EGL: dm_control's, and
+MetaWorld's. Both sides repeat every action twice and give one 64 x 64 picture a step of the agent; the peer's pictures
+are checked to be of the same kind, and tests/test_rendered.py holds ours to dm_control's to the bit. Sides take turns,
+the median of the rounds counts. Ours is timed as drawn by default (fast on a CPU) and as the models come (stock). Rows
+go to results/env_speed.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv
+
+from bcvlr_fast.envs import make, parse_name, spec
+from rows import RESULTS, Row, write
+
+_TASKS = ("dmc:reacher_hard", "dmc:finger_spin", "dmc:ball_in_cup_catch", "metaworld:drawer-open")
+_SIZES = (1, 2, 4, 8, 16)
+_ROUNDS, _AT_LEAST_S = 3, 2.0
+_SIDE = 64
+
+
+class DmControl(gymnasium.Env):
+    """dm_control's task as a user would wrap it."""
+
+    def __init__(self, task: str) -> None:
+        from dm_control import suite
+
+        domain = next(d for d, t in suite.ALL_TASKS if task == f"{d}_{t}")
+        self._env = suite.load(domain, task.removeprefix(f"{domain}_"))
+        self.action_space = gymnasium.spaces.Box(-1, 1, self._env.action_spec().shape, np.float32)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._env.reset()
+        return self._picture(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        steps = [self._env.step(action) for _ in range(2)]
+        return self._picture(), sum(step.reward or 0.0 for step in steps), False, steps[-1].last(), {}
+
+    def _picture(self) -> np.ndarray:
+        return np.asarray(self._env.physics.render(_SIDE, _SIDE, camera_id=0))
+
+
+class MetaWorld(gymnasium.Env):
+    """MetaWorld's task as a user would wrap it."""
+
+    def __init__(self, task: str) -> None:
+        import metaworld  # noqa: F401  registers its ids
+
+        self._env = gymnasium.make(
+            "Meta-World/MT1", env_name=f"{task}-v3", render_mode="rgb_array", width=_SIDE, height=_SIDE, camera_id=0
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._env.reset()
+        return self._picture(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        steps = [self._env.step(action) for _ in range(2)]
+        ended = bool(steps[-1][2] or steps[-1][3])
+        return self._picture(), sum(float(step[1]) for step in steps), False, ended, {}
+
+    def _picture(self) -> np.ndarray:
+        return np.asarray(self._env.render())
+
+
+def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callable[[], None]]:
+    """(frames a second of each side, what closes them)."""
+    suite, task = parse_name(name)
+    kind = {"dmc": DmControl, "metaworld": MetaWorld}[suite]
+    peer = AsyncVectorEnv([functools.partial(kind, task)] * size, context="spawn")
+    seen, _ = peer.reset()
+    assert seen.shape == (size, _SIDE, _SIDE, 3)
+    assert seen.std() > 1
+    ours = {rendering: make(name, size, 0, rendering=rendering) for rendering in ("fast", "stock")}
+    rng = np.random.default_rng(0)
+    actions = spec(name).actions
+    for env in ours.values():
+        assert env.reset().shape == (size, 3, _SIDE, _SIDE)
+
+    def rate(step: Callable[[np.ndarray], object]) -> float:
+        start, steps = time.perf_counter(), 0
+        while time.perf_counter() - start < _AT_LEAST_S or steps < 3:
+            step(actions.draw(rng, size))
+            steps += 1
+        return steps * size / (time.perf_counter() - start)
+
+    def close() -> None:
+        peer.close()
+        for env in ours.values():
+            env.close()
+
+    rates = {"AsyncVectorEnv": functools.partial(rate, peer.step)}
+    return rates | {f"ours, {how}": functools.partial(rate, env.step) for how, env in ours.items()}, close
+
+
+def main(tasks: list[str], sizes: list[int]) -> None:
+    """Prints and keeps a row for each task and number of environments."""
+    rows: list[Row] = []
+    print(
+        "| task | environments | AsyncVectorEnv | ours, fast | ours, stock | fast / AsyncVectorEnv |\n|---|---|---|---|---|---|"
+    )
+    for name in tasks:
+        for size in sizes:
+            timed, close = sides(name, size)
+            rates: dict[str, list[float]] = {side: [] for side in timed}
+            for _ in range(_ROUNDS):
+                for side, measure in timed.items():
+                    rates[side].append(measure())
+            close()
+            found = {side: statistics.median(values) for side, values in rates.items()}
+            pairs = zip(rates["ours, fast"], rates["AsyncVectorEnv"], strict=True)
+            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+            rows.append({"env": name, "num_envs": size, "frames_per_s": found, "ratio": ratio, "rounds": _ROUNDS})
+            shown = " | ".join(f"{found[side]:.0f}" for side in ("AsyncVectorEnv", "ours, fast", "ours, stock"))
+            print(f"| {name} | {size} | {shown} | {ratio:.1f}x |", flush=True)
+    write(RESULTS / "env_speed.jsonl", rows, lambda row: (row["env"], row["num_envs"]), torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(_TASKS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(_SIZES))
+    arguments = parser.parse_args()
+    main(arguments.tasks, arguments.sizes)
