@@ -292,32 +292,41 @@ def _quick_continuous(config: Config) -> Config:
         config,
         episodes=20,
         expert_frames=20_000,
-        encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0, plain_layers=1),
+        encoder=EncoderConfig(channels=32, stride=2, residual_blocks=0),
         features=dataclasses.replace(
-            config.features, updates=400, batch_size=128, learning_rate=5e-4, projection_dim=128, hidden_dim=256
+            config.features, updates=300, batch_size=128, learning_rate=5e-4, projection_dim=128, hidden_dim=256
         ),
         latent_actions=dataclasses.replace(
             config.latent_actions,
-            updates=600,
+            updates=300,
             impala_channels=(16, 32, 32),
             motion_gain=8.0,
             ema_decay=0.99,
             restart_below=0.02,
             world_model_width=16,
             world_model_output="residual",
+            world_model_start="zero",
         ),
-        policy=dataclasses.replace(config.policy, updates=1000, learning_rate=1e-3, mlp_hidden=(256, 256)),
+        policy=dataclasses.replace(
+            config.policy,
+            trunk="impala",
+            updates=300,
+            learning_rate=1e-3,
+            impala_channels=(16, 32, 32),
+            shift_pad=2,
+        ),
         online=dataclasses.replace(
             config.online,
             interactions=10_000,
             num_envs=4,
             finetune_epochs=0.0,
-            finetune_updates=120,
+            finetune_updates=200,
             finetune_batch_size=128,
+            finetune_shift_pad=4,
             regularisation=0.0,
             world_model_learning_rate=0.0,
             decoder_hidden=(128,),
-            clone_updates=400,
+            clone_updates=300,
         ),
     )
 

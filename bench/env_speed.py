@@ -109,16 +109,16 @@ def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callabl
         for env in ours.values():
             env.close()
 
-    rates = {"AsyncVectorEnv": functools.partial(rate, peer.step)}
-    return rates | {f"ours, {how}": functools.partial(rate, env.step) for how, env in ours.items()}, close
+    rates: dict[str, Callable[[], float]] = {"AsyncVectorEnv": functools.partial(rate, peer.step)}
+    rates |= {f"ours, {how}": functools.partial(rate, env.step) for how, env in ours.items()}
+    return rates, close
 
 
 def main(tasks: list[str], sizes: list[int]) -> None:
     """Prints and keeps a row for each task and number of environments."""
     rows: list[Row] = []
-    print(
-        "| task | environments | AsyncVectorEnv | ours, fast | ours, stock | fast / AsyncVectorEnv |\n|---|---|---|---|---|---|"
-    )
+    print("| task | environments | AsyncVectorEnv | ours, fast | ours, stock | fast / AsyncVectorEnv |")
+    print("|---|---|---|---|---|---|")
     for name in tasks:
         for size in sizes:
             timed, close = sides(name, size)

@@ -24,6 +24,8 @@ class SacConfig:
     learning_rate: float = 1e-3
     hidden_dim: int = 256
     discount: float = 0.99
+    steps_ahead: int = 1
+    """Rewards of so many steps before the value of what follows."""
     target_rate: float = 0.01
     target_entropy: float = -1.0
     """Of each number of an action."""
@@ -105,7 +107,7 @@ class TwinCritic(nn.Module):
 
 
 class Transitions(NamedTuple):
-    """A batch: states, actions, rewards and next states."""
+    """A batch: states, actions, discounted rewards of the steps ahead, and the states after them."""
 
     states: Tensor
     actions: Tensor
@@ -138,7 +140,7 @@ class Sac:
         with torch.no_grad():
             next_actions, log_probability = actor.sample(next_states)
             value = self.target(next_states, next_actions).amin(dim=0) - temperature * log_probability
-            wanted = batch.reward + config.discount * value
+            wanted = batch.reward + config.discount**config.steps_ahead * value
         loss = F.mse_loss(self.critic(states, batch.actions), wanted.expand(2, -1)) * 2
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
