@@ -141,7 +141,7 @@ def record_expert(
 def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """(frames [T + 1, C, H, W] uint8, actions [T, A] float32, score) of one episode after another, until there are
     `frames` frames. As many environments as can be drawn at once play, each until it ends."""
-    env = make(expert.env, 2 * usable_cores(), _SEED, rendering=rendering)
+    env = make(expert.env, recording_envs(), _SEED, rendering=rendering)
     assert isinstance(env, Simulated)
     try:
         first = env.reset()
@@ -162,6 +162,11 @@ def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[
                 seen[n], taken[n] = [next(first_frames)], []
     finally:
         env.close()
+
+
+def recording_envs() -> int:
+    """How many environments an expert plays in: a core's process draws one while it steps another."""
+    return 2 * usable_cores()
 
 
 def verify(env_name: str, source: Replays, screen: Screen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -83,5 +84,7 @@ class Scripted:
         self._policy = policy()
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
-        actions = [self._policy.get_action(state) for state in states.astype(np.float64)]
+        with warnings.catch_warnings():  # that some of its numbers are clipped, which they are meant to be
+            warnings.simplefilter("ignore")
+            actions = [self._policy.get_action(state) for state in states.astype(np.float64)]
         return np.clip(actions, -1, 1).astype(np.float32)
