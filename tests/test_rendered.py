@@ -14,6 +14,7 @@ import pytest
 from bcvlr_fast.envs import _DMC_ACTIONS, _by_domain, make, spec
 from bcvlr_fast.envs.mujoco import envpool_id
 from bcvlr_fast.envs.names import DMC_SUITE, METAWORLD_TASKS
+from bcvlr_fast.envs.pool import envpool
 from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.evaluate import play
 from tiny import command
@@ -136,13 +137,14 @@ def test_stacks_begin_with_the_first_frame_again() -> None:
 
 def test_the_table_of_actions_is_envpools() -> None:
     """So that a run can be opened where EnvPool is not installed."""
-    envpool = pytest.importorskip("envpool")
+    package = envpool("dmc")
+    envpool("metaworld")
     for task in DMC_SUITE:
-        found = envpool.make_spec(envpool_id("dmc", task)).action_space
+        found = package.make_spec(envpool_id("dmc", task)).action_space
         assert found.shape == (_by_domain(_DMC_ACTIONS, task),), task
-    known = set(envpool.list_all_envs())
+    known = set(package.list_all_envs())
     assert {envpool_id("metaworld", task) for task in METAWORLD_TASKS} <= known
-    assert envpool.make_spec(envpool_id("metaworld", "reach")).action_space.shape == (4,)
+    assert package.make_spec(envpool_id("metaworld", "reach")).action_space.shape == (4,)
 
 
 @pytest.mark.parametrize(("name", "rate"), [("dmc:cheetah_run", 50), ("dmc:finger_spin", 25), ("dmc:fish_swim", 12.5)])
