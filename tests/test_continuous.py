@@ -182,7 +182,8 @@ def test_cloning_update_of_the_fully_connected_policy() -> None:
         now, following = (plain.encoder(pixels(sampler, centres + later)) for later in (0, 1))
         z = plain.predictor(torch.cat([now, following]))
     trunk = plain.policy.trunk
-    hidden = torch.tanh(F.layer_norm(F.linear(now.flatten(1), trunk[1].weight, trunk[1].bias), (8,)))
+    hidden = F.linear(now.flatten(1), trunk[1].weight, trunk[1].bias)
+    hidden = torch.tanh(F.layer_norm(hidden, (8,), trunk[2].weight, trunk[2].bias))
     for layer in list(trunk)[4:]:
         hidden = layer(hidden)
     (plain.policy.head(hidden) - z).square().mean().backward()

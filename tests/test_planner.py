@@ -133,7 +133,7 @@ def test_the_command_plans_verifies_goes_on_and_feeds_a_recording(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "expected --planner"),
+        ([], "expected one of --planner"),
         (["--planner", "--env", "procgen:maz"], "did you mean 'maze'"),
         (["--planner", "--frames", "0"], "frames: expected 1 .."),
         (["--planner", "--out", "film.mp4"], "out: expected a file named .npz"),

@@ -105,7 +105,7 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     labels = evaluation_labels.load(dataset)
     assert labels is not None
     settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
-    said = {"environment": "were recorded in", "count": "is not of these videos", "inside": "within episodes, got 255"}
+    said = {"environment": "were recorded in", "count": "is not of these videos", "inside": "within episodes actions: expected 0..14, got 0..255"}
     if damage == "environment":
         settings = dataclasses.replace(settings, env="procgen:maze")
     elif damage == "count":
@@ -132,7 +132,7 @@ def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> No
 
 def test_offline_decoding_wants_labels(dataset: Path, tmp_path: Path) -> None:
     bare = noise(tmp_path / "bare", "procgen:bossfight", [60, 60])
-    for labels, said in ((bare, "expected a dataset with discrete actions"), (dataset, "expected 10,000 frames")):
+    for labels, said in ((bare, "expected a dataset with 15 discrete actions"), (dataset, "expected 10,000 frames")):
         out = tmp_path / "run"
         done = run(*TINY, "--videos", str(dataset), "--labels", str(labels), "--out", str(out))
         assert done.returncode == 2
