@@ -105,7 +105,11 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     labels = evaluation_labels.load(dataset)
     assert labels is not None
     settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
-    said = {"environment": "were recorded in", "count": "is not of these videos", "inside": "within episodes actions: expected 0..14, got 0..255"}
+    said = {
+        "environment": "were recorded in",
+        "count": "is not of these videos",
+        "inside": "within episodes actions: expected 0..14, got 0..255",
+    }
     if damage == "environment":
         settings = dataclasses.replace(settings, env="procgen:maze")
     elif damage == "count":
