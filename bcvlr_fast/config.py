@@ -214,33 +214,28 @@ class Config:
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
+_QUICK_FEATURES: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-4, "projection_dim": 128, "hidden_dim": 256}
+_QUICK_LATENT_ACTIONS: dict[str, Any] = {
+    "updates": 300,
+    "impala_channels": (16, 32, 32),
+    "motion_gain": 8.0,
+    "ema_decay": 0.99,
+    "restart_below": 0.02,
+    "world_model_width": 16,
+    "world_model_output": "residual",
+}
+_QUICK_POLICY: dict[str, Any] = {"updates": 300, "learning_rate": 1e-3, "impala_channels": (16, 32, 32), "shift_pad": 2}
+"""What the quick presets have in common."""
+
+
 def _quick_discrete(config: Config) -> Config:
     """Procgen in minutes on two CPU cores: half-size feature maps, a fraction of the updates."""
     return dataclasses.replace(
         config,
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
-        features=dataclasses.replace(
-            config.features,
-            updates=200,
-            batch_size=128,
-            learning_rate=5e-4,
-            projection_dim=128,
-            hidden_dim=256,
-        ),
-        latent_actions=dataclasses.replace(
-            config.latent_actions,
-            updates=300,
-            impala_channels=(16, 32, 32),
-            future_frames=3,
-            motion_gain=8.0,
-            ema_decay=0.99,
-            restart_below=0.02,
-            world_model_width=16,
-            world_model_output="residual",
-        ),
-        policy=dataclasses.replace(
-            config.policy, updates=300, learning_rate=1e-3, impala_channels=(16, 32, 32), shift_pad=2
-        ),
+        features=dataclasses.replace(config.features, updates=200, **_QUICK_FEATURES),
+        latent_actions=dataclasses.replace(config.latent_actions, future_frames=3, **_QUICK_LATENT_ACTIONS),
+        policy=dataclasses.replace(config.policy, **_QUICK_POLICY),
         online=dataclasses.replace(
             config.online,
             exploration=0.5,
@@ -293,28 +288,9 @@ def _quick_continuous(config: Config) -> Config:
         episodes=20,
         expert_frames=20_000,
         encoder=EncoderConfig(channels=32, stride=2, residual_blocks=0),
-        features=dataclasses.replace(
-            config.features, updates=300, batch_size=128, learning_rate=5e-4, projection_dim=128, hidden_dim=256
-        ),
-        latent_actions=dataclasses.replace(
-            config.latent_actions,
-            updates=300,
-            impala_channels=(16, 32, 32),
-            motion_gain=8.0,
-            ema_decay=0.99,
-            restart_below=0.02,
-            world_model_width=16,
-            world_model_output="residual",
-            world_model_start="zero",
-        ),
-        policy=dataclasses.replace(
-            config.policy,
-            trunk="impala",
-            updates=300,
-            learning_rate=1e-3,
-            impala_channels=(16, 32, 32),
-            shift_pad=2,
-        ),
+        features=dataclasses.replace(config.features, updates=300, **_QUICK_FEATURES),
+        latent_actions=dataclasses.replace(config.latent_actions, world_model_start="zero", **_QUICK_LATENT_ACTIONS),
+        policy=dataclasses.replace(config.policy, trunk="impala", **_QUICK_POLICY),
         online=dataclasses.replace(
             config.online,
             interactions=10_000,

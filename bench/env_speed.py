@@ -33,54 +33,52 @@ _ROUNDS, _AT_LEAST_S = 3, 2.0
 _SIDE = 64
 
 
-class DmControl(gymnasium.Env):
-    """dm_control's task as a user would wrap it."""
+class Wrapped(gymnasium.Env):
+    """A suite's environment as a user would wrap it; `picture` draws it."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
+
+    def __init__(self, env: Any, action_dim: int, picture: Callable[[], np.ndarray]) -> None:
+        self._env, self._picture = env, picture
+        self.action_space = gymnasium.spaces.Box(-1, 1, (action_dim,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._env.reset()
+        return self._picture(), {}
+
+
+class DmControl(Wrapped):
+    """dm_control's task."""
 
     def __init__(self, task: str) -> None:
         from dm_control import suite
 
         domain = next(d for d, t in suite.ALL_TASKS if task == f"{d}_{t}")
-        self._env = suite.load(domain, task.removeprefix(f"{domain}_"))
-        self.action_space = gymnasium.spaces.Box(-1, 1, self._env.action_spec().shape, np.float32)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        self._env.reset()
-        return self._picture(), {}
+        env = suite.load(domain, task.removeprefix(f"{domain}_"))
+        draw = functools.partial(env.physics.render, _SIDE, _SIDE, camera_id=0)
+        super().__init__(env, env.action_spec().shape[0], draw)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         steps = [self._env.step(action) for _ in range(2)]
         return self._picture(), sum(step.reward or 0.0 for step in steps), False, steps[-1].last(), {}
 
-    def _picture(self) -> np.ndarray:
-        return np.asarray(self._env.physics.render(_SIDE, _SIDE, camera_id=0))
 
-
-class MetaWorld(gymnasium.Env):
-    """MetaWorld's task as a user would wrap it."""
+class MetaWorld(Wrapped):
+    """MetaWorld's task."""
 
     def __init__(self, task: str) -> None:
         import metaworld  # noqa: F401  registers its ids
 
-        self._env = gymnasium.make(
+        env = gymnasium.make(
             "Meta-World/MT1", env_name=f"{task}-v3", render_mode="rgb_array", width=_SIDE, height=_SIDE, camera_id=0
         )
-        self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        self._env.reset()
-        return self._picture(), {}
+        super().__init__(env, 4, env.render)  # type: ignore[arg-type]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         steps = [self._env.step(action) for _ in range(2)]
         ended = bool(steps[-1][2] or steps[-1][3])
         return self._picture(), sum(float(step[1]) for step in steps), False, ended, {}
-
-    def _picture(self) -> np.ndarray:
-        return np.asarray(self._env.render())
 
 
 def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callable[[], None]]:

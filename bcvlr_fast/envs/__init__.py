@@ -141,15 +141,10 @@ def _by_domain(table: dict[str, int], task: str, default: int = 0) -> int:
     return table[max(keys, key=len)] if keys else default
 
 
-def is_rendered(name: str) -> bool:
-    """Whether MuJoCo draws the frames of an environment."""
-    return parse_name(name)[0] in ("dmc", "metaworld")
-
-
 def chosen_rendering(name: str, rendering: str) -> Rendering:
     """stock or fast for the rendering of a MuJoCo suite that was asked for, with auto by whether there is a GPU; stock
     for all other suites."""
-    if rendering != "auto" or not is_rendered(name):
+    if rendering != "auto" or parse_name(name)[0] not in ("dmc", "metaworld"):
         return "fast" if rendering == "fast" else "stock"
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or any(Path("/dev/dri").glob("renderD*"))
     return "stock" if has_gpu else "fast"
@@ -184,7 +179,6 @@ __all__ = [
     "PixelEnv",
     "Step",
     "chosen_rendering",
-    "is_rendered",
     "make",
     "parse_name",
     "spec",

@@ -20,7 +20,7 @@ import numpy as np
 
 from bcvlr_fast.config import nearest
 from bcvlr_fast.envs import Episode, Step
-from bcvlr_fast.envs.specs import Actions, EnvSpec
+from bcvlr_fast.envs.specs import Actions, EnvSpec, env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.videos.resize import resize_area
 from bcvlr_fast.workers import begin_worker
@@ -75,7 +75,7 @@ class GymEnv:
                 )
         except (EOFError, OSError):
             raise RuntimeError(f"env: {self._name}: a process of its environments ended at once") from None
-        self._seeds: list[int | None] = (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
+        self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
         self._return, self._length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._episodes: list[Episode] = []
 

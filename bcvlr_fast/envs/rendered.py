@@ -13,6 +13,7 @@ from bcvlr_fast.envs import Episode, Step, parse_name, spec
 from bcvlr_fast.envs.mujoco import SIDE, Simulation
 from bcvlr_fast.envs.names import JACO_TASKS
 from bcvlr_fast.envs.pool import no_rendering
+from bcvlr_fast.envs.specs import env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.workers import begin_worker
@@ -80,7 +81,7 @@ class Simulated:
     def __init__(self, name: str, num_envs: int, seed: int, rendering: str | None) -> None:
         self.spec = spec(name)
         self.num_envs = num_envs
-        seeds = (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
+        seeds = env_seeds(seed, num_envs)
         shares = np.array_split(np.arange(num_envs), 1 if rendering is None else min(num_envs, usable_cores()))
         self._first = np.array([share[0] for share in shares])
         own: Callable[..., Any] = _Here if rendering is None else _Process

@@ -8,6 +8,11 @@ from typing import Literal
 import numpy as np
 
 
+def env_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of `count` environments, which those of another seed share by a rare chance alone."""
+    return (np.random.SeedSequence(seed).generate_state(count) >> 1).tolist()
+
+
 @dataclass(frozen=True)
 class Actions:
     """One of `size` discrete actions, or, where `continuous`, `size` numbers in -1..1, which suites scale to theirs."""

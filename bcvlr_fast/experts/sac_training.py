@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.rendered import simulation
+from bcvlr_fast.envs.specs import env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay
 from bcvlr_fast.files import write_whole
@@ -29,7 +30,7 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
     """The best actor found, and its learning curve: [interactions, mean return of 10 episodes]."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    env, action_dim = simulation(env_name, _seeds(seed, config.num_envs), None), spec(env_name).actions.size
+    env, action_dim = simulation(env_name, env_seeds(seed, config.num_envs), None), spec(env_name).actions.size
     everyone = np.arange(config.num_envs, dtype=np.int32)
     states = env.reset(everyone)
     sac = Sac(states.shape[1], action_dim, config)
@@ -73,7 +74,7 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
 
 def returns(actor: Actor, env_name: str, episodes: int, seed: int) -> np.ndarray:
     """[episodes] returns of the actor's mean actions, an episode in each environment."""
-    env = simulation(env_name, _seeds(seed, episodes), None)
+    env = simulation(env_name, env_seeds(seed, episodes), None)
     going = np.arange(episodes, dtype=np.int32)
     states = env.reset(going)
     total = np.zeros(episodes)
@@ -103,8 +104,3 @@ def load(file: Path) -> tuple[Actor, dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"expert: {file}: not an expert's weights ({error})") from None
     return actor, card
-
-
-def _seeds(seed: int, count: int) -> list[int]:
-    """Seeds of `count` environments, none of which another seed has."""
-    return (np.random.SeedSequence(seed).generate_state(count) >> 1).tolist()
