@@ -78,7 +78,7 @@ class Arguments:
     sac: bool = False
     """Learn from rewards and states with SAC, and keep the weights, which record themselves anew."""
     updates: int = 50_000
-    """SAC: updates, one for every 8 steps of the agent."""
+    """SAC: updates, one for every two steps of the agent."""
     steps: float = 25e6
     """PPO: frames to learn from."""
     start_from: Path | None = None

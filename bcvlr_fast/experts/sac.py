@@ -24,14 +24,12 @@ class SacConfig:
     learning_rate: float = 1e-3
     hidden_dim: int = 256
     discount: float = 0.99
-    steps_ahead: int = 1
-    """Rewards of so many steps before the value of what follows."""
     target_rate: float = 0.01
-    target_entropy: float = -1.0
+    target_entropy: float = -1.5
     """Of each number of an action."""
     actor_every: int = 2
-    num_envs: int = 64
-    steps_per_update: int = 8
+    num_envs: int = 16
+    steps_per_update: int = 2
     """Interactions for each update."""
     random_steps: int = 10_000
     """Interactions at random before the first update."""
@@ -88,7 +86,7 @@ class Actor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two action values of states [B, S] and actions [B, A], as one batched network: [2, B]."""
+    """Two action values of states [B, S] and actions [B, A], as one batched network with normalised layers: [2, B]."""
 
     def __init__(self, state_dim: int, action_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -102,12 +100,12 @@ class TwinCritic(nn.Module):
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         x = torch.cat([states, actions], dim=1).expand(2, -1, -1)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if i == 0 else F.relu(x), weight)
+            x = torch.baddbmm(bias, x if i == 0 else F.relu(F.layer_norm(x, x.shape[-1:])), weight)
         return x.squeeze(2)
 
 
 class Transitions(NamedTuple):
-    """A batch: states, actions, discounted rewards of the steps ahead, and the states after them."""
+    """A batch: states, actions, rewards, and the states after them."""
 
     states: Tensor
     actions: Tensor
@@ -140,7 +138,7 @@ class Sac:
         with torch.no_grad():
             next_actions, log_probability = actor.sample(next_states)
             value = self.target(next_states, next_actions).amin(dim=0) - temperature * log_probability
-            wanted = batch.reward + config.discount**config.steps_ahead * value
+            wanted = batch.reward + config.discount * value
         loss = F.mse_loss(self.critic(states, batch.actions), wanted.expand(2, -1)) * 2
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()

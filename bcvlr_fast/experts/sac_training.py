@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
     sac = Sac(states.shape[1], action_dim, config)
     replay = StateReplay(_CAPACITY, states.shape[1], action_dim)
     best, best_return, curve = copy.deepcopy(sac.actor), -np.inf, []
-    recent: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque()
     done, interactions = 0, 0
     with screen.bar("soft actor-critic", total=config.updates, unit="updates") as bar:
         while done < config.updates:
@@ -45,13 +43,9 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
             else:
                 actions = sac.actor.act(states, explore=True)
             next_states, outcome = env.step(actions, everyone)
-            recent.append((states, actions, outcome.reward))
-            if len(recent) == config.steps_ahead:
-                rewards = [config.discount**n * reward for n, (_, _, reward) in enumerate(recent)]
-                replay.append(*recent.popleft()[:2], np.sum(rewards, axis=0), next_states)
+            replay.append(states, actions, outcome.reward, next_states)
             states = next_states.copy()
             if outcome.ended.any():  # of all at once: by the time limit
-                recent.clear()
                 states[outcome.ended] = env.reset(everyone[outcome.ended])
             interactions += config.num_envs
             if interactions < config.random_steps:
