@@ -281,11 +281,16 @@ def _continuous(config: Config) -> Config:
     )
 
 
-def _quick_continuous(config: Config) -> Config:
-    """Continuous control in minutes on two CPU cores: narrow networks, a fifth of the interactions."""
+def _quick_continuous(config: Config, suite: str, task: str) -> Config:
+    """Continuous control in minutes on two CPU cores: narrow networks, a fifth of the interactions.
+
+    MetaWorld takes longest to draw; reacher's goals are everywhere, and an expert reaches one an episode.
+    """
+    expert_frames = 20_000 if suite == "metaworld" else 100_000 if task.startswith("reacher") else 50_000
     return dataclasses.replace(
         config,
-        episodes=20,
+        episodes=50,
+        expert_frames=expert_frames,
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
         features=dataclasses.replace(config.features, updates=300, prototypes=64, **_QUICK_FEATURES),
         latent_actions=dataclasses.replace(config.latent_actions, world_model_start="zero", **_QUICK_LATENT_ACTIONS),
@@ -302,6 +307,7 @@ def _quick_continuous(config: Config) -> Config:
             regularisation=0.0,
             world_model_learning_rate=0.0,
             decoder_hidden=(128,),
+            clone_updates=1600,
         ),
     )
 
@@ -327,7 +333,7 @@ def preset(env: str, scale: str) -> Config:
             config = replace_in(config, "online", **online, world_model_learning_rate=1e-3, regularisation=1e-3)
         if task.startswith("point_mass"):
             config = replace_in(config, "features", shift_pad=1)
-        return _quick_continuous(config) if scale == "quick" else config
+        return _quick_continuous(config, suite, task) if scale == "quick" else config
     if task == "plunder":
         config = replace_in(config, "features", reconstruction_weight=1.0)
     if task in ("miner", "climber", "chaser"):
