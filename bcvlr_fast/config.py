@@ -130,6 +130,9 @@ class PolicyConfig:
     mlp_hidden: tuple[int, ...] = (1024, 1024)
     shift_pad: int = number(0, 0, 32)
     """Random shift of the frames that pi clones from; 0 is the paper's."""
+    stack_dropout: float = number(0.0, 0, 1)
+    """Share of the stacks that pi clones from in which the newest frame takes the earlier ones' place; 0 is the
+    paper's. From motion alone pi learns to go on as before: to stand where it stands, reached or not."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,9 @@ class Config:
     """Memory of the device for the videos' frames: where they need more, they stream from the host. 0: what is free."""
     held_out: float = number(0.1, 0.0, 0.9)
     """Share of the video episodes kept from training, for the health figures."""
+    still_share: float = number(1.0, 0.0, 1.0)
+    """Of the videos' windows at most this share may be still ones, where frames change less than on average; more are
+    left out. 1 keeps all. An expert that has reached its goal stands there for most of the episode."""
     episodes: int = number(100, 1, 100_000)
     """Episodes of the closing evaluation."""
     frame_stack: int = number(1, 1, 16)
@@ -291,10 +297,13 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
         config,
         episodes=50,
         expert_frames=expert_frames,
+        still_share=0.5,
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
         features=dataclasses.replace(config.features, updates=300, prototypes=64, **_QUICK_FEATURES),
         latent_actions=dataclasses.replace(config.latent_actions, world_model_start="zero", **_QUICK_LATENT_ACTIONS),
-        policy=dataclasses.replace(config.policy, trunk="impala", **_QUICK_POLICY | {"updates": 800}),
+        policy=dataclasses.replace(
+            config.policy, trunk="impala", stack_dropout=0.5, **_QUICK_POLICY | {"updates": 800}
+        ),
         online=dataclasses.replace(
             config.online,
             interactions=10_000,

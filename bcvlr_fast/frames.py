@@ -104,6 +104,10 @@ class WindowSampler:
         """[count, 2] int64 from 0 to 2 * pad: offsets for `kernels.random_shift`."""
         return torch.randint(2 * pad + 1, (count, 2), generator=self.generator, device=self.store.device)
 
+    def draw_chances(self, count: int, share: float) -> Tensor:
+        """[count, 1] bool, each true by the chance `share`."""
+        return torch.rand(count, 1, generator=self.generator, device=self.store.device) < share
+
     def take(self, centres: Tensor) -> tuple[Tensor, Tensor]:
         """(frames, index [stack + past + future, B] int64) of the windows at `centres` [B], as `FrameStore.take`."""
         return self.store.take(self.rows_of(centres, -self.past, self.future))
@@ -147,6 +151,32 @@ def window_centres(position: np.ndarray, past: int, future: int) -> np.ndarray:
             centres[count] = last - future
             count += 1
     return centres[:count].copy()
+
+
+def with_fewer_still(frames: np.ndarray, centres: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    """Those of `centres` [W] int64, ascending, of which at most the share `most` is still.
+
+    A window is still where `frames` [N, C, H, W] uint8 change less from its centre to the next than on average; of
+    these, those to keep are drawn.
+    """
+    change = _changes(frames.reshape(len(frames), -1), centres)
+    still = change < change.mean()
+    keep = round((~still).sum() * most / (1 - most)) if most < 1 else len(centres)
+    if still.sum() <= keep:
+        return centres
+    kept = rng.choice(np.flatnonzero(still), keep, replace=False)
+    return centres[np.sort(np.concatenate([np.flatnonzero(~still), kept]))]
+
+
+@numba.njit(cache=True)
+def _changes(frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """[W] float64: the sum of what each value of the flat frames [N, P] changes by, from a centre to the next frame."""
+    change = np.zeros(len(centres))
+    for i in range(len(centres)):
+        now, following = frames[centres[i]], frames[centres[i] + 1]
+        for j in range(len(now)):
+            change[i] += abs(np.int32(now[j]) - np.int32(following[j]))
+    return change
 
 
 def _place(frames: np.ndarray, device: torch.device, budget_gb: float) -> tuple[Tensor, str]:

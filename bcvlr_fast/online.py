@@ -180,7 +180,7 @@ class Decoding:
         self.cloning = Cloning(
             online.clone_updates,
             online.clone_batch_size,
-            config.policy.shift_pad,
+            config.policy,
             self.optimizers["policy"],
             agent.encoder,
             agent.predictor,

@@ -72,7 +72,7 @@ class Cloning(Stage):
         self,
         updates: int,
         batch_size: int,
-        shift_pad: int,
+        config: PolicyConfig,
         optimizer: torch.optim.Optimizer,
         encoder: Encoder,
         predictor: nn.Module,
@@ -81,7 +81,7 @@ class Cloning(Stage):
         compute: Compute,
     ) -> None:
         super().__init__(updates, {}, {"policy": optimizer}, compute, sampler.generator, together=MOST_TOGETHER)
-        self.shift_pad, self.compute = shift_pad, compute
+        self.config, self.compute = config, compute
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
         self.label_all = updates * batch_size >= len(sampler.centres)
         self.batches = Batches(sampler, batch_size, self.together, last=0 if self.label_all else None)
@@ -124,11 +124,11 @@ class Cloning(Stage):
 
     def loss(self, frames: Tensor, index: Tensor, z: Tensor) -> Tensor:
         """Eq. 4: mean squared error of pi(f(o_t)) against z [B, latent_dim]; o_t is frames[index], index [B, stack]."""
-        offset = self.batches.sampler.draw_shifts(len(index), self.shift_pad) if self.shift_pad else None
-        compute = self.compute
-        pixels = random_shift(
-            frames, index, offset, pad=self.shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
-        )
+        sampler, compute, pad = self.batches.sampler, self.compute, self.config.shift_pad
+        offset = sampler.draw_shifts(len(index), pad) if pad else None
+        if self.config.stack_dropout:
+            index = torch.where(sampler.draw_chances(len(index), self.config.stack_dropout), index[:, -1:], index)
+        pixels = random_shift(frames, index, offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format)
         with compute.autocast():
             with torch.no_grad():
                 features = self.encoder(pixels)

@@ -62,7 +62,7 @@ def _pre_imitation(run: Run) -> Cloning:
     return Cloning(
         policy.updates,
         policy.batch_size,
-        policy.shift_pad,
+        policy,
         optimizer,
         agent.encoder,
         agent.predictor,

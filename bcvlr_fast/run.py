@@ -32,7 +32,7 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import lock_folder
-from bcvlr_fast.frames import FrameStore, WindowSampler
+from bcvlr_fast.frames import FrameStore, WindowSampler, with_fewer_still
 from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen
@@ -111,7 +111,12 @@ class Run:
                 "other windows are drawn from here on (--frames-gb sets the memory for them)"
             )
         self.placement = self.store.placement
-        self.sampler = WindowSampler(self.store, past, future, self.generator, stack=self.config.frame_stack)
+        centres = self.store.windows(past, future)
+        if self.config.still_share < 1:
+            rng = np.random.default_rng(self.config.seed)
+            kept = with_fewer_still(train.frames, centres.cpu().numpy(), self.config.still_share, rng)
+            centres = torch.from_numpy(kept).to(centres.device)
+        self.sampler = WindowSampler(self.store, past, future, self.generator, centres, self.config.frame_stack)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
 
     def health_generator(self) -> torch.Generator:

@@ -66,8 +66,7 @@ def stage_of(
             networks = agent.encoder, agent.predictor, agent.policy
             updates = config.policy.updates if phase == "pre-imitation" else 1  # 1: too few to label all
             size = config.policy.batch_size if phase == "pre-imitation" else online.clone_batch_size
-            pad = config.policy.shift_pad
-            stage = Cloning(updates, size, pad, optimizers["policy"], *networks, sampler, compute)
+            stage = Cloning(updates, size, config.policy, optimizers["policy"], *networks, sampler, compute)
         else:
             own = {name: optimizers[name] for name in ("predictor", "decoder")}
             agent.world_model.requires_grad_(online.world_model_learning_rate > 0)

@@ -13,7 +13,7 @@ from bcvlr_fast import config
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.batches import Batches
 from bcvlr_fast.compute import Compute
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config import Config, PolicyConfig, replace_in
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.features import ContrastiveHeads, Features, PrototypeHeads
@@ -174,7 +174,7 @@ def test_cloning_update_of_the_fully_connected_policy() -> None:
     settings = small()
     agent, sampler = make(settings)
     adam = torch.optim.Adam(agent.policy.parameters(), lr=1e-3)
-    stage = Cloning(1, 6, 0, adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage = Cloning(1, 6, PolicyConfig(), adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
     plain = copy.deepcopy(agent)
     stage.step()
     centres = sampler.centres[drawn_rows(sampler, (1, 6), torch.Generator().manual_seed(1))[0]]

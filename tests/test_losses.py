@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bcvlr_fast import config
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config import Config, PolicyConfig, replace_in
 from bcvlr_fast.envs import spec
 from bcvlr_fast.features import ContrastiveHeads, Features, contrastive_loss
 from bcvlr_fast.frames import FrameStore, WindowSampler
@@ -239,7 +239,7 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     settings = sized()
     agent, sampler = make(settings)
     adam = torch.optim.AdamW(agent.policy.parameters(), lr=2e-4, weight_decay=0.01)
-    stage = Cloning(updates, 6, 0, adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage = Cloning(updates, 6, PolicyConfig(), adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
     assert stage.label_all == (updates == 16)
     plain = copy.deepcopy(agent)
     stage.step()
