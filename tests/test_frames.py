@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast import frames
-from bcvlr_fast.frames import FrameStore, WindowSampler, episode_positions, window_centres
+from bcvlr_fast.frames import FrameStore, WindowSampler, episode_positions, window_centres, with_fewer_still
 from bcvlr_fast.kernels import random_shift
 
 CPU = torch.device("cpu")
@@ -37,6 +37,21 @@ def test_sampler_draws_every_window_with_its_own_generator() -> None:
     assert sampler.take(torch.tensor([2, 7]))[1].tolist() == [[1, 6], [2, 7], [3, 8]]
     again = WindowSampler(store, 1, 1, torch.Generator().manual_seed(3))
     assert torch.equal(drawn, again.centres[again.draw_rows((2000,))])
+
+
+def test_still_windows_are_left_out_down_to_a_share() -> None:
+    rng = np.random.default_rng(0)
+    frames = np.zeros((400, 3, 4, 4), np.uint8)
+    moves = np.sort(rng.choice(390, 30, replace=False))
+    for t in moves:  # a pixel changes after frame t
+        frames[t + 1 :, :, t % 4, t // 4 % 4] ^= 200
+    centres = np.arange(5, 395)
+    moves = moves[moves >= 5]
+    for share, still in ((0.5, len(moves)), (0.0, 0), (0.9, 9 * len(moves)), (1.0, 390 - len(moves))):
+        kept = with_fewer_still(frames, centres, share, np.random.default_rng(1))
+        assert np.isin(moves, kept).all()
+        assert len(kept) == len(np.unique(kept)) == len(moves) + still
+        assert (np.diff(kept) > 0).all() and np.isin(kept, centres).all()
 
 
 def test_take_from_another_device_gathers_only_the_batch() -> None:
