@@ -293,7 +293,7 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
     MetaWorld takes longest to draw; reacher's goals are everywhere, and an expert reaches one an episode.
     """
     expert_frames = 20_000 if suite == "metaworld" else 100_000 if task.startswith("reacher") else 50_000
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config,
         episodes=50,
         expert_frames=expert_frames,
@@ -319,6 +319,10 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
             clone_updates=1600,
         ),
     )
+    if suite == "metaworld":  # the hand follows late, and random steps that point elsewhere each time cancel out
+        config = replace_in(config, "latent_actions", future_frames=3)
+        config = replace_in(config, "online", exploration=0.5, exploration_steps=4)
+    return config
 
 
 def preset(env: str, scale: str) -> Config:
