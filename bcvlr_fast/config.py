@@ -319,9 +319,10 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
             clone_updates=1600,
         ),
     )
-    if suite == "metaworld":  # the hand follows late, and random steps that point elsewhere each time cancel out
+    held = 4 if suite == "metaworld" else 8 if task.startswith("point_mass") else 1
+    if held > 1:  # what moves follows late, and random steps that point elsewhere each time cancel out
         config = replace_in(config, "latent_actions", future_frames=3)
-        config = replace_in(config, "online", exploration=0.5, exploration_steps=4)
+        config = replace_in(config, "online", exploration=0.5, exploration_steps=held)
     return config
 
 
