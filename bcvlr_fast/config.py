@@ -171,6 +171,21 @@ class OnlineConfig:
     clone_batch_size: int = number(128, 1, 65_536)
     clone_learning_rate: float = number(2e-4, 0, 10)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds of the whole phase."""
+        return -(-self.interactions // self.round_interactions)
+
+    def round_end(self, number: int) -> int:
+        """Interactions after round `number`, the first of which is 0."""
+        return min((number + 1) * self.round_interactions, self.interactions)
+
+    def finetune_updates_for(self, kept: int) -> int:
+        """Updates of a round's fine-tuning with `kept` transitions."""
+        if self.finetune_epochs:
+            return round(self.finetune_epochs * kept / self.finetune_batch_size)
+        return self.finetune_updates
+
 
 @dataclass(frozen=True)
 class Config:

@@ -192,14 +192,13 @@ class Decoding:
     @property
     def rounds(self) -> int:
         """Rounds of the whole phase."""
-        return -(-self.config.online.interactions // self.config.online.round_interactions)
+        return self.config.online.rounds
 
     def begin_finetuning(self) -> bool:
         """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
         online, kept = self.config.online, int(self.replay.acted.sum())
         self.finetuning.restart(self.round)
-        if online.finetune_epochs:
-            self.finetuning.updates = round(online.finetune_epochs * kept / online.finetune_batch_size)
+        self.finetuning.updates = online.finetune_updates_for(kept)
         return self.finetuning.sampler.refresh()
 
     def begin_cloning(self) -> None:
@@ -232,11 +231,7 @@ class Online(Decoding):
     @property
     def round_end(self) -> int:
         """Interactions after this round's collection."""
-        return self._end_of(self.round)
-
-    def _end_of(self, number: int) -> int:
-        online = self.config.online
-        return min((number + 1) * online.round_interactions, online.interactions)
+        return self.config.online.round_end(self.round)
 
     def replay_log(self, actions: np.ndarray) -> None:
         """Brings fresh environments and an empty replay to the state after `actions` [interactions] were taken.
@@ -244,13 +239,13 @@ class Online(Decoding):
         The calls are those of collecting: short ones at the end of each round where the environments do not
         divide it. Scores of the rounds before the last are dropped.
         """
-        collector = self.collector
+        collector, round_end = self.collector, self.config.online.round_end
         number = 0
         while collector.interactions < len(actions):
-            if collector.interactions == self._end_of(number):
+            if collector.interactions == round_end(number):
                 self.env.pop_episodes()
                 number += 1
-            envs = collector.envs_to_step(min(self._end_of(number), len(actions)))
+            envs = collector.envs_to_step(min(round_end(number), len(actions)))
             collector.step(actions[collector.interactions : collector.interactions + len(envs)], envs)
 
     def collect_step(self) -> None:

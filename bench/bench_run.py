@@ -138,13 +138,13 @@ def _parts(spent: dict[str, dict[str, float]], settings: Config, compute: Comput
 def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, peak: float) -> Row:
     settings = config.preset(env, "paper")
     online = settings.online
-    rounds = -(-online.interactions // online.round_interactions)
+    kept = [min(online.round_end(number), online.capacity) for number in range(online.rounds)]
     counts = {
         "features": settings.features.updates,
         "latent actions": settings.latent_actions.updates,
         "pre-imitation": settings.policy.updates,
-        "cloning": rounds * online.clone_updates,
-        "fine-tuning": rounds * online.finetune_updates,
+        "cloning": online.rounds * online.clone_updates,
+        "fine-tuning": sum(map(online.finetune_updates_for, kept)),
     }
     store = store_of(random_frames(_FRAMES_PROJECTED), compute.device)
     parts, kernels = [], {}

@@ -106,10 +106,9 @@ def _train(
     optimizer = compute.optimizer(
         [p for network in networks for p in network.parameters()], policy.learning_rate, policy.weight_decay
     )
-    rounds = -(-online.interactions // online.round_interactions)
     draw = functools.partial(torch.randint, generator=generator, device=frames.device)
     agent.train()
-    for _ in range(policy.updates + rounds * online.clone_updates):
+    for _ in range(policy.updates + online.rounds * online.clone_updates):
         index = rows[draw(len(rows), (policy.batch_size,))]
         offset = draw(2 * policy.shift_pad + 1, (policy.batch_size, 2))
         pixels = random_shift(
