@@ -120,7 +120,7 @@ def test_interactions_are_counted_exactly() -> None:
     assert len(first.taken()) == budget
     assert first.replay.acted.sum() == budget
     lengths = sum(s.length_steps for s in first.env.pop_episodes())
-    assert lengths + first.env._length.sum() == budget  # type: ignore[attr-defined]
+    assert lengths + first.env._episodes.length_steps.sum() == budget  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("game", PUBLISHED_RANDOM)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from bcvlr_fast.config import nearest
+from bcvlr_fast.envs.episodes import Episode
 from bcvlr_fast.envs.names import PROCGEN_GAMES, SUITES
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.errors import UserError
@@ -72,15 +73,6 @@ class Step(NamedTuple):
         frames = self.frames.copy()
         frames[self.ended] = self.first_frames
         return frames
-
-
-class Episode(NamedTuple):
-    """A finished episode, for evaluation only."""
-
-    env: int
-    score: float
-    """Its return, or 1 for success and 0 for none, as the suite is scored."""
-    length_steps: int
 
 
 class PixelEnv(Protocol):

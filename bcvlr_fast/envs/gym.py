@@ -20,6 +20,7 @@ import numpy as np
 
 from bcvlr_fast.config import nearest
 from bcvlr_fast.envs import Episode, Step
+from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.specs import Actions, EnvSpec, env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.videos.resize import resize_area
@@ -76,11 +77,10 @@ class GymEnv:
         except (EOFError, OSError):
             raise RuntimeError(f"env: {self._name}: a process of its environments ended at once") from None
         self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
-        self._return, self._length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-        self._episodes: list[Episode] = []
+        self._episodes = Episodes(num_envs)
 
     def reset(self) -> np.ndarray:
-        self._episodes.clear()
+        self._episodes.restart()
         frames = self._start(np.arange(self.num_envs), self._seeds)
         self._seeds = [None] * self.num_envs  # from here on each goes on with its own randomness
         return frames
@@ -93,17 +93,13 @@ class GymEnv:
         asked[envs, 1:] = actions.reshape(len(envs), -1)
         pictures, rewards, terminated, truncated, _ = self._call("step", asked)
         frames, ended = _frames(pictures[envs]), (terminated | truncated)[envs]
-        self._return[envs] += rewards[envs]
-        self._length[envs] += 1
+        self._episodes.add(envs, ended, rewards[envs])
         over = envs[ended]
-        for env in over:
-            self._episodes.append(Episode(int(env), float(self._return[env]), int(self._length[env])))
         first_frames = self._start(over) if len(over) else np.empty((0, *FRAME_SHAPE), np.uint8)
         return Step(frames, ended, first_frames)
 
     def pop_episodes(self) -> list[Episode]:
-        episodes, self._episodes = self._episodes, []
-        return episodes
+        return self._episodes.pop()
 
     def close(self) -> None:
         try:
@@ -115,7 +111,6 @@ class GymEnv:
         """First frames [k, 3, 64, 64] of new episodes in the environments `envs`."""
         mask = np.isin(np.arange(self.num_envs), envs)
         pictures, _ = self._call("reset", seed=seeds, options={"reset_mask": mask})
-        self._return[envs], self._length[envs] = 0, 0
         return _frames(pictures[envs])
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bcvlr_fast.envs import Episode, Step, spec
+from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.pool import check_order, envpool
 
 NUM_ACTIONS = 15
@@ -27,12 +28,10 @@ class Procgen:
         self._all = np.arange(num_envs, dtype=np.int32)
         self.last_reward = np.zeros(num_envs)
         """[num_envs] of the newest step: for experts, who learn from it; nothing that learns from videos has it."""
-        self._return = np.zeros(num_envs)
-        self._length = np.zeros(num_envs, np.int64)
-        self._episodes: list[Episode] = []
+        self._episodes = Episodes(num_envs)
 
     def reset(self) -> np.ndarray:
-        self._episodes.clear()
+        self._episodes.restart()
         return self._start(self._all)
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
@@ -41,17 +40,12 @@ class Procgen:
         check_order(info["env_id"], ids)
         ended = terminated | truncated
         self.last_reward[ids] = reward
-        self._return[ids] += reward
-        self._length[ids] += 1
-        for row in np.flatnonzero(ended):
-            env = int(ids[row])
-            self._episodes.append(Episode(env, float(self._return[env]), int(self._length[env])))
+        self._episodes.add(ids, ended, reward)
         first = self._start(ids[ended]) if ended.any() else np.empty((0, *FRAME_SHAPE), np.uint8)
         return Step(frames, ended, first)
 
     def pop_episodes(self) -> list[Episode]:
-        episodes, self._episodes = self._episodes, []
-        return episodes
+        return self._episodes.pop()
 
     def close(self) -> None:
         self._pool.close()
@@ -59,8 +53,6 @@ class Procgen:
     def _start(self, ids: np.ndarray) -> np.ndarray:
         frames, info = self._pool.reset(ids)
         check_order(info["env_id"], ids)
-        self._return[ids] = 0
-        self._length[ids] = 0
         return np.asarray(frames)
 
     def _actions(self, actions: np.ndarray, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcvlr_fast.envs import Episode, Step, parse_name, spec
+from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.mujoco import SIDE, Simulation
 from bcvlr_fast.envs.names import JACO_TASKS
 from bcvlr_fast.envs.pool import no_rendering
@@ -91,17 +92,14 @@ class Simulated:
         self.last_reward = np.zeros(num_envs)
         """[num_envs] of the newest step, and `states` [num_envs, S] float32: for experts; nothing that learns from
         videos has them."""
-        self._return, self._length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-        self._success = np.zeros(num_envs, bool)
-        self._episodes: list[Episode] = []
+        self._episodes = Episodes(num_envs)
 
     def reset(self) -> np.ndarray:
         for part in self._parts:
             part.ask("reset")
         frames, states = zip(*(part.result() for part in self._parts), strict=True)
         self.states = np.concatenate(states)
-        self._episodes.clear()
-        self._begin(np.arange(self.num_envs))
+        self._episodes.restart()
         return np.concatenate(frames)
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
@@ -113,32 +111,23 @@ class Simulated:
             mine = owner == part
             self._parts[part].ask("step", actions[mine], (envs[mine] - self._first[part]).astype(np.int32))
         frames = np.empty((len(envs), *self.spec.frame_shape), np.uint8)
-        first_frames, ended = np.empty_like(frames), np.zeros(len(envs), bool)
+        first_frames = np.empty_like(frames)
+        ended, success = np.zeros(len(envs), bool), np.zeros(len(envs), bool)
         for part in asked:
             mine = np.flatnonzero(owner == part)
             seen: _Seen = self._parts[part].result()
-            frames[mine], ended[mine] = seen.frames, seen.ended
+            frames[mine], ended[mine], success[mine] = seen.frames, seen.ended, seen.success
             first_frames[mine[seen.ended]] = seen.first_frames
             self.last_reward[envs[mine]], self.states[envs[mine]] = seen.reward, seen.states
-            self._success[envs[mine]] |= seen.success
-        self._return[envs] += self.last_reward[envs]
-        self._length[envs] += 1
-        for env in envs[ended]:
-            score = self._success[env] if self.spec.score == "success" else self._return[env]
-            self._episodes.append(Episode(int(env), float(score), int(self._length[env])))
-        self._begin(envs[ended])
+        self._episodes.add(envs, ended, self.last_reward[envs], success if self.spec.score == "success" else None)
         return Step(frames, ended, first_frames[ended])
 
     def pop_episodes(self) -> list[Episode]:
-        episodes, self._episodes = self._episodes, []
-        return episodes
+        return self._episodes.pop()
 
     def close(self) -> None:
         for part in self._parts:
             part.close()
-
-    def _begin(self, envs: np.ndarray) -> None:
-        self._return[envs], self._length[envs], self._success[envs] = 0, 0, False
 
 
 class _Here:
