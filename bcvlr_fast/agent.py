@@ -53,16 +53,16 @@ class Agent(nn.Module):
     def act(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         """Actions [B] int64, or [B, A] in -1..1, for observations [B, stack * C, H, W] uint8: sampled with the
         generator (continuous ones with noise), greedy without one."""
-        logits = self.decoded(frames)
+        decoded = self.decoded(frames)
         if self.spec.actions.continuous:
             if generator is not None:
-                logits = logits + self.noise * torch.empty_like(logits).normal_(generator=generator)
-            return logits.clamp(-1, 1)
+                decoded = decoded + self.noise * torch.empty_like(decoded).normal_(generator=generator)
+            return decoded.clamp(-1, 1)
         if generator is None:
-            return logits.argmax(dim=1)
+            return decoded.argmax(dim=1)
         # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
-        clocks = torch.empty_like(logits).exponential_(generator=generator)
-        return (logits.softmax(dim=1) / clocks).argmax(dim=1)
+        clocks = torch.empty_like(decoded).exponential_(generator=generator)
+        return (decoded.softmax(dim=1) / clocks).argmax(dim=1)
 
 
 class Actor:

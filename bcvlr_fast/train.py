@@ -157,8 +157,9 @@ def interact(run: Run) -> None:
     from bcvlr_fast.online import Online
     from bcvlr_fast.rounds import finish_round
 
-    # Environment n is seeded with the first seed + n: runs share no sequence of levels with each other or with the
-    # evaluation, as long as seed * num_envs stays below the evaluation's seed.
+    # Procgen's environment n is seeded with the first seed + n: runs share no sequence of levels with each other or
+    # with the evaluation, as long as seed * num_envs stays below the evaluation's seed. Other suites draw theirs from
+    # the first.
     num_envs = run.config.online.num_envs
     env = make_seen(run.config, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
     online = Online(run.config, run.agent, env, run.sampler, run.generator)
