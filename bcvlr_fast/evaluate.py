@@ -5,6 +5,7 @@ python -m bcvlr_fast.evaluate runs/procgen-bossfight/20260101-120000-s0 --episod
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -165,9 +166,9 @@ def evaluate(agent: Agent, settings: Config, episodes: int, seed: int, videos: P
     scores = {}
     with screen.bar("evaluating", total=len(policies) * episodes, unit="episodes") as bar:
         for name, act in policies.items():
-            env = make_seen(settings, min(episodes, agent.spec.most_envs), seed, blind=name == "random")
-            scores[name] = play(env, act, episodes, bar)
-            env.close()
+            num_envs = min(episodes, agent.spec.most_envs)
+            with contextlib.closing(make_seen(settings, num_envs, seed, blind=name == "random")) as env:
+                scores[name] = play(env, act, episodes, bar)
     labels = evaluation_labels.load(videos)
     if labels is not None and np.isfinite(labels.episode_return).all():
         scores["expert"] = Score.of(labels.episode_return)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from fractions import Fraction
 from pathlib import Path
@@ -43,9 +44,9 @@ def write_films(
         known = level != NO_LEVEL
         played = play_episode(agent, settings, level if known else None, _SEED + episode)
         shown = expert.part(episode, episode + 1).frames[: _MOST_STEPS + 1]
-        name = f"level-{level}" if known else f"expert-episode-{episode}-other-level"
+        name = f"level-{level}" if known else f"expert-episode-{episode}-other-start"
         path = folder / f"{name}-agent-expert.mp4"
-        write_mp4(path, side_by_side(played, np.asarray(shown)))
+        write_mp4(path, side_by_side(played, np.asarray(shown)), agent.spec.steps_per_s)
         paths.append(path)
     return paths
 
@@ -53,21 +54,20 @@ def write_films(
 def play_episode(agent: Agent, settings: Config, level: int | None, seed: int) -> np.ndarray:
     """Frames [T, C, H, W] uint8 of one episode of the sampled policy, at most 600 steps; of a continuous one without
     noise."""
-    env = make_seen(settings, 1, seed, level)
     generator = None
     if not agent.spec.actions.continuous:
         generator = torch.Generator(agent.compute.device)
         generator.manual_seed(seed)
-    seen = env.reset()
-    frames = [seen[0]]
-    for _ in range(_MOST_STEPS):
-        actions = agent.act(torch.from_numpy(seen).to(agent.compute.device), generator)
-        step = env.step(actions.cpu().numpy())
-        seen = step.frames
-        frames.append(seen[0])
-        if step.ended[0]:
-            break
-    env.close()
+    with contextlib.closing(make_seen(settings, 1, seed, level)) as env:
+        seen = env.reset()
+        frames = [seen[0]]
+        for _ in range(_MOST_STEPS):
+            actions = agent.act(torch.from_numpy(seen).to(agent.compute.device), generator)
+            step = env.step(actions.cpu().numpy())
+            seen = step.frames
+            frames.append(seen[0])
+            if step.ended[0]:
+                break
     return np.stack(frames)[:, -agent.spec.frame_shape[0] :]
 
 

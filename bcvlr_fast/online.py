@@ -222,7 +222,8 @@ class Online(Decoding):
         videos: WindowSampler,
         generator: torch.Generator,
     ) -> None:
-        replay = Replay(config.online.capacity, env.num_envs, env.spec, agent.compute.device)
+        most = 2 * config.online.interactions  # frames, if every episode were of one step
+        replay = Replay(min(config.online.capacity, most), env.num_envs, env.spec, agent.compute.device)
         super().__init__(config, agent, replay, videos, generator)
         self.env = env
         self.collector = Collector(env, replay, config.online.interactions)

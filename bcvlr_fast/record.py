@@ -15,6 +15,7 @@ import numpy as np
 from bcvlr_fast import evaluation_labels
 from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import chosen_rendering, make, parse_name, spec
+from bcvlr_fast.envs.assets import drawing_digest
 from bcvlr_fast.envs.rendered import Simulated
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.evaluation_labels import EvaluationLabels
@@ -22,11 +23,15 @@ from bcvlr_fast.experts import behaviours, replays
 from bcvlr_fast.experts.behaviours import Behaviour
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.files import cache_folder
-from bcvlr_fast.host import usable_cores
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest
 
-_SEED = 0
+_SEED = 2**31
+"""Of the environments that experts play in: runs and evaluations are seeded below it."""
+_ENVS = 10
+"""How many of them play at once, whatever the machine, so that it is the same videos everywhere."""
+_EPISODE_FRAMES = 500
+"""About as many as an episode has; few frames need few environments."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Arguments:
     rendering: Literal["auto", "stock", "fast"] = "auto"
     """How MuJoCo draws them."""
     out: Path | None = None
-    """Dataset folder; the default is named by environment, source, size and seed under the cache folder."""
+    """Dataset folder; the default, under the cache folder, is named by what the recording depends on."""
     force: bool = False
     """Record again where the dataset exists."""
 
@@ -115,7 +120,8 @@ def record_expert(
     """
     rendering = chosen_rendering(expert.env, rendering)
     if folder is None:
-        name = f"{expert.env.replace(':', '-')}_{expert.name}_{frames}_{rendering}_64x64_s{_SEED}"
+        drawing = f"{rendering}-{drawing_digest(parse_name(expert.env)[0], rendering)}"
+        name = f"{expert.env.replace(':', '-')}_{expert.name}_{frames}_{drawing}_64x64"
         folder = cache_folder() / "videos" / name
     if dry_run or ((folder / MANIFEST).exists() and not force):
         return folder
@@ -140,8 +146,8 @@ def record_expert(
 
 def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """(frames [T + 1, C, H, W] uint8, actions [T, A] float32, score) of one episode after another, until there are
-    `frames` frames. As many environments as can be drawn at once play, each until it ends."""
-    env = make(expert.env, recording_envs(), _SEED, rendering=rendering)
+    `frames` frames."""
+    env = make(expert.env, recording_envs(frames), _SEED, rendering=rendering)
     assert isinstance(env, Simulated)
     try:
         first = env.reset()
@@ -164,9 +170,9 @@ def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[
         env.close()
 
 
-def recording_envs() -> int:
-    """How many environments an expert plays in: a core's process draws one while it steps another."""
-    return 2 * usable_cores()
+def recording_envs(frames: int) -> int:
+    """How many environments an expert plays in for so many frames."""
+    return min(max(1, frames // _EPISODE_FRAMES), _ENVS)
 
 
 def verify(env_name: str, source: Replays, screen: Screen) -> None:

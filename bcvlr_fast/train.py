@@ -6,6 +6,7 @@ python -m bcvlr_fast.train --env procgen:bossfight
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -161,12 +162,11 @@ def interact(run: Run) -> None:
     # with the evaluation, as long as seed * num_envs stays below the evaluation's seed. Other suites draw theirs from
     # the first.
     num_envs = run.config.online.num_envs
-    env = make_seen(run.config, num_envs, run.config.seed * num_envs % EVALUATION_SEED)
-    online = Online(run.config, run.agent, env, run.sampler, run.generator)
-    run.attach(online)
-    while online.round < online.rounds:
-        finish_round(run, online)
-    env.close()
+    with contextlib.closing(make_seen(run.config, num_envs, run.config.seed * num_envs % EVALUATION_SEED)) as env:
+        online = Online(run.config, run.agent, env, run.sampler, run.generator)
+        run.attach(online)
+        while online.round < online.rounds:
+            finish_round(run, online)
 
 
 def decode_offline(run: Run, replay: Replay) -> None:

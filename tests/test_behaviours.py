@@ -162,7 +162,7 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     assert np.isfinite(np.delete(labels.action, ends, axis=0)).all()
     assert (labels.episode_return > 500).all()
     # The first environments begin as those of the same seed do, and the actions lead to the recorded frames.
-    env = make("dmc:point_mass_easy", record.recording_envs(), 0, rendering="fast")
+    env = make("dmc:point_mass_easy", record.recording_envs(600), record._SEED, rendering="fast")
     frames = [env.reset()[0]]
     for action in labels.action[:20]:
         frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])

@@ -67,7 +67,7 @@ def test_the_simulator_plays_as_envpool_does_and_its_states_restore(game: str) -
         step = env.step(np.array([rng.integers(15)]))
         total += reward
         assert bool(step.ended[0]) == ended
-    assert float(env._return[0] if not seen[-1][1] else env.pop_episodes()[0].score) == pytest.approx(total)
+    assert float(env._episodes.score[0] if not seen[-1][1] else env.pop_episodes()[0].score) == pytest.approx(total)
 
 
 def agent_of(game: str) -> tuple[np.ndarray, np.ndarray, int]:

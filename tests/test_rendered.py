@@ -94,6 +94,19 @@ def test_drawn_in_processes_as_in_one() -> None:
 
 
 @needs_egl
+def test_blind_environments_begin_as_drawn_ones_do() -> None:
+    for name in ("dmc:finger_spin", "dmc:jaco_reach_top_left", "metaworld:reach"):
+        states = []
+        for blind in (False, True):
+            env = make(name, 2, seed=3, rendering="fast", blind=blind)
+            env.reset()
+            env.step(np.full((2, env.spec.actions.size), 0.5, np.float32))
+            states.append(env.states.copy())  # type: ignore[attr-defined]
+            env.close()
+        np.testing.assert_array_equal(*states)
+
+
+@needs_egl
 def test_a_process_that_dies_is_named() -> None:
     env = make("dmc:point_mass_easy", 1, seed=2, rendering="fast")
     env._parts[0]._process.kill()  # type: ignore[attr-defined]

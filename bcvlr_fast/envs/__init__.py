@@ -136,8 +136,10 @@ def _by_domain(table: dict[str, int], task: str, default: int = 0) -> int:
 def chosen_rendering(name: str, rendering: str) -> Rendering:
     """stock or fast for the rendering of a MuJoCo suite that was asked for, with auto by whether there is a GPU; stock
     for all other suites."""
-    if rendering != "auto" or parse_name(name)[0] not in ("dmc", "metaworld"):
-        return "fast" if rendering == "fast" else "stock"
+    if rendering == "stock" or parse_name(name)[0] not in ("dmc", "metaworld"):
+        return "stock"
+    if rendering == "fast":
+        return "fast"
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or any(Path("/dev/dri").glob("renderD*"))
     return "stock" if has_gpu else "fast"
 

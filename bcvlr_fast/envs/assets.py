@@ -71,6 +71,12 @@ def asset_folder(suite: str, task: str, rendering: str) -> Path:
     return folder
 
 
+def drawing_digest(suite: str, rendering: str) -> str:
+    """Changes with what pictures depend on, as far as it is known: the setting and the libraries' versions."""
+    versions = [importlib.metadata.version(package) for package in ("envpool", "envpool_assets", "mujoco")]
+    return hashlib.sha256(repr((_FORMAT, SETTINGS[suite][rendering], versions)).encode()).hexdigest()[:8]
+
+
 def _make(stock: Path, folder: Path, suite: str, setting: Setting, backward: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as work:

@@ -20,14 +20,14 @@ class Episodes:
     """Counts what the episodes that run in `num_envs` environments come to, and keeps those that are finished."""
 
     def __init__(self, num_envs: int) -> None:
-        self._score = np.zeros(num_envs)
+        self.score = np.zeros(num_envs)
+        """[num_envs] so far, of the running ones, as is `length_steps`."""
         self.length_steps = np.zeros(num_envs, np.int64)
-        """[num_envs] so far, of the running ones."""
         self._finished: list[Episode] = []
 
     def restart(self) -> None:
         """All environments begin episodes anew; what is kept is dropped."""
-        self._score[:], self.length_steps[:] = 0, 0
+        self.score[:], self.length_steps[:] = 0, 0
         self._finished.clear()
 
     def add(self, envs: np.ndarray, ended: np.ndarray, reward: np.ndarray, success: np.ndarray | None = None) -> None:
@@ -35,12 +35,12 @@ class Episodes:
 
         An episode's score is the sum of `reward` [k], or, where `success` [k] is given, whether there was any.
         """
-        self._score[envs] = self._score[envs] + reward if success is None else np.maximum(self._score[envs], success)
+        self.score[envs] = self.score[envs] + reward if success is None else np.maximum(self.score[envs], success)
         self.length_steps[envs] += 1
         over = envs[ended]
         for env in over:
-            self._finished.append(Episode(int(env), float(self._score[env]), int(self.length_steps[env])))
-        self._score[over], self.length_steps[over] = 0, 0
+            self._finished.append(Episode(int(env), float(self.score[env]), int(self.length_steps[env])))
+        self.score[over], self.length_steps[over] = 0, 0
 
     def pop(self) -> list[Episode]:
         """Those finished since the last call."""

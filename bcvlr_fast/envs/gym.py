@@ -13,7 +13,8 @@ import sys
 import textwrap
 import traceback
 import types
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.specs import Actions, EnvSpec, env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.videos.resize import resize_area
-from bcvlr_fast.workers import begin_worker
+from bcvlr_fast.workers import begin_worker, without_main
 
 try:
     import gymnasium
@@ -70,12 +71,13 @@ class GymEnv:
         self.num_envs, self.spec = num_envs, known.spec
         one = functools.partial(_Pictures, known)
         try:
-            with _without_main():
+            with without_main():
                 self._vector = AsyncVectorEnv(
                     [one] * num_envs, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED
                 )
         except (EOFError, OSError):
             raise RuntimeError(f"env: {self._name}: a process of its environments ended at once") from None
+        weakref.finalize(self, _close, self._vector)  # at this process's exit too
         self._seeds: list[int | None] = [*env_seeds(seed, num_envs)]
         self._episodes = Episodes(num_envs)
 
@@ -102,10 +104,7 @@ class GymEnv:
         return self._episodes.pop()
 
     def close(self) -> None:
-        try:
-            self._vector.close(timeout=_CLOSE_S)
-        except (EOFError, OSError):
-            self._kill()
+        _close(self._vector)
 
     def _start(self, envs: np.ndarray, seeds: list[int | None] | None = None) -> np.ndarray:
         """First frames [k, 3, 64, 64] of new episodes in the environments `envs`."""
@@ -119,15 +118,15 @@ class GymEnv:
             answer = getattr(self._vector, method)(*arguments, **named)
         except (EOFError, OSError):
             how = self._how_it_ended()
-            self._kill()
+            _kill(self._vector)
             raise RuntimeError(f"env: {self._name}: {how}") from None
         except BaseException:  # a signal, most likely, after which no answer can be told from another
-            self._kill()
+            _kill(self._vector)
             raise
         failures = answer[-1].get("failure", ())
         for env, failure in enumerate(failures):
             if failure:
-                self._kill()
+                _kill(self._vector)
                 raise RuntimeError(f"env: {self._name}: environment {env} failed in {method}\n\n{failure}")
         return answer
 
@@ -141,12 +140,20 @@ class GymEnv:
             said.append(f"the process of environment {env} ended with code {process.exitcode}")
         return ", ".join(said) or "a process of its environments ended"
 
-    def _kill(self) -> None:
-        for process in self._vector.processes:
-            process.kill()
-        for process in self._vector.processes:
-            process.join()
-        self._vector.closed = True
+
+def _close(vector: AsyncVectorEnv) -> None:
+    try:
+        vector.close(timeout=_CLOSE_S)
+    except (EOFError, OSError):
+        _kill(vector)
+
+
+def _kill(vector: AsyncVectorEnv) -> None:
+    for process in vector.processes:
+        process.kill()
+    for process in vector.processes:
+        process.join()
+    vector.closed = True
 
 
 class _Pictures(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -193,7 +200,7 @@ class _Pictures(gymnasium.Env[np.ndarray, np.ndarray]):
             self._env.close()
 
     def _begin(self, seed: int | None) -> gymnasium.Env:
-        begin_worker(None)
+        begin_worker()
         gymnasium.logger.min_level = gymnasium.logger.ERROR  # the owner has shown the warnings
         random.seed(seed)  # environments that do not use the randomness that they are given
         np.random.seed(seed)
@@ -343,14 +350,3 @@ def _imported(name: str, module: str) -> types.ModuleType:
     if not all(word.isidentifier() for word in module.split(".")):
         raise UserError(f"env: {name}: expected the name of a module, such as package.module, found '{module}'")
     return importlib.import_module(module)
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Within it, processes start without importing the program again, which would mean torch in each of them."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

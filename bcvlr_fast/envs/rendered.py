@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from bcvlr_fast.envs.pool import no_rendering
 from bcvlr_fast.envs.specs import env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.host import usable_cores
-from bcvlr_fast.workers import begin_worker
+from bcvlr_fast.workers import begin_worker, without_main
 
 
 class _Seen(NamedTuple):
@@ -38,6 +39,7 @@ class Batch:
     def __init__(self, name: str, seeds: list[int], rendering: str | None) -> None:
         self.rendering = rendering
         self._simulation = simulation(name, seeds, rendering)
+        self.reset()  # tries whether it draws; blind ones do the same, so that their episodes begin alike
 
     def reset(self) -> tuple[np.ndarray, np.ndarray]:
         """(frames, states) of all environments, at the start of an episode."""
@@ -87,8 +89,12 @@ class Simulated:
         self._first = np.array([share[0] for share in shares])
         own: Callable[..., Any] = _Here if rendering is None else _Process
         self._parts = [own(name, [seeds[n] for n in share], rendering) for share in shares]
-        for part in self._parts:
-            part.result()
+        try:
+            for part in self._parts:
+                part.result()
+        except BaseException:
+            self.close()
+            raise
         self.last_reward = np.zeros(num_envs)
         """[num_envs] of the newest step, and `states` [num_envs, S] float32: for experts; nothing that learns from
         videos has them."""
@@ -154,8 +160,10 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        self._process.start()
+        with without_main():
+            self._process.start()
         theirs.close()
+        weakref.finalize(self, self._pipe.close)  # which ends the process, at this one's exit too
         self._begun = False
 
     def ask(self, method: str, *arguments: Any) -> None:
@@ -188,12 +196,11 @@ class _Process:
 
 
 def _serve(pipe: Connection, *arguments: Any) -> None:
-    """In the process: makes the batch, draws once, and answers until the pipe is closed."""
-    begin_worker(None)
+    """In the process: makes the batch, and answers until the pipe is closed."""
+    begin_worker()
     try:
         try:
             batch = Batch(*arguments)
-            batch.reset()
         except RuntimeError as error:  # EnvPool's, of EGL, where it does not end the process
             raise UserError(no_rendering(str(error))) from None
         pipe.send(None)
