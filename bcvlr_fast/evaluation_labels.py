@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bcvlr_fast.envs.specs import Actions
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.videos import NOT_NUMPY
 
@@ -21,8 +22,8 @@ NO_LEVEL = -1
 
 @dataclass(frozen=True)
 class EvaluationLabels:
-    """`action` [N] uint8 taken on each frame of the dataset, NO_ACTION on an episode's last (or float32 [N, A],
-    where the source's were continuous); `episode_return` [E] float32, NaN where the source did not say;
+    """`action` [N] uint8 taken on each frame of the dataset, NO_ACTION on an episode's last (or float32 [N, A], NaN
+    there, in the source's own numbers); `episode_return` [E] float32, NaN where the source did not say;
     `level` [E] int32, NO_LEVEL where it did not."""
 
     action: np.ndarray
@@ -43,6 +44,21 @@ def load(folder: Path) -> EvaluationLabels | None:
             return EvaluationLabels(data["action"], data["episode_return"], data["level"])
     except (*NOT_NUMPY, KeyError) as error:
         raise UserError(f"videos: {file}: not evaluation labels ({error})") from None
+
+
+def as_actions(action: np.ndarray, ends: np.ndarray, actions: Actions) -> np.ndarray | None:
+    """Labels `action` as actions [N, ...] of an environment, continuous ones in -1..1; None where there are none.
+
+    Raises ValueError where one of those before the `ends` [E] of episodes is not the environment's.
+    """
+    continuous = action.ndim == 2
+    if not (np.isfinite(action) if continuous else action != NO_ACTION).any():
+        return None
+    if continuous and actions.continuous and action.shape[1] == actions.size:
+        action = actions.scaled(action)
+    taken = np.delete(action, ends, axis=0)
+    actions.check(taken, len(taken))
+    return action
 
 
 def from_source(lengths: np.ndarray, action: np.ndarray | None, reward: np.ndarray | None) -> EvaluationLabels:

@@ -12,7 +12,7 @@ from bcvlr_fast import evaluation_labels
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
-from bcvlr_fast.evaluation_labels import NO_ACTION
+from bcvlr_fast.envs import spec
 from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.latent_actions import copy_error, frame_features, predict_next
 from bcvlr_fast.policy import variance_explained
@@ -30,6 +30,8 @@ class HeldOut:
     sampler: WindowSampler
     action: np.ndarray | None
     """[N] uint8, or [N, A] float32 of continuous ones, for each frame of the held-out store."""
+    unusable: str = ""
+    """Why there are none though the videos have labels."""
 
     def centres(self) -> Tensor:
         """At most 4,096 window centres, evenly spaced."""
@@ -42,9 +44,7 @@ class HeldOut:
         if self.action is None:
             return None
         continuous = self.action.ndim == 2
-        actions = torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centres().cpu()]
-        assert bool((actions.isfinite() if continuous else actions != NO_ACTION).all())
-        return actions
+        return torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centres().cpu()]
 
 
 def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> HeldOut | None:
@@ -57,14 +57,15 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     if len(sampler.centres) == 0:
         return None
     labels = evaluation_labels.load(videos.path)
-    action = _held_out_actions(labels.action, len(videos.frames), len(held_out.frames)) if labels else None
-    return HeldOut(sampler, action)
-
-
-def _held_out_actions(action: np.ndarray, frames: int, held_out: int) -> np.ndarray | None:
-    """The last `held_out` of the first `frames` true actions; None where they are not known."""
-    known = bool((action != NO_ACTION).any()) if action.ndim == 1 else bool(np.isfinite(action).any())
-    return action[frames - held_out : frames].copy() if known else None
+    if labels is None:
+        return HeldOut(sampler, None)
+    own = labels.action[len(videos.frames) - len(held_out.frames) : len(videos.frames)]
+    ends = held_out.lengths.cumsum() - 1
+    env = settings.env.split(",")[0]
+    try:
+        return HeldOut(sampler, evaluation_labels.as_actions(own, ends, spec(env).actions))
+    except ValueError as error:
+        return HeldOut(sampler, None, f"the videos' labels are not {env}'s {error}")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from bcvlr_fast import evaluation_labels, record, training_videos
 from bcvlr_fast.compute import choose_device
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import parse_name, spec
-from bcvlr_fast.envs.specs import Actions
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.evaluation_labels import NO_ACTION
 from bcvlr_fast.experts import replays
 from bcvlr_fast.replay import Replay
 from bcvlr_fast.screen import Screen
@@ -33,30 +31,21 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
     videos = training_videos.open_of(path, config.env)
     labels, env = evaluation_labels.load(path), spec(config.env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
-    if labels is None or not _fits(labels.action, env.actions):
-        raise UserError(f"labels: {path}: expected a dataset with {kind} (import them with --keep-labels)")
     count = config.labelled_frames
-    if len(videos.frames) < count:
-        raise UserError(f"labels: {path}: expected {count:,} frames or more, got {len(videos.frames):,}")
-    ends = np.zeros(len(videos.frames), bool)
-    ends[videos.lengths.cumsum() - 1] = True
-    action = labels.action[:count]
-    taken = action[~ends[:count]]
+    ends = videos.lengths.cumsum() - 1
+    ends = ends[ends < count]
     try:
-        env.actions.check(taken, len(taken))
+        action = evaluation_labels.as_actions(labels.action[:count], ends, env.actions) if labels else None
     except ValueError as error:
         raise UserError(f"labels: {path}: within episodes {error}") from None
+    if action is None:
+        raise UserError(f"labels: {path}: expected a dataset with {kind} (import them with --keep-labels)")
+    if len(videos.frames) < count:
+        raise UserError(f"labels: {path}: expected {count:,} frames or more, got {len(videos.frames):,}")
     replay = Replay(count, 1, env, choose_device(config.device))
-    only = np.zeros(1, np.int64)
+    only, last = np.zeros(1, np.int64), set(ends.tolist())
     for row in range(count):
-        frame, end = np.array(videos.frames[row : row + 1]), bool(ends[row])
+        frame, end = np.array(videos.frames[row : row + 1]), row in last
         replay.append(only, frame, None if end else action[row : row + 1], ends=end)
     screen.say(f"labels: {count:,} frames, {path}")
     return replay
-
-
-def _fits(action: np.ndarray, actions: Actions) -> bool:
-    """Whether labels hold this kind of action."""
-    if actions.continuous:
-        return action.ndim == 2 and action.shape[1] == actions.size
-    return action.ndim == 1 and not (action == NO_ACTION).all()

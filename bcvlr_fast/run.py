@@ -118,6 +118,8 @@ class Run:
             centres = torch.from_numpy(kept).to(centres.device)
         self.sampler = WindowSampler(self.store, past, future, self.generator, centres, self.config.frame_stack)
         self.held_out = health.held_out_windows(videos, self.config, self.compute)
+        if self.held_out and self.held_out.unusable:
+            self.screen.warn(f"{self.held_out.unusable}: figures that compare with true actions are left out")
 
     def health_generator(self) -> torch.Generator:
         """A generator for figures alone: drawing from it leaves training as it is."""

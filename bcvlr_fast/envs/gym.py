@@ -301,7 +301,7 @@ def _actions(name: str, space: Space) -> Actions:
     if isinstance(space, Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
         size = space.shape[0]
         if size > 0 and np.isfinite([space.low, space.high]).all():
-            return Actions(True, size)
+            return Actions(True, size, tuple(map(float, space.low)), tuple(map(float, space.high)))
     expected = "Discrete actions or a Box of one dimension, of floats in finite bounds"
     raise UserError(f"env: {name}: expected {expected}, found {_told(space)}")
 

@@ -19,6 +19,9 @@ class Actions:
 
     continuous: bool
     size: int
+    own_low: tuple[float, ...] = ()
+    """What -1 stands for in the suite's own numbers, and 1 in `own_high`; empty where they are the same."""
+    own_high: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -28,6 +31,13 @@ class Actions:
     def empty(self, count: int) -> np.ndarray:
         """[count, *shape] zeros, of the type that actions are kept in: float32 or int64."""
         return np.zeros((count, *self.shape), np.float32 if self.continuous else np.int64)
+
+    def scaled(self, own: np.ndarray) -> np.ndarray:
+        """Actions [N, size] in the suite's own numbers as float32 in -1..1."""
+        if not self.own_low:
+            return own.astype(np.float32)
+        low, high = np.array(self.own_low), np.array(self.own_high)
+        return ((own - low) / (high - low) * 2 - 1).astype(np.float32)
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """[count, *shape] uniformly random actions."""
