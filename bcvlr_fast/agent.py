@@ -22,7 +22,8 @@ from bcvlr_fast.pretrained import PretrainedEncoder
 class Agent(nn.Module):
     """f, p, codebook, w, pi and d. The policy is d(pi(f(observation)))."""
 
-    def __init__(self, config: Config, spec: EnvSpec, compute: Compute) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, compute: Compute, restored: bool = False) -> None:
+        """`restored`: its weights come from a checkpoint, those of an encoder off the shelf too."""
         super().__init__()
         channels, side, width = spec.frame_shape
         if side != width:
@@ -31,8 +32,12 @@ class Agent(nn.Module):
         self.observation_shape = (config.frame_stack * channels, side, side)
         self.noise = config.online.exploration_noise
         latent = config.latent_actions
-        kind = PretrainedEncoder if config.encoder.pretrained else Encoder
-        self.encoder = kind(config.encoder, config.frame_stack * channels, side)
+        seen = config.frame_stack * channels, side
+        self.encoder = (
+            PretrainedEncoder(config.encoder, *seen, load=not restored)
+            if config.encoder.pretrained
+            else Encoder(config.encoder, *seen)
+        )
         self.predictor = LatentActionPredictor(latent, self.encoder)
         self.codebook = Codebook(latent)
         self.world_model = WorldModel(latent, self.encoder)

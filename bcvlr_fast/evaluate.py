@@ -132,7 +132,7 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     if complaints or saved is None:
         raise UserError(f"run: {folder}: {complaints[0] if complaints else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
-    agent = Agent(settings, spec(settings.env.split(",")[0]), compute)
+    agent = Agent(settings, spec(settings.env.split(",")[0]), compute, restored=True)
     saved.get_network("agent", agent)
     return agent, settings
 

@@ -119,7 +119,7 @@ def main(arguments: Arguments) -> None:
             raise UserError(f"{name}: expected {least} .. {most}, got {getattr(arguments, name)}")
     if arguments.planner + arguments.ppo + arguments.sac != 1:
         raise UserError("expert: expected one of --planner, --ppo, --sac, --list")
-    if arguments.sac != (suite in ("dmc", "metaworld")):
+    if suite not in (("dmc", "metaworld") if arguments.sac else ("procgen",)):
         raise UserError(f"expert: --{'sac' if arguments.sac else 'planner and --ppo'} is not for {suite}")
     if arguments.sac:
         _sac(arguments, game, screen)
@@ -183,10 +183,12 @@ def _sac(arguments: Arguments, task: str, screen: Screen) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # more are slower on networks as small
     start = time.monotonic()
-    actor, curve = sac_training.train(arguments.env, SacConfig(updates=arguments.updates), arguments.seed, screen)
+    settings = SacConfig(arguments.updates)
+    actor, curve = sac_training.train(arguments.env, settings, arguments.seed, screen)
+    actor = sac_training.rounded(actor)
     returns = sac_training.returns(actor, arguments.env, _SCORED_EPISODES, _SCORING_SEED)
     score = Score.of(returns)
-    card = {"env": arguments.env, "seed": arguments.seed, "updates": arguments.updates, "return": asdict(score)}
+    card = {"env": arguments.env, "seed": arguments.seed, **asdict(settings), "return": asdict(score)}
     card |= {"minutes": round((time.monotonic() - start) / 60, 1), "curve": curve}
     sac_training.save(file, actor, card)
     paper = PAPER_EXPERT.get(task)

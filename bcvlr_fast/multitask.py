@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bcvlr_fast import config, training_videos
 from bcvlr_fast.config import Config
+from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.pretrain import pretrain
 from bcvlr_fast.run import Run
@@ -20,11 +21,15 @@ from bcvlr_fast.screen import Screen
 def split_tasks(settings: Config) -> list[Config]:
     """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
 
-    Raises UserError where their numbers differ, or for labels of several.
+    Raises UserError where their numbers differ, for labels of several, or for environments that no agent can share.
     """
     names, paths = settings.env.split(","), config.video_paths(settings)
     if len(names) > 1 and settings.labels:
         raise UserError("labels: expected one environment, whose actions they are")
+    for name in names[1:]:
+        first, other = spec(names[0]), spec(name)
+        if (first.frame_shape, first.actions) != (other.frame_shape, other.actions):
+            raise UserError(f"env: {name} has other frames or actions than {names[0]}: they cannot share a pretraining")
     if len(names) == 1 or not paths:
         return [dataclasses.replace(settings, env=name) for name in names]
     if len(names) != len(paths):

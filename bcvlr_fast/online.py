@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -234,8 +235,9 @@ class Online(Decoding):
         """Interactions after this round's collection."""
         return self.config.online.round_end(self.round)
 
-    def replay_log(self, actions: np.ndarray) -> None:
-        """Brings fresh environments and an empty replay to the state after `actions` [interactions] were taken.
+    def replay_log(self, actions: np.ndarray) -> Iterator[int]:
+        """Brings fresh environments and an empty replay to the state after `actions` [interactions] were taken, a call
+        of the environments at a time; gives the interactions of each.
 
         The calls are those of collecting: short ones at the end of each round where the environments do not
         divide it. Scores of the rounds before the last are dropped.
@@ -248,6 +250,7 @@ class Online(Decoding):
                 number += 1
             envs = collector.envs_to_step(min(round_end(number), len(actions)))
             collector.step(actions[collector.interactions : collector.interactions + len(envs)], envs)
+            yield len(envs)
 
     def collect_step(self) -> None:
         """One call of the environments: at random in the first round, then sampled from the policy."""

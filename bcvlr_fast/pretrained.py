@@ -13,6 +13,8 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.features import Encoder
 
 _COLOURS = 3
+_LEAST_SIDE = 4
+"""Of a feature map that w halves and doubles again."""
 
 
 class PretrainedEncoder(Encoder):
@@ -25,15 +27,22 @@ class PretrainedEncoder(Encoder):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: EncoderConfig, in_channels: int, side: int) -> None:
+    def __init__(self, config: EncoderConfig, in_channels: int, side: int, load: bool = True) -> None:
+        """Without `load` its weights are random, to be taken from a checkpoint."""
         nn.Module.__init__(self)  # it has other layers
         if in_channels % _COLOURS:
             raise UserError(f"encoder.pretrained: expected frames of 3 channels, got {in_channels} in a stack")
-        network, mean, deviation = _load(config)
+        network, mean, deviation = _network(config, load)
         stage = network.feature_info.get_dicts()[0]
         self.in_channels, self.stride = in_channels, int(stage["reduction"])
         self.channels = in_channels // _COLOURS * int(stage["num_chs"])
         self.side = -(-side // self.stride)
+        if self.side < _LEAST_SIDE or self.side & (self.side - 1):
+            stage_name = f"{config.pretrained} at stage {config.pretrained_stage}"
+            expected = f"expected features of {_LEAST_SIDE} or another power of two a side"
+            raise UserError(
+                f"encoder.pretrained: {stage_name}: {expected}, got {self.side} (--encoder.pretrained-stage)"
+            )
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(_COLOURS, 1, 1))
         self.register_buffer("scale", 1 / torch.tensor(deviation).view(_COLOURS, 1, 1))
@@ -50,17 +59,17 @@ class PretrainedEncoder(Encoder):
         return cast(Tensor, features.reshape(len(x), self.channels, *features.shape[2:]))
 
 
-def _load(config: EncoderConfig) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+def _network(config: EncoderConfig, load: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """(network, mean and standard deviation of its colours). Raises UserError where there is none to be had."""
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise UserError(f"encoder.pretrained: needs the package '{error.name}' (extra [timm])") from None
     weights = config.pretrained_weights
-    source: dict[str, Any] = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
+    source: dict[str, Any] = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights and load else {}
     try:
         network = timm.create_model(
-            config.pretrained, pretrained=True, features_only=True, out_indices=(config.pretrained_stage,), **source
+            config.pretrained, pretrained=load, features_only=True, out_indices=(config.pretrained_stage,), **source
         )
     except Exception as error:  # timm's, of its hub, of the network's and of the file's reader
         name = f"encoder.pretrained: {config.pretrained} at stage {config.pretrained_stage}"

@@ -80,7 +80,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)
-        self.agent = Agent(settings, spec(settings.env.split(",")[0]), self.compute)
+        self.agent = Agent(settings, spec(settings.env.split(",")[0]), self.compute, restored=self.restored is not None)
         self.cursor = Cursor()
         self.updates = 0
         self.online: Decoding | None = None
@@ -228,12 +228,18 @@ class Run:
         self.online = online
 
     def _replay_log(self, online: Online, saved: Checkpoint) -> None:
-        online.replay_log(saved.tensors["actions"].numpy())
+        actions = saved.tensors["actions"].numpy()
+        with self.screen.bar("playing the run's actions again", total=len(actions), unit="interactions") as bar:
+            for interactions in online.replay_log(actions):
+                bar.advance(interactions)
+                if self._stop is not None:  # what is saved stays
+                    raise self._interrupted()
         if _digest(online.collector.frames) != saved.state["frames"]:
-            raise UserError(
-                f"resume: {self.folder}: the same actions lead to other frames here: the run is of "
-                f"EnvPool {saved.state['versions']['envpool']}, this is {versions()['envpool']}"
-            )
+            before, now = saved.state["versions"]["envpool"], versions()["envpool"]
+            why = "another CPU, GPU or driver draws other pixels"
+            if before != now:
+                why = f"the run is of EnvPool {before}, this is {now}"
+            raise UserError(f"resume: {self.folder}: the same actions lead to other frames here: {why}")
         if self.cursor.part != "collect":  # this round's episodes are in the log already
             online.env.pop_episodes()
 

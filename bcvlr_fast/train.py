@@ -68,8 +68,9 @@ def main(argv: list[str]) -> None:
         print(config.to_json(settings))
         return
     from bcvlr_fast import logger, training_videos
-    from bcvlr_fast.envs import make
+    from bcvlr_fast.envs import make, spec
     from bcvlr_fast.multitask import split_tasks, train_tasks
+    from bcvlr_fast.pretrained import PretrainedEncoder
     from bcvlr_fast.screen import Screen
 
     screen = Screen()
@@ -77,6 +78,11 @@ def main(argv: list[str]) -> None:
     tasks = split_tasks(settings)
     for task in tasks:  # what is missing is said before anything is written
         make(task.env, 1, 0, rendering=task.rendering).close()
+    if settings.encoder.pretrained:
+        shape = spec(tasks[0].env).frame_shape
+        PretrainedEncoder(
+            settings.encoder, settings.frame_stack * shape[0], shape[1], load=not (folder / "ckpt").exists()
+        )
     logger.check_tracker(arguments.track)
     videos = [training_videos.find(task, screen, arguments.dry_run) for task in tasks]
     if arguments.dry_run:
@@ -201,6 +207,10 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
         Path(",".join(str(path.absolute()) for path in config.video_paths(arguments))) if arguments.videos else None
     )
     labels = arguments.labels.absolute() if arguments.labels else None
+    weights = arguments.encoder.pretrained_weights
+    if weights:
+        encoder = dataclasses.replace(arguments.encoder, pretrained_weights=weights.absolute())
+        arguments = dataclasses.replace(arguments, encoder=encoder)
     scale = base.preset if arguments.preset == "auto" else arguments.preset
     for name in arguments.env.split(","):
         parse_name(name)

@@ -48,7 +48,7 @@ def test_the_twin_critic_is_two_networks() -> None:
 
 def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
     torch.manual_seed(0)
-    sac = Sac(3, 2, SacConfig(hidden_dim=8, actor_every=2))
+    sac = Sac(3, 2, SacConfig(1, hidden_dim=8, actor_every=2))
     sac._updates = 1  # the actor's turn is the next
     batch = Transitions(torch.randn(6, 3), torch.rand(6, 2) * 2 - 1, torch.rand(6), torch.randn(6, 3))
     before = {n: p.clone() for n, p in sac.critic.named_parameters()}
@@ -182,6 +182,8 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
         (("--env", "dmc:finger_spin"), "expected one of --planner, --ppo, --sac, --list"),
         (("--env", "dmc:finger_spin", "--ppo"), "--planner and --ppo is not for dmc"),
         (("--env", "procgen:maze", "--sac"), "--sac is not for procgen"),
+        (("--env", "gym:CartPole-v1", "--sac"), "--sac is not for gym"),
+        (("--env", "gym:CartPole-v1", "--planner"), "--planner and --ppo is not for gym"),
         (("--env", "dmc:finger_spin", "--sac", "--updates", "0"), "updates: expected 1"),
     ],
 )

@@ -74,7 +74,7 @@ def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: in
             first.round += 1
         first.collect_step()
     assert stop < 300 or first.collector.interactions == stop
-    second.replay_log(first.collector.taken())
+    assert sum(second.replay_log(first.collector.taken())) == first.collector.interactions
     np.testing.assert_array_equal(first.collector.frames, second.collector.frames)
     np.testing.assert_array_equal(first.collector.replay.action, second.collector.replay.action)
     assert torch.equal(first.collector.replay.store.frames, second.collector.replay.store.frames)

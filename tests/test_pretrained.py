@@ -39,11 +39,11 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     def create_model(
         name: str, *, pretrained: bool, features_only: bool, out_indices: tuple[int], **source: dict
     ) -> Maps:
-        assert pretrained
         assert features_only
         if name != "tiny":
             raise RuntimeError(f"Unknown model ({name})")
-        torch.manual_seed(3)
+        if pretrained:
+            torch.manual_seed(3)
         maps = Maps(*out_indices)
         if source:
             maps.load_state_dict(load_file(source["pretrained_cfg_overlay"]["file"]))
@@ -86,6 +86,24 @@ def test_frames_of_a_stack_pass_one_by_one_and_nothing_learns(tmp_path: Path) ->
     assert torch.equal(encoder.network.norm.running_mean, known.norm.running_mean)
     frames = torch.randint(0, 256, (2, 9, 64, 64), dtype=torch.uint8)
     assert agent.act(frames, None).shape == (2, 2)  # p, w and pi fit its maps
+
+
+@pytest.mark.usefixtures("timm")
+def test_restored_weights_are_not_loaded_first() -> None:
+    first, second, other = (
+        Agent(settings(), spec("dmc:finger_spin"), FP32, restored=restored) for restored in (False, False, True)
+    )
+    weights = [agent.encoder.network.conv.weight for agent in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    other.load_state_dict(first.state_dict())
+    assert torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.usefixtures("timm")
+def test_maps_too_small_to_halve_are_one_line() -> None:
+    with pytest.raises(UserError, match=r"tiny at stage 4: expected features of 4 .* a side, got 2"):
+        Agent(settings(pretrained_stage=4), spec("dmc:finger_spin"), FP32)
 
 
 @pytest.mark.usefixtures("timm")

@@ -184,7 +184,7 @@ def test_environments_that_play_differently_are_refused(tmp_path: Path) -> None:
     collector = SimpleNamespace(frames=np.zeros((2, 3, 64, 64), np.uint8))
     owner.restored.state["attached"] = True
     online = Online.__new__(Online)
-    online.__dict__.update(replay_log=lambda _: None, collector=collector)
+    online.__dict__.update(replay_log=lambda _: iter(()), collector=collector)
     with pytest.raises(UserError, match="the same actions lead to other frames"):
         owner.attach(online)  # type: ignore[arg-type]
     owner.close()

@@ -29,7 +29,7 @@ def row_of(folder: Path) -> dict[str, object]:
         "env": settings.env,
         "preset": settings.preset,
         "seed": settings.seed,
-        "videos": settings.videos.name if settings.videos else "bundled replays",
+        "videos": settings.videos.name if settings.videos else "bundled expert",
         "labels": settings.labels.name if settings.labels else None,
         "pretrained_on": config.load(shared).env if shared.exists() else settings.env,
         "interactions": 0 if settings.labels else settings.online.interactions,

@@ -32,7 +32,7 @@ def envpool(suite: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"env: {suite} needs the package '{error.name}' (extra [{suite}])") from None
     except ImportError as error:
-        raise UserError(missing_library(qt or error)) from None
+        raise UserError(missing_library(suite, qt or error)) from None
     return package
 
 
@@ -49,9 +49,9 @@ def no_rendering(why: str) -> str:
     )
 
 
-def missing_library(error: Exception) -> str:
+def missing_library(suite: str, error: Exception) -> str:
     """The one line that says which system package brings the library that `error` names."""
-    return f"env: procgen cannot load a system library: {error} (apt-get install libgl1 libglib2.0-0)"
+    return f"env: {suite} cannot load a system library: {error} (apt-get install libgl1 libglib2.0-0)"
 
 
 def check_order(answered: np.ndarray, asked: np.ndarray) -> None:

@@ -39,11 +39,10 @@ def load(env: str) -> Behaviour:
     if suite == "metaworld":
         return Behaviour(env, "scripted", Scripted(task))
     if suite != "dmc" or task not in available():
+        train = f", or train one: python -m bcvlr_fast.expert --env {env} --sac" if suite == "dmc" else ""
         known = ", ".join(available())
-        raise UserError(
-            f"videos: no expert is bundled for {env} (give --videos PATH with an expert's videos, or train one: "
-            f"python -m bcvlr_fast.expert --env {env} --sac; bundled: {known})"
-        )
+        wanted = f"give --videos PATH with an expert's videos{train}"
+        raise UserError(f"videos: no expert is bundled for {env} ({wanted}; bundled: {known})")
     with as_file(files("bcvlr_fast.experts") / "dmc" / f"{task}{SUFFIX}") as file:
         return load_file(file, env)
 

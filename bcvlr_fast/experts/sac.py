@@ -19,7 +19,7 @@ _LOG_STD = (-5.0, 2.0)
 class SacConfig:
     """What training takes; a step is one of the agent, in every environment an interaction."""
 
-    updates: int = 60_000
+    updates: int
     batch_size: int = 256
     learning_rate: float = 1e-3
     hidden_dim: int = 256

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.rendered import simulation
@@ -45,7 +46,7 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
             next_states, outcome = env.step(actions, everyone)
             replay.append(states, actions, outcome.reward, next_states)
             states = next_states.copy()
-            if outcome.ended.any():  # of all at once: by the time limit
+            if outcome.ended.any():  # all at once, by the time limit, or in lqr at rest: neither is the end of returns
                 states[outcome.ended] = env.reset(everyone[outcome.ended])
             interactions += config.num_envs
             if interactions < config.random_steps:
@@ -81,9 +82,21 @@ def returns(actor: Actor, env_name: str, episodes: int, seed: int) -> np.ndarray
 
 
 def save(file: Path, actor: Actor, card: dict[str, Any]) -> None:
-    """The actor in half precision, with its card as the file's metadata."""
-    tensors = {name: value.half() if value.ndim > 1 else value for name, value in actor.state_dict().items()}
+    """The actor, rounded, with its card as the file's metadata."""
+    tensors = _rounded_weights(actor)
     write_whole(file, lambda part: save_file(tensors, part, {"card": json.dumps(card)}))
+
+
+def rounded(actor: Actor) -> Actor:
+    """The actor as `load` gives it back."""
+    kept = copy.deepcopy(actor)
+    kept.load_state_dict(_rounded_weights(actor))
+    return kept
+
+
+def _rounded_weights(actor: Actor) -> dict[str, Tensor]:
+    """Matrices in half precision."""
+    return {name: value.half() if value.ndim > 1 else value for name, value in actor.state_dict().items()}
 
 
 def load(file: Path) -> tuple[Actor, dict[str, Any]]:
