@@ -48,7 +48,7 @@ def main(task: str) -> None:
     theirs = suite.load(domain, name)
     theirs.reset()
     copy_state(theirs.physics, first, task)
-    found = {"pixels": 0, "state": 0.0, "reward": 0.0, "rewards": 0.0, "steps": theirs._step_limit}
+    found = {"pixels": 0, "state": 0.0, "reward": 0.0, "rewards": 0.0}
     for step in range(STEPS + 1):
         wanted = theirs.physics.render(64, 64, camera_id=0).astype(int)
         found["pixels"] = max(found["pixels"], int(np.abs(frames[step] - wanted).max()))

@@ -14,7 +14,8 @@ from bcvlr_fast.videos import Manifest, Videos
 PACKAGE = Path(bcvlr_fast.__file__).parent
 TRAINING = ["features", "latent_actions", "policy", "online", "replay", "frames", "videos.dataset", "agent", "stage"]
 TRAINING += ["batches", "layers"]
-FORBIDDEN = {"bcvlr_fast.evaluation_labels", "bcvlr_fast.experts.replays", "bcvlr_fast.health", "bcvlr_fast.evaluate"}
+FORBIDDEN = {"bcvlr_fast.evaluation_labels", "bcvlr_fast.health", "bcvlr_fast.evaluate", "bcvlr_fast.record"}
+FORBIDDEN |= {f"bcvlr_fast.experts.{name}" for name in ("replays", "behaviours", "sac", "sac_training", "ppo")}
 
 
 def imports(module: str) -> set[str]:
@@ -57,9 +58,17 @@ def test_training_code_names_no_reward(name: str) -> None:
     assert not {w for w in words if "reward" in w or "score" in w or "return" in w}
 
 
-def test_rewards_of_the_environments_are_read_by_ppo_alone() -> None:
-    readers = {path.name for path in PACKAGE.rglob("*.py") if "last_reward" in path.read_text()}
-    assert readers == {"procgen.py", "rendered.py", "ppo.py"}
+def readers(attribute: str) -> set[str]:
+    """Files outside of envs/ that read an `attribute` of something."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "envs"]
+    trees = {path.name: ast.walk(ast.parse(path.read_text())) for path in files}
+    return {name for name, nodes in trees.items() if any(getattr(node, "attr", "") == attribute for node in nodes)}
+
+
+def test_rewards_and_states_of_the_environments_are_read_by_experts_alone() -> None:
+    assert readers("last_reward") == {"ppo.py"}
+    assert readers("states") == {"record.py", "sac.py"}  # sac.py has states of its own
+    assert readers("reward") == {"ppo.py", "sac.py", "sac_training.py"}
 
 
 def test_what_training_is_handed_has_no_field_for_them() -> None:
