@@ -268,7 +268,7 @@ class Run:
                 signal.signal(number, handler)
 
     def peaks(self) -> dict[str, float]:
-        """Largest resident set of the run's processes so far, and memory of the GPU where there is one, in GB."""
+        """Largest resident set of the run's own process so far, and memory of the GPU where there is one, in GB."""
         found = {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
         if self.compute.device.type == "cuda":
             found["peak_gpu_memory_gb"] = torch.cuda.max_memory_reserved(self.compute.device) / 1e9
