@@ -26,9 +26,9 @@ def split_tasks(settings: Config) -> list[Config]:
     names, paths = settings.env.split(","), config.video_paths(settings)
     if len(names) > 1 and settings.labels:
         raise UserError("labels: expected one environment, whose actions they are")
-    for name in names[1:]:
-        first, other = spec(names[0]), spec(name)
-        if (first.frame_shape, first.actions) != (other.frame_shape, other.actions):
+    shapes = [(spec(name).frame_shape, spec(name).actions.continuous, spec(name).actions.size) for name in names]
+    for name, shape in zip(names, shapes, strict=True):
+        if shape != shapes[0]:
             raise UserError(f"env: {name} has other frames or actions than {names[0]}: they cannot share a pretraining")
     if len(names) == 1 or not paths:
         return [dataclasses.replace(settings, env=name) for name in names]

@@ -35,6 +35,13 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in saved.tensors.items() if name.startswith("network.agent.")}
 
 
+def test_tasks_of_other_actions_are_refused_at_once(tmp_path: Path) -> None:
+    done = run("--env", "dmc:finger_spin,dmc:cheetah_run_backward", "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "dmc:cheetah_run_backward has other frames or actions than dmc:finger_spin" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> None:
     miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
     maze = noise(tmp_path / "maze", "procgen:maze", [30, 30, 30])
