@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from bcvlr_fast.run import Run
     from bcvlr_fast.screen import Screen
 
-_TFLOP = {"paper": 55_400.0, "quick": 200.0}
-"""What the measured residual blocks would do in the time of a run: at scale `paper` what its updates take, at scale
-`quick` nearly twice that, for much of it is not convolutions."""
-_TFLOP_QUICK_STACKED = 310.0
-"""Continuous tasks at scale `quick`, whose videos are recorded too."""
+_TFLOP = {("paper", False): 55_400.0, ("quick", False): 200.0, ("paper", True): 28_600.0, ("quick", True): 310.0}
+"""What the measured residual blocks would do in the time of a run, by scale and by whether it sees stacked frames: at
+scale `paper` what its updates take, at scale `quick` twice that or more, for much of it is not convolutions."""
 _ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
 """Of that time; several tasks share the rest."""
 
@@ -322,9 +320,7 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
     tasks = settings.env.count(",") + 1
-    stacked = settings.preset == "quick" and settings.frame_stack > 1
-    total = _TFLOP_QUICK_STACKED if stacked else _TFLOP[settings.preset]
-    minutes = total / tflops / 60 * (1 + (tasks - 1) * _ONLINE_SHARE[settings.preset])
+    minutes = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60 * (1 + (tasks - 1) * _ONLINE_SHARE[settings.preset])
     about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
     precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
