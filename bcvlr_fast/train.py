@@ -319,8 +319,9 @@ def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
 
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
-    tasks = settings.env.count(",") + 1
-    minutes = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60 * (1 + (tasks - 1) * _ONLINE_SHARE[settings.preset])
+    others = settings.env.count(",")
+    one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60
+    minutes = one * (1 + others * _ONLINE_SHARE[settings.preset])
     about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
     precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
