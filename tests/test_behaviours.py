@@ -194,7 +194,7 @@ def test_bad_orders_are_one_line(arguments: tuple[str, ...], message: str) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_every_task_has_what_it_takes() -> None:
+def test_tasks_of_odd_names_take_and_show_what_their_spec_says() -> None:
     for env in ("dmc:jaco_reach_top_left", "dmc:swimmer_swimmer15", "metaworld:pick-place", "dmc:lqr_lqr_2_1"):
         found = make(env, 1, 0, blind=True)
         found.reset()
