@@ -352,13 +352,18 @@ def _digest(frames: np.ndarray) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the clone that the package is used from, with -dirty where it was changed; None outside one."""
-    root = Path(bcvlr_fast.__file__).parents[1]
-    if not (root / ".git").exists():
+    """The commit of the clone that the package is used from, with -dirty where the package was changed; None outside
+    one."""
+    package = Path(bcvlr_fast.__file__).parent
+    if not (package.parent / ".git").exists():
         return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
