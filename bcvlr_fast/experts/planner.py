@@ -53,15 +53,15 @@ def plan(game: str, first_level: int, workers: int) -> Iterator[Iterator[Planned
 
 def _ahead(pool: ProcessPoolExecutor, game: str, first_level: int, workers: int) -> Iterator[Planned]:
     """Keeps a few levels in work for each worker."""
-    pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
-    level = first_level + len(pending)
-    while True:
-        try:
+    try:
+        pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
+        level = first_level + len(pending)
+        while True:
             yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(f"planner: a worker died (is there memory for {workers}? --workers takes fewer)") from None
-        pending.append(pool.submit(_play, game, level))
-        level += 1
+            pending.append(pool.submit(_play, game, level))
+            level += 1
+    except BrokenProcessPool:
+        raise UserError(f"planner: a worker died (is there memory for {workers}? --workers takes fewer)") from None
 
 
 def plan_replays(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:
