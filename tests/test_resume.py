@@ -21,10 +21,11 @@ from bcvlr_fast.videos import open_videos
 from tiny import TINY, command, final_tensors, run, wait_until
 
 
-def signalled(when: str, number: signal.Signals, *arguments: str) -> tuple[int, str]:
+def signalled(when: str, number: signal.Signals, *arguments: str, whole_job: bool = False) -> tuple[int, str]:
     """(exit status, stderr) of a run that gets the signal once a line with `when` is on its screen.
 
-    Without a terminal a stage prints its line at its end: the signal then falls into the next one.
+    Without a terminal a stage prints its line at its end: the signal then falls into the next one. With `whole_job` the
+    run's own processes get it too.
     """
     process = subprocess.Popen(
         command("train", *arguments),
@@ -32,11 +33,12 @@ def signalled(when: str, number: signal.Signals, *arguments: str) -> tuple[int, 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=whole_job,
     )
     assert process.stdout is not None
     for line in process.stdout:
         if when in line:
-            process.send_signal(number)
+            (os.killpg if whole_job else os.kill)(process.pid, number)
             break
     _, message = process.communicate(timeout=120)
     return process.returncode, message
