@@ -30,6 +30,8 @@ _SEED = 2**31
 """Of the environments that experts play in: runs and evaluations are seeded below it."""
 _ENVS = 10
 """How many of them play at once, whatever the machine, so that it is the same videos everywhere."""
+_STEPS_AFTER_SUCCESS = 20
+"""With which an episode's film ends, where the suite knows success: what follows shows an expert that stands still."""
 _EPISODE_FRAMES = 500
 """About as many as an episode has; few frames need few environments."""
 
@@ -153,19 +155,25 @@ def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[
         first = env.reset()
         seen: list[list[np.ndarray]] = [[frame] for frame in first]
         taken: list[list[np.ndarray]] = [[] for _ in first]
+        steps_left = np.full(env.num_envs, np.inf)
         while frames > 0:
             actions = expert.act(env.states)
             step = env.step(actions)
             for n in range(env.num_envs):
                 seen[n].append(step.frames[n])
                 taken[n].append(actions[n])
-            first_frames = iter(step.first_frames)
-            for episode in sorted(env.pop_episodes()):
-                n = episode.env
+            score = {episode.env: episode.score for episode in env.pop_episodes()}
+            following = dict(zip(np.flatnonzero(step.ended), step.first_frames, strict=True))
+            steps_left -= 1
+            steps_left[env.last_success] = np.minimum(steps_left[env.last_success], _STEPS_AFTER_SUCCESS)
+            if len(cut := np.flatnonzero((steps_left <= 0) & ~step.ended)):
+                score |= dict.fromkeys(cut, 1.0)
+                following |= zip(cut, env.reset(cut), strict=True)
+            for n in sorted(score):
                 if frames > 0:
-                    yield np.stack(seen[n]), np.stack(taken[n]), episode.score
+                    yield np.stack(seen[n]), np.stack(taken[n]), score[n]
                 frames -= len(seen[n])
-                seen[n], taken[n] = [next(first_frames)], []
+                seen[n], taken[n], steps_left[n] = [following[n]], [], np.inf
     finally:
         env.close()
 

@@ -13,6 +13,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from bcvlr_fast import config, evaluation_labels, record, training_videos
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.mujoco import Outcome
+from bcvlr_fast.envs.rendered import Simulated
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts import behaviours, sac_training
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay, Transitions, TwinCritic
@@ -174,6 +175,32 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
         training_videos.use(settings, folder)
     kept = json.loads((folder / MANIFEST).read_text())
     assert kept["rendering"] == "fast"
+
+
+@needs_egl
+def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
+    pytest.importorskip("metaworld")
+    env, steps = "metaworld:reach", record._STEPS_AFTER_SUCCESS
+    folder = record.record_expert(behaviours.load(env), 300, "fast", QUIET, tmp_path / "videos")
+    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
+    assert labels is not None
+    assert len(videos.lengths) > 3
+    assert (labels.episode_return == 1).all()
+    again = make(env, record.recording_envs(300), record._SEED, rendering="fast")
+    assert isinstance(again, Simulated)
+    again.reset()
+    start = 0
+    for length in videos.lengths:  # each episode begins anew, and its actions succeed so many steps before its end
+        frames, actions = videos.frames[start : start + length], labels.action[start : start + length - 1]
+        successes = []
+        for frame, action in zip(frames[1:], actions, strict=True):
+            np.testing.assert_array_equal(again.step(action[None]).frames[0], frame)
+            successes.append(again.last_success[0])
+        assert successes.index(True) == len(actions) - 1 - steps
+        start += length
+        if start < len(videos.frames):
+            np.testing.assert_array_equal(again.reset(np.zeros(1, np.int64))[0], videos.frames[start])
+    again.close()
 
 
 @pytest.mark.parametrize(

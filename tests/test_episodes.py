@@ -28,3 +28,14 @@ def test_a_restart_drops_what_ran_and_what_is_kept() -> None:
     assert episodes.pop() == []
     episodes.add(both, np.array([True, True]), np.ones(2))
     assert episodes.pop() == [Episode(0, 1.0, 1), Episode(1, 1.0, 1)]
+
+
+def test_some_environments_begin_anew_and_the_others_go_on() -> None:
+    episodes = Episodes(3)
+    every = np.arange(3)
+    episodes.add(every, np.array([True, True, False]), np.ones(3))
+    episodes.add(every, np.zeros(3, bool), np.ones(3))
+    episodes.restart(np.array([1, 2]))
+    assert episodes.score.tolist() == [1.0, 0.0, 0.0]
+    assert episodes.length_steps.tolist() == [1, 0, 0]
+    assert episodes.pop() == [Episode(0, 1.0, 1)]

@@ -25,10 +25,11 @@ class Episodes:
         self.length_steps = np.zeros(num_envs, np.int64)
         self._finished: list[Episode] = []
 
-    def restart(self) -> None:
-        """All environments begin episodes anew; what is kept is dropped."""
-        self.score[:], self.length_steps[:] = 0, 0
-        self._finished.clear()
+    def restart(self, envs: np.ndarray | None = None) -> None:
+        """All environments, or `envs` [k], begin episodes anew; what is kept of theirs is dropped."""
+        envs = np.arange(len(self.score)) if envs is None else envs
+        self.score[envs], self.length_steps[envs] = 0, 0
+        self._finished = [episode for episode in self._finished if episode.env not in envs]
 
     def add(self, envs: np.ndarray, ended: np.ndarray, reward: np.ndarray, success: np.ndarray | None = None) -> None:
         """A step of the environments `envs` [k], of which those `ended` [k] begin anew.

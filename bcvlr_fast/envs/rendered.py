@@ -39,11 +39,11 @@ class Batch:
     def __init__(self, name: str, seeds: list[int], rendering: str | None) -> None:
         self.rendering = rendering
         self._simulation = simulation(name, seeds, rendering)
-        self.reset()  # tries whether it draws; blind ones do the same, so that their episodes begin alike
+        # Tries whether it draws; blind ones do the same, so that their episodes begin alike.
+        self.reset(np.arange(len(seeds), dtype=np.int32))
 
-    def reset(self) -> tuple[np.ndarray, np.ndarray]:
-        """(frames, states) of all environments, at the start of an episode."""
-        ids = np.arange(self._simulation.num_envs, dtype=np.int32)
+    def reset(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(frames, states) of environments at the start of an episode."""
         states = self._simulation.reset(ids)
         return self._frames(ids), states
 
@@ -96,35 +96,41 @@ class Simulated:
             self.close()
             raise
         self.last_reward = np.zeros(num_envs)
-        """[num_envs] of the newest step, and `states` [num_envs, S] float32: for experts; nothing that learns from
-        videos has them."""
+        """[num_envs] of the newest step, as is `last_success`, and `states` [num_envs, S] float32: for experts; nothing
+        that learns from videos has them."""
+        self.last_success = np.zeros(num_envs, bool)
         self._episodes = Episodes(num_envs)
 
-    def reset(self) -> np.ndarray:
-        for part in self._parts:
-            part.ask("reset")
-        frames, states = zip(*(part.result() for part in self._parts), strict=True)
-        self.states = np.concatenate(states)
-        self._episodes.restart()
-        return np.concatenate(frames)
+    def reset(self, envs: np.ndarray | None = None) -> np.ndarray:
+        """Starts anew all episodes, or those of `envs` [k]: frames [k, C, H, W] uint8."""
+        chosen = np.arange(self.num_envs) if envs is None else np.asarray(envs)
+        shares = self._shares(chosen)
+        for part, _, ids in shares:
+            part.ask("reset", ids)
+        begun = [(mine, *part.result()) for part, mine, _ in shares]
+        if envs is None:
+            self.states = np.empty((self.num_envs, begun[0][2].shape[1]), np.float32)
+        frames = np.empty((len(chosen), *self.spec.frame_shape), np.uint8)
+        for mine, first_frames, states in begun:
+            frames[mine], self.states[chosen[mine]] = first_frames, states
+        self._episodes.restart(chosen)
+        return frames
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
         envs = np.arange(self.num_envs) if envs is None else np.asarray(envs)
         actions = self.spec.actions.check(actions, len(envs))
-        owner = np.searchsorted(self._first, envs, side="right") - 1
-        asked = np.unique(owner)
-        for part in asked:
-            mine = owner == part
-            self._parts[part].ask("step", actions[mine], (envs[mine] - self._first[part]).astype(np.int32))
+        shares = self._shares(envs)
+        for part, mine, ids in shares:
+            part.ask("step", actions[mine], ids)
         frames = np.empty((len(envs), *self.spec.frame_shape), np.uint8)
         first_frames = np.empty_like(frames)
         ended, success = np.zeros(len(envs), bool), np.zeros(len(envs), bool)
-        for part in asked:
-            mine = np.flatnonzero(owner == part)
-            seen: _Seen = self._parts[part].result()
+        for part, mine, _ in shares:
+            seen: _Seen = part.result()
             frames[mine], ended[mine], success[mine] = seen.frames, seen.ended, seen.success
             first_frames[mine[seen.ended]] = seen.first_frames
             self.last_reward[envs[mine]], self.states[envs[mine]] = seen.reward, seen.states
+        self.last_success[envs] = success
         self._episodes.add(envs, ended, self.last_reward[envs], success if self.spec.score == "success" else None)
         return Step(frames, ended, first_frames[ended])
 
@@ -134,6 +140,12 @@ class Simulated:
     def close(self) -> None:
         for part in self._parts:
             part.close()
+
+    def _shares(self, envs: np.ndarray) -> list[tuple[Any, np.ndarray, np.ndarray]]:
+        """(part, places in `envs`, the part's own numbers) of each that has some of the environments `envs` [k]."""
+        owner = np.searchsorted(self._first, envs, side="right") - 1
+        places = [(part, np.flatnonzero(owner == part)) for part in np.unique(owner)]
+        return [(self._parts[n], mine, (envs[mine] - self._first[n]).astype(np.int32)) for n, mine in places]
 
 
 class _Here:
