@@ -209,7 +209,9 @@ class Config:
     video_frames: int = number(0, 0)
     """Frames of the videos to use, of each of several, from the first; 0 takes all."""
     expert_frames: int = number(100_000, 100)
-    """Frames that the bundled experts of DMControl and MetaWorld record, in whole episodes."""
+    """Frames that the bundled experts of DMControl and MetaWorld record."""
+    expert_steps: int = number(0, 0)
+    """Of each of their episodes, the steps to record, from the first; 0: all, or in MetaWorld 20 after success."""
     labels: Path | None = None
     """Videos with actions (a dataset with labels, or replays) to decode from, instead of interacting."""
     labelled_frames: int = number(10_000, 100)
@@ -305,14 +307,14 @@ def _continuous(config: Config) -> Config:
 def _quick_continuous(config: Config, suite: str, task: str) -> Config:
     """Continuous control in minutes on two CPU cores: narrow networks, a fifth of the interactions.
 
-    MetaWorld takes longest to draw; reacher's goals are everywhere, and an expert reaches one an episode; when to
-    strike finger's spinner depends on how fast it turns, which the newest frame alone does not tell.
+    MetaWorld takes longest to draw; reacher's goals are everywhere, and its expert stands at one after 30 of 500 steps;
+    when to strike finger's spinner depends on how fast it turns, which the newest frame alone does not tell.
     """
-    expert_frames = 20_000 if suite == "metaworld" else 100_000 if task.startswith("reacher") else 50_000
     config = dataclasses.replace(
         config,
         episodes=50,
-        expert_frames=expert_frames,
+        expert_frames=20_000 if suite == "metaworld" else 50_000,
+        expert_steps=75 if task.startswith("reacher") else 0,
         still_share=0.5,
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
         features=dataclasses.replace(config.features, updates=300, prototypes=64, **_QUICK_FEATURES),

@@ -46,6 +46,8 @@ class Arguments:
     """Replays or weights that `bcvlr_fast.expert` made; without it the bundled ones of the environment."""
     frames: int = 100_000
     """Frames to record, in whole episodes, where the expert plays anew; replays are recorded whole."""
+    steps: int = 0
+    """Of each of its episodes, the steps to record, from the first; 0: all."""
     rendering: Literal["auto", "stock", "fast"] = "auto"
     """How MuJoCo draws them."""
     out: Path | None = None
@@ -60,6 +62,8 @@ def main(arguments: Arguments) -> None:
     screen, file, out = Screen(), arguments.replays, arguments.out
     if arguments.frames < 1:
         raise UserError(f"frames: expected >= 1, got {arguments.frames}")
+    if arguments.steps < 0:
+        raise UserError(f"steps: expected >= 0, got {arguments.steps}")
     if out and out.exists():
         if not (out / MANIFEST).exists():
             raise UserError(f"out: {out} exists and is not a dataset")
@@ -71,7 +75,8 @@ def main(arguments: Arguments) -> None:
         record(arguments.env, source, folder, screen, force=arguments.force)
     else:
         expert = behaviours.load_file(file, arguments.env) if file else behaviours.load(arguments.env)
-        folder = record_expert(expert, arguments.frames, arguments.rendering, screen, out, force=arguments.force)
+        length = (arguments.frames, arguments.steps)
+        folder = record_expert(expert, *length, arguments.rendering, screen, out, force=arguments.force)
     screen.say(f"videos: {folder}")
 
 
@@ -109,6 +114,7 @@ def record(env_name: str, source: Replays, folder: Path, screen: Screen, force: 
 def record_expert(
     expert: Behaviour,
     frames: int,
+    steps: int,
     rendering: str,
     screen: Screen,
     folder: Path | None = None,
@@ -116,14 +122,15 @@ def record_expert(
     force: bool = False,
     dry_run: bool = False,
 ) -> Path:
-    """Lets the expert act, and writes whole episodes until there are `frames` frames; keeps a dataset that is there.
+    """Lets the expert act, and writes episodes, whole or the first `steps` steps of each where that is not 0, until
+    there are `frames` frames; keeps a dataset that is there.
 
     Returns its folder, by default one in the cache.
     """
     rendering = chosen_rendering(expert.env, rendering)
     if folder is None:
         drawing = f"{rendering}-{drawing_digest(parse_name(expert.env)[0], rendering)}"
-        name = f"{expert.env.replace(':', '-')}_{expert.name}_{frames}_{drawing}_64x64"
+        name = f"{expert.env.replace(':', '-')}_{expert.name}_{frames}{f'_{steps}' if steps else ''}_{drawing}_64x64"
         folder = cache_folder() / "videos" / name
     if dry_run or ((folder / MANIFEST).exists() and not force):
         return folder
@@ -131,7 +138,7 @@ def record_expert(
     writer, actions, scores, lengths = DatasetWriter(folder, shape), [], [], []
     try:
         with screen.bar(f"recording {expert.env}", total=frames, unit="frames") as bar:
-            for seen, taken, score in _episodes(expert, frames, rendering):
+            for seen, taken, score in _episodes(expert, frames, steps, rendering):
                 writer.append(seen)
                 actions += [taken, np.full((1, taken.shape[1]), np.nan, np.float32)]
                 scores.append(score)
@@ -146,9 +153,11 @@ def record_expert(
     return folder
 
 
-def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """(frames [T + 1, C, H, W] uint8, actions [T, A] float32, score) of one episode after another, until there are
-    `frames` frames."""
+def _episodes(
+    expert: Behaviour, frames: int, steps: int, rendering: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """(frames [T + 1, C, H, W] uint8, actions [T, A] float32, score of the whole) of one episode after another, until
+    there are `frames` frames."""
     env = make(expert.env, recording_envs(frames), _SEED, rendering=rendering)
     assert isinstance(env, Simulated)
     try:
@@ -158,10 +167,12 @@ def _episodes(expert: Behaviour, frames: int, rendering: str) -> Iterator[tuple[
         steps_left = np.full(env.num_envs, np.inf)
         while frames > 0:
             actions = expert.act(env.states)
-            step = env.step(actions)
+            filmed = np.array([not steps or len(each) < steps for each in taken])
+            step = env.step(actions, drawn=filmed)
             for n in range(env.num_envs):
-                seen[n].append(step.frames[n])
-                taken[n].append(actions[n])
+                if filmed[n]:
+                    seen[n].append(step.frames[n])
+                    taken[n].append(actions[n])
             score = {episode.env: episode.score for episode in env.pop_episodes()}
             following = dict(zip(np.flatnonzero(step.ended), step.first_frames, strict=True))
             steps_left -= 1

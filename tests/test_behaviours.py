@@ -153,7 +153,7 @@ def test_without_an_expert_one_line_says_how_to_get_one() -> None:
 @needs_egl
 def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None:
     expert = behaviours.load("dmc:point_mass_easy")
-    folder = record.record_expert(expert, 600, "fast", QUIET, tmp_path / "videos")
+    folder = record.record_expert(expert, 600, 0, "fast", QUIET, tmp_path / "videos")
     manifest = read_manifest(folder)
     videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
     assert labels is not None
@@ -169,7 +169,7 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
         frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])
     env.close()
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
-    assert record.record_expert(expert, 600, "fast", QUIET, folder) == folder  # kept, not made again
+    assert record.record_expert(expert, 600, 0, "fast", QUIET, folder) == folder  # kept, not made again
     settings = config.Config(env="dmc:point_mass_easy", rendering="stock")
     with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
         training_videos.use(settings, folder)
@@ -178,10 +178,26 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
 
 
 @needs_egl
+def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path: Path) -> None:
+    expert = behaviours.load("dmc:point_mass_easy")
+    whole = record.record_expert(expert, 501, 0, "fast", QUIET, tmp_path / "whole")
+    first = record.record_expert(expert, 82, 40, "fast", QUIET, tmp_path / "first")
+    assert read_manifest(first).lengths == [41, 41]
+    frames = [open_videos(folder, (3, 64, 64)).frames for folder in (whole, first)]
+    np.testing.assert_array_equal(frames[1][:41], frames[0][:41])
+    wanted, labels = evaluation_labels.load(whole), evaluation_labels.load(first)
+    assert wanted is not None
+    assert labels is not None
+    np.testing.assert_array_equal(labels.action[:40], wanted.action[:40])
+    assert labels.episode_return[0] == wanted.episode_return[0]
+    assert (labels.episode_return > 500).all()
+
+
+@needs_egl
 def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     pytest.importorskip("metaworld")
     env, steps = "metaworld:reach", record._STEPS_AFTER_SUCCESS
-    folder = record.record_expert(behaviours.load(env), 300, "fast", QUIET, tmp_path / "videos")
+    folder = record.record_expert(behaviours.load(env), 300, 0, "fast", QUIET, tmp_path / "videos")
     videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
     assert labels is not None
     assert len(videos.lengths) > 3

@@ -47,9 +47,10 @@ class Batch:
         states = self._simulation.reset(ids)
         return self._frames(ids), states
 
-    def step(self, actions: np.ndarray, ids: np.ndarray) -> _Seen:
+    def step(self, actions: np.ndarray, ids: np.ndarray, drawn: np.ndarray) -> _Seen:
         states, outcome = self._simulation.step(actions, ids)
-        frames = self._frames(ids)
+        frames = np.zeros((len(ids), 3, SIDE, SIDE), np.uint8)
+        frames[drawn] = self._frames(ids[drawn])
         over = ids[outcome.ended]
         if len(over):
             states[outcome.ended] = self._simulation.reset(over)
@@ -116,12 +117,14 @@ class Simulated:
         self._episodes.restart(chosen)
         return frames
 
-    def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
+    def step(self, actions: np.ndarray, envs: np.ndarray | None = None, drawn: np.ndarray | None = None) -> Step:
+        """As a `PixelEnv`; frames of those of `envs` [k] that are not to be `drawn` [k] bool are black."""
         envs = np.arange(self.num_envs) if envs is None else np.asarray(envs)
+        drawn = np.ones(len(envs), bool) if drawn is None else drawn
         actions = self.spec.actions.check(actions, len(envs))
         shares = self._shares(envs)
         for part, mine, ids in shares:
-            part.ask("step", actions[mine], ids)
+            part.ask("step", actions[mine], ids, drawn[mine])
         frames = np.empty((len(envs), *self.spec.frame_shape), np.uint8)
         first_frames = np.empty_like(frames)
         ended, success = np.zeros(len(envs), bool), np.zeros(len(envs), bool)
