@@ -170,6 +170,8 @@ class OnlineConfig:
     clone_updates: int = number(500, 0)
     clone_batch_size: int = number(128, 1, 65_536)
     clone_learning_rate: float = number(2e-4, 0, 10)
+    clone_anneal: bool = False
+    """Whether that of the last round falls to 0, linearly; the paper's does not."""
 
     @property
     def rounds(self) -> int:
@@ -338,6 +340,7 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
             world_model_learning_rate=0.0,
             decoder_hidden=(128,),
             clone_updates=1600,
+            clone_anneal=True,
         ),
     )
     held = 4 if suite == "metaworld" else 8 if task.startswith("point_mass") else 1

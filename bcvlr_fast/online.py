@@ -205,6 +205,7 @@ class Decoding:
     def begin_cloning(self) -> None:
         """Makes `cloning` ready for this round; the rounds of its draws follow that of the pre-imitation."""
         self.cloning.restart(self.round + 1)
+        self.cloning.anneals = self.config.online.clone_anneal and self.round == self.rounds - 1
 
     @property
     def _reach(self) -> tuple[int, int]:

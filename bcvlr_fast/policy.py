@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast.batches import Batches
-from bcvlr_fast.compute import Compute
+from bcvlr_fast.compute import Compute, set_learning_rate
 from bcvlr_fast.config import LatentActionsConfig, PolicyConfig
 from bcvlr_fast.features import Encoder
 from bcvlr_fast.frames import WindowSampler
@@ -83,6 +83,9 @@ class Cloning(Stage):
         super().__init__(updates, {}, {"policy": optimizer}, compute, sampler.generator, together=MOST_TOGETHER)
         self.config, self.compute = config, compute
         self.encoder, self.predictor, self.policy = encoder, predictor, policy
+        self.anneals = False
+        """Whether the learning rate falls to 0 over these updates, linearly."""
+        self._learning_rate = float(optimizer.param_groups[0]["lr"])
         self.label_all = updates * batch_size >= len(sampler.centres)
         self.batches = Batches(sampler, batch_size, self.together, last=0 if self.label_all else None)
         # [W, latent_dim] float32, row i for window sampler.centres[i]; a graph reads it, so it is refilled in place
@@ -102,6 +105,8 @@ class Cloning(Stage):
             else:
                 self._all_labels.copy_(labels)
             self._labelled = True
+        if self.anneals:
+            set_learning_rate(self.optimizers["policy"], self._learning_rate * (1 - self.done / self.updates))
         super().step()
 
     def prepare(self, count: int) -> None:

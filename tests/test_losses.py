@@ -259,6 +259,23 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     assert_moved_alike(agent.policy, plain.policy, sized)
 
 
+@pytest.mark.parametrize("rate", [4e-3, torch.tensor(4e-3)])  # a number, or a tensor that graphs read
+def test_cloning_anneals_where_it_is_told_to(rate: float | Tensor) -> None:
+    agent, sampler = make(small())
+    optimizer = torch.optim.SGD(agent.policy.parameters(), lr=rate)
+    stage = Cloning(4, 6, PolicyConfig(), optimizer, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage.together = 1
+    for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
+        stage.restart(0)
+        stage.anneals = anneals
+        found = []
+        while stage.done < stage.updates:
+            stage.step()
+            found.append(float(optimizer.param_groups[0]["lr"]))
+        assert found == pytest.approx(wanted)
+    assert not isinstance(rate, Tensor) or optimizer.param_groups[0]["lr"] is rate
+
+
 @SIZES
 def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     settings = sized()

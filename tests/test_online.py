@@ -82,6 +82,18 @@ def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: in
     assert first.env.pop_episodes() == second.env.pop_episodes()
 
 
+@pytest.mark.parametrize("anneal", [False, True])
+def test_the_last_round_alone_anneals(anneal: bool) -> None:
+    online = online_phase(interactions=300, round_interactions=100, clone_anneal=anneal)
+    found = []
+    for round_ in range(online.rounds):
+        online.round = round_
+        online.begin_cloning()
+        found.append(online.cloning.anneals)
+    online.env.close()
+    assert found == [False, False, anneal]
+
+
 def test_the_world_model_takes_no_gradients() -> None:
     online = online_phase()
     assert not any(p.requires_grad for p in online.agent.world_model.parameters())
