@@ -249,7 +249,7 @@ _QUICK_LATENT_ACTIONS: dict[str, Any] = {
     "world_model_width": 16,
     "world_model_output": "residual",
 }
-_QUICK_POLICY: dict[str, Any] = {"updates": 300, "learning_rate": 1e-3, "impala_channels": (16, 32, 32), "shift_pad": 2}
+_QUICK_POLICY: dict[str, Any] = {"learning_rate": 1e-3, "impala_channels": (16, 32, 32)}
 """What the quick presets have in common."""
 
 
@@ -260,7 +260,7 @@ def _quick_discrete(config: Config) -> Config:
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
         features=dataclasses.replace(config.features, updates=200, **_QUICK_FEATURES),
         latent_actions=dataclasses.replace(config.latent_actions, future_frames=3, **_QUICK_LATENT_ACTIONS),
-        policy=dataclasses.replace(config.policy, **_QUICK_POLICY),
+        policy=dataclasses.replace(config.policy, updates=300, shift_pad=2, **_QUICK_POLICY),
         online=dataclasses.replace(
             config.online,
             exploration=0.5,
@@ -325,7 +325,8 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
             config.policy,
             trunk="impala",
             stack_dropout=0.0 if task.startswith("finger") else 0.5,
-            **_QUICK_POLICY | {"updates": 800},
+            updates=800,
+            **_QUICK_POLICY,
         ),
         online=dataclasses.replace(
             config.online,
