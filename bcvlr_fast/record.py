@@ -31,7 +31,7 @@ _SEED = 2**31
 _ENVS = 10
 """How many of them play at once, whatever the machine, so that it is the same videos everywhere."""
 _STEPS_AFTER_SUCCESS = 20
-"""With which an episode's film ends, where the suite knows success: what follows shows an expert that stands still."""
+"""With which an episode's film ends, where the suite knows success: what follows shows an expert that is done."""
 _EPISODE_FRAMES = 500
 """About as many as an episode has; few frames need few environments."""
 
@@ -75,8 +75,8 @@ def main(arguments: Arguments) -> None:
         record(arguments.env, source, folder, screen, force=arguments.force)
     else:
         expert = behaviours.load_file(file, arguments.env) if file else behaviours.load(arguments.env)
-        length = (arguments.frames, arguments.steps)
-        folder = record_expert(expert, *length, arguments.rendering, screen, out, force=arguments.force)
+        frames, steps = arguments.frames, arguments.steps
+        folder = record_expert(expert, frames, steps, arguments.rendering, screen, out, force=arguments.force)
     screen.say(f"videos: {folder}")
 
 

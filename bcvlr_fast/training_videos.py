@@ -37,8 +37,8 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
         return folder
     if path is None or path.suffix == behaviours.SUFFIX:
         expert = behaviours.load_file(path, settings.env) if path else behaviours.load(settings.env)
-        length = (settings.expert_frames, settings.expert_steps)
-        return record.record_expert(expert, *length, settings.rendering, screen, dry_run=dry_run)
+        frames, steps = settings.expert_frames, settings.expert_steps
+        return record.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             use(settings, path)
