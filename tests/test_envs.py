@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bcvlr_fast import config
-from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, spec
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, pool, spec
+from bcvlr_fast.errors import Interrupted, UserError
 from bcvlr_fast.evaluate import play
 from bcvlr_fast.online import Collector
 from bcvlr_fast.replay import Replay
@@ -156,3 +156,16 @@ def test_paper_exceptions_by_game() -> None:
         assert (online.predictor_learning_rate, online.regularisation) == (1e-3, 1.0)
     online = config.preset("procgen:bossfight", "paper").online
     assert (online.predictor_learning_rate, online.regularisation) == (2e-5, 15.0)
+
+
+@pytest.mark.parametrize("stop", [Interrupted("stopped by SIGTERM", 143), KeyboardInterrupt()])
+def test_a_signal_while_envpool_loads_is_no_missing_library(
+    stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: str) -> None:
+        raise ImportError("initialization failed") from stop
+
+    monkeypatch.setattr(pool.importlib, "import_module", load)
+    with pytest.raises(type(stop)) as caught:
+        pool.envpool.__wrapped__("procgen")
+    assert caught.value is stop

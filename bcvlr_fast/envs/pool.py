@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.errors import Interrupted, UserError
 
 _QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 _MODULES = {"procgen": "envpool.procgen", "dmc": "envpool.mujoco.dmc", "metaworld": "envpool.mujoco.metaworld"}
@@ -32,6 +32,8 @@ def envpool(suite: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"env: {suite} needs the package '{error.name}' (extra [{suite}])") from None
     except ImportError as error:
+        if isinstance(error.__cause__, Interrupted | KeyboardInterrupt):  # a signal, which pybind11 took for a failure
+            raise error.__cause__ from None
         raise UserError(missing_library(suite, qt or error)) from None
     return package
 
