@@ -309,13 +309,13 @@ def _continuous(config: Config) -> Config:
 def _quick_continuous(config: Config, suite: str, task: str) -> Config:
     """Continuous control in minutes on two CPU cores: narrow networks, a fifth of the interactions.
 
-    MetaWorld takes longest to draw; reacher's goals are everywhere, and its expert stands at one after 30 of 500 steps;
-    when to strike finger's spinner depends on how fast it turns, which the newest frame alone does not tell.
+    MetaWorld and jaco take longest to draw; reacher's goals are everywhere, and its expert stands at one after 30 of
+    500 steps; when to strike finger's spinner depends on how fast it turns, which the newest frame alone does not tell.
     """
     config = dataclasses.replace(
         config,
         episodes=50,
-        expert_frames=15_000 if suite == "metaworld" else 50_000,
+        expert_frames=15_000 if suite == "metaworld" or task.startswith("jaco") else 50_000,
         expert_steps=75 if task.startswith("reacher") else 0,
         still_share=0.5,
         encoder=EncoderConfig(channels=16, stride=2, residual_blocks=0),
