@@ -227,6 +227,8 @@ class Config:
     left out. 1 keeps all. An expert that has reached its goal stands there for most of the episode."""
     episodes: int = number(100, 1, 100_000)
     """Episodes of the closing evaluation."""
+    films: int = number(3, 0, 100)
+    """Films of the report, the agent beside the expert."""
     frame_stack: int = number(1, 1, 16)
     """Frames of an observation; they are kept once each, and stacked where they are used."""
     rendering: Literal["auto", "stock", "fast"] = "auto"

@@ -23,7 +23,6 @@ from bcvlr_fast.evaluate import RESULT, load_agent, videos_of
 from bcvlr_fast.videos import Videos
 
 HEALTH = "health.json"
-_FILMS = 3
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,10 @@ def _health(latent: health.LatentReport | None, actions: health.Agreement | None
 def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
     if not film.available():
         return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
+    if not settings.films:
+        return "<p>None were asked for (films=0).</p>"
     _, held_out = videos.split(settings.held_out)
-    paths = film.write_films(agent, settings, videos, held_out, folder / "videos", _FILMS)
+    paths = film.write_films(agent, settings, videos, held_out, folder / "videos", settings.films)
     return "".join(_video(path) for path in paths)
 
 

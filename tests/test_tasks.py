@@ -158,13 +158,14 @@ def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
     np.testing.assert_array_equal(first.frames, videos.frames[: sum(lengths)])
 
 
-def test_a_run_on_fewer_frames_says_so(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_on_fewer_frames_without_films_says_so(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = run(
-        *TINY, "--videos", str(dataset), "--video-frames", "98", "--online.interactions", "240", "--out", str(out)
-    )
+    fewer = ["--video-frames", "98", "--films", "0", "--online.interactions", "240"]
+    done = run(*TINY, "--videos", str(dataset), *fewer, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "videos: 3 episodes, 98 frames" in done.stdout
+    assert "films=0" in (out / "report.html").read_text()
+    assert not (out / "videos").exists()
 
 
 def test_labels_of_another_number_of_frames_are_found(dataset: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from bcvlr_fast import checkpoint
 
 TINY = """
---env procgen:bossfight --preset quick --episodes 3 --precision fp32 --device cpu
+--env procgen:bossfight --preset quick --episodes 3 --films 1 --precision fp32 --device cpu
 --encoder.channels 4 --features.updates 6 --features.batch-size 16 --features.projection-dim 16
 --features.hidden-dim 16 --latent-actions.updates 6 --latent-actions.batch-size 16
 --latent-actions.impala-channels 4 8 --latent-actions.hidden-dim 16 --latent-actions.world-model-width 4
