@@ -349,8 +349,7 @@ def _quick_continuous(config: Config, suite: str, task: str) -> Config:
     held = 4 if suite == "metaworld" else 8 if task.startswith("point_mass") else 1
     if held > 1:  # what moves follows late, and random steps that point elsewhere each time cancel out
         config = replace_in(config, "latent_actions", future_frames=3)
-        random_share = 1.0 if (suite, task) == ("metaworld", "reach") else 0.5  # its policy pushes at the table
-        config = replace_in(config, "online", exploration=random_share, exploration_steps=held)
+        config = replace_in(config, "online", exploration=0.5, exploration_steps=held)
     return config
 
 
