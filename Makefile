@@ -10,7 +10,7 @@ train: $(VENV)/stamp
 	$(BIN)/python -m bcvlr_fast.train --env procgen:bossfight
 
 test: lint type $(VENV)/stamp
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term
 
 bench: $(VENV)/stamp
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'

@@ -1,6 +1,9 @@
 """Fixtures that several test files share."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at a time, and their tensors are small
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -66,8 +66,11 @@ def test_stopped_and_resumed_gives_the_same_weights(
     resume_to_the_end_of(folder, out)
 
 
-def test_streamed_frames_resume_the_same(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_streamed_frames_and_two_threads_resume_the_same(
+    finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From a budget that the videos exceed; the step that was gathered ahead when the run stopped is drawn again."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     _, videos, _ = finished
     flags = [*TINY, "--frames-gb", "0.0001", "--videos", str(videos)]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
