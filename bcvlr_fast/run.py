@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 
-import bcvlr_fast
 from bcvlr_fast import checkpoint, config, health, logger
 from bcvlr_fast.agent import Agent
 from bcvlr_fast.checkpoint import Checkpoint
@@ -33,6 +26,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import lock_folder
 from bcvlr_fast.frames import FrameStore, WindowSampler, with_fewer_still
+from bcvlr_fast.machine import DRAWN_BY, installed, machine, versions
 from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen
@@ -235,10 +229,11 @@ class Run:
                 if self._stop is not None:  # what is saved stays
                     raise self._interrupted()
         if _digest(online.collector.frames) != saved.state["frames"]:
-            before, now = saved.state["versions"]["envpool"], versions()["envpool"]
-            why = "another CPU, GPU or driver draws other pixels"
-            if before != now:
-                why = f"the run is of EnvPool {before}, this is {now}"
+            before, now = saved.state["versions"], installed(*DRAWN_BY)
+            others = [
+                f"{name} {before.get(name)}, this is {now[name]}" for name in now if before.get(name) != now[name]
+            ]
+            why = f"the run is of {others[0]}" if others else "another CPU, GPU or driver draws other pixels"
             raise UserError(f"resume: {self.folder}: the same actions lead to other frames here: {why}")
         if self.cursor.part != "collect":  # this round's episodes are in the log already
             online.env.pop_episodes()
@@ -320,52 +315,8 @@ class Run:
             raise Diverged(f"{line}; the last checkpoint is kept: {self._kept}")
 
 
-def machine() -> dict[str, Any]:
-    """Hardware and versions, for the record of a run."""
-    model = ""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="ignore") as lines:
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        **versions(),
-        "commit": _commit(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of what a run's numbers depend on; None for what is not installed."""
-    found: dict[str, str | None] = {"bcvlr_fast": bcvlr_fast.__version__}
-    for package in ("torch", "numpy", "envpool", "mujoco"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
 def _digest(frames: np.ndarray) -> str:
     return hashlib.sha256(frames.tobytes()).hexdigest()
-
-
-def _commit() -> str | None:
-    """The commit of the clone that the package is used from, with -dirty where the package was changed; None outside
-    one."""
-    package = Path(bcvlr_fast.__file__).parent
-    if not (package.parent / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _few(figures: dict[str, float]) -> str:

@@ -27,7 +27,7 @@ from bcvlr_fast.config import Config
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.host import usable_cores
 from bcvlr_fast.kernels import reference_only
-from bcvlr_fast.run import machine
+from bcvlr_fast.machine import machine
 from bcvlr_fast.stage import Stage
 from phases import PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write

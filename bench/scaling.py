@@ -158,7 +158,7 @@ def _seconds(step: Callable[[], None]) -> float:
 
 def document(rows: list[Row]) -> str:
     """docs/scaling.md."""
-    from bcvlr_fast.run import machine
+    from bcvlr_fast.machine import machine
 
     here = machine()
     lines = [

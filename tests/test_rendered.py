@@ -38,11 +38,17 @@ needs_dm_control = pytest.mark.skipif(importlib.util.find_spec("dm_control") is 
 @needs_dm_control
 @pytest.mark.parametrize(
     ("task", "pixels", "state"),
-    [("point_mass_easy", 0, 1e-6), ("reacher_hard", 0, 1e-6), ("ball_in_cup_catch", 0, 1e-6), ("cheetah_run", 4, 1e-5)],
+    [
+        ("point_mass_easy", 0, 1e-6),
+        ("reacher_hard", 0, 1e-6),
+        ("ball_in_cup_catch", 0, 1e-6),
+        ("finger_spin", 1, 1e-5),
+        ("cheetah_run", 4, 1e-5),
+    ],
 )
 def test_dm_control_shows_and_pays_the_same(task: str, pixels: int, state: float) -> None:
     """From one state, with the same 60 actions: pixels to the last bit; states and rewards as float32 keeps them. The
-    cheetah's contacts enlarge what float32 lost of the state that it begins in."""
+    finger's and the cheetah's contacts enlarge what float32 lost of the state that they begin in."""
     done = subprocess.run([sys.executable, str(PARITY), task], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -14,8 +14,9 @@ import torch
 
 from bcvlr_fast import checkpoint, config, logger
 from bcvlr_fast.errors import Diverged, UserError
+from bcvlr_fast.machine import versions
 from bcvlr_fast.online import Online
-from bcvlr_fast.run import Run, versions
+from bcvlr_fast.run import Run
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.videos import open_videos
 from tiny import TINY, command, final_tensors, run, wait_until

@@ -41,7 +41,7 @@ PACKAGES = (
 # pip takes a tag literally: an older one has to be named to be found.
 PLATFORMS = tuple(f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_27", "_2_24", "_2_17", "_2_5", "2014", "1"))
 QT_FOLDER = "PyQt5/Qt5/lib"
-# As in bcvlr_fast/envs/procgen.py: this tool runs where the package is not installed.
+# As in bcvlr_fast/envs/pool.py: this tool runs where the package is not installed.
 QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 # The start of each path that a wheel keeps beside its metadata; a wheel not named here is kept whole.
 KEPT = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.metadata
 import importlib.util
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -20,8 +20,9 @@ import numpy as np
 
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import cache_folder
+from bcvlr_fast.machine import DRAWN_BY, installed
 
-_FORMAT = 1  # to be raised where the same setting comes to give other files
+_FORMAT = 2  # to be raised where the same setting comes to give other models, or films
 _FOLDERS = {"dmc": Path("mujoco/assets_dmc"), "metaworld": Path("mujoco/metaworld")}
 _ROBOT = Path("assets/objects/assets/xyz_base.xml")
 _ROBOT_MESHES = Path("assets/objects/assets/xyz_base_dependencies.xml")
@@ -57,15 +58,15 @@ def asset_folder(suite: str, task: str, rendering: str) -> Path:
     if package is None or package.origin is None:
         raise UserError(f"env: {suite} needs the package 'envpool_assets' (extra [{suite}])")
     stock = Path(package.origin).parent
-    setting, backward = SETTINGS[suite][rendering], task == "cheetah_run_backward"
-    if setting == Setting() and not backward:
+    setting, change = SETTINGS[suite][rendering], _CHANGES.get(task)
+    if setting == Setting() and change is None:
         return stock
-    made_from = (_FORMAT, importlib.metadata.version("envpool_assets"), str(stock), setting, backward)
+    made_from = (_FORMAT, installed("envpool_assets"), str(stock), setting, task if change else "")
     digest = hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
     folder = cache_folder() / "assets" / f"{suite}_{digest}"
     try:
         if not folder.is_dir():
-            _make(stock, folder, suite, setting, backward)
+            _make(stock, folder, suite, setting, change)
     except OSError as error:
         raise UserError(f"env: a copy of EnvPool's models cannot be kept in {folder.parent}: {error}") from None
     return folder
@@ -73,17 +74,17 @@ def asset_folder(suite: str, task: str, rendering: str) -> Path:
 
 def drawing_digest(suite: str, rendering: str) -> str:
     """Changes with what pictures depend on, as far as it is known: the setting and the libraries' versions."""
-    versions = [importlib.metadata.version(package) for package in ("envpool", "envpool_assets", "mujoco")]
-    return hashlib.sha256(repr((_FORMAT, SETTINGS[suite][rendering], versions)).encode()).hexdigest()[:8]
+    drawn_from = (_FORMAT, SETTINGS[suite][rendering], installed(*DRAWN_BY))
+    return hashlib.sha256(repr(drawn_from).encode()).hexdigest()[:8]
 
 
-def _make(stock: Path, folder: Path, suite: str, setting: Setting, backward: bool) -> None:
+def _make(stock: Path, folder: Path, suite: str, setting: Setting, change: Callable[[Path], None] | None) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as work:
         made = Path(work) / folder.name
         _copy(stock / _FOLDERS[suite], made / _FOLDERS[suite], setting)
-        if backward:
-            _turn_cheetah(made / _FOLDERS[suite] / "cheetah.xml")
+        if change is not None:
+            change(made / _FOLDERS[suite])
         if setting.cell_m is not None:
             _coarsen_robot(made / _FOLDERS[suite], setting.cell_m)
         try:
@@ -109,12 +110,25 @@ def _copy(source: Path, target: Path, setting: Setting) -> None:
         model.write(to)
 
 
-def _turn_cheetah(file: Path) -> None:
+def _turn_cheetah(folder: Path) -> None:
     """Half round about z, its ground too: to run forward is then to run to -x, as URLB's cheetah_run_backward pays."""
+    file = folder / "cheetah.xml"
     model = ElementTree.parse(file)
     _only(model, ".//body[@name='torso']").set("quat", "0 0 0 1")
     _only(model, ".//geom[@name='ground']").attrib.update(pos="-98 0 0", quat="0 0 0 1", size="200 .8 .5")
     model.write(file)
+
+
+def _hide_tip(folder: Path) -> None:
+    """The spinner's tip, as dm_control does in this task; EnvPool clears another of its colour's numbers than alpha."""
+    file = folder / "finger.xml"
+    model = ElementTree.parse(file)
+    _only(model, ".//site[@name='tip']").set("rgba", "0 0 0 0")
+    model.write(file)
+
+
+_CHANGES = {"cheetah_run_backward": _turn_cheetah, "finger_spin": _hide_tip}
+"""What a task's model needs, in any rendering, to be the task that its name says."""
 
 
 def _coarsen_robot(folder: Path, cell_m: float) -> None:
