@@ -47,7 +47,8 @@ def load(folder: Path) -> EvaluationLabels | None:
 
 
 def as_actions(action: np.ndarray, ends: np.ndarray, actions: Actions) -> np.ndarray | None:
-    """Labels `action` as actions [N, ...] of an environment, continuous ones in -1..1; None where there are none.
+    """Labels `action` as actions [N, ...] of an environment, continuous ones in -1..1, discrete ones from 0; None where
+    there are none.
 
     Raises ValueError where one of those before the `ends` [E] of episodes is not the environment's.
     """
@@ -56,6 +57,8 @@ def as_actions(action: np.ndarray, ends: np.ndarray, actions: Actions) -> np.nda
         return None
     if continuous and actions.continuous and action.shape[1] == actions.size:
         action = actions.scaled(action)
+    elif not continuous and actions.own_start:
+        action = np.where(action == NO_ACTION, -1, action.astype(np.int64) - actions.own_start)
     taken = np.delete(action, ends, axis=0)
     actions.check(taken, len(taken))
     return action

@@ -28,7 +28,7 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
         source = replays.load_file(path, parse_name(config.env)[1])
         path = record.default_folder(config.env, source)
         record.record(config.env, source, path, screen)
-    videos = training_videos.open_of(path, config.env)
+    videos = training_videos.open_of(config, path)
     labels, env = evaluation_labels.load(path), spec(config.env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
     count = config.labelled_frames

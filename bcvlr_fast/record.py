@@ -47,7 +47,7 @@ class Arguments:
     frames: int = 100_000
     """Frames to record, in whole episodes, where the expert plays anew; replays are recorded whole."""
     steps: int = 0
-    """Of each of its episodes, the steps to record, from the first; 0: all."""
+    """Of each of its episodes, the steps to record, from the first; 0: all, or in MetaWorld 20 after success."""
     rendering: Literal["auto", "stock", "fast"] = "auto"
     """How MuJoCo draws them."""
     out: Path | None = None

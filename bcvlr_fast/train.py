@@ -210,13 +210,14 @@ def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
         encoder = dataclasses.replace(arguments.encoder, pretrained_weights=weights.absolute())
         arguments = dataclasses.replace(arguments, encoder=encoder)
     scale = base.preset if arguments.preset == "auto" else arguments.preset
-    for name in arguments.env.split(","):
+    names = arguments.env.split(",")
+    for name in names:
         parse_name(name)
-    rendering = chosen_rendering(arguments.env.split(",")[0], arguments.rendering)
+    rendering = chosen_rendering(names[0], arguments.rendering)
     arguments = dataclasses.replace(arguments, preset=scale, videos=videos, labels=labels, rendering=rendering)
     config.validate(arguments)
     if folder is not None and kept is not None:
-        _same_settings(kept, arguments)
+        _same_settings(dataclasses.replace(kept, rendering=chosen_rendering(names[0], kept.rendering)), arguments)
         if arguments.out not in (None, folder):
             raise UserError(f"out: a resumed run stays in its folder ({folder}), got {arguments.out}")
         why = f"resumed from {folder}"

@@ -60,11 +60,7 @@ def use(settings: Config, path: Path) -> Videos:
     Raises UserError for videos of another environment, without an episode long enough for one window, or with labels
     that are damaged or another video's.
     """
-    videos = open_of(path, settings.env)
-    drawn = read_manifest(path).rendering
-    own = chosen_rendering(settings.env.split(",")[0], settings.rendering)
-    if drawn not in ("", own):
-        raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
+    videos = open_of(settings, path)
     used = _first(videos, settings) if videos.training_episodes is None else videos
     needed = settings.latent_actions.window_frames
     if used.split(settings.held_out)[0].lengths.max() < needed:
@@ -72,13 +68,16 @@ def use(settings: Config, path: Path) -> Videos:
     return used
 
 
-def open_of(path: Path, env: str) -> Videos:
-    """Dataset `path`. Raises UserError where it is of another environment than `env`, or its labels of other videos."""
-    names = env.split(",")
-    videos = open_videos(path, spec(names[0]).frame_shape)
-    recorded = read_manifest(path).env
-    if recorded not in ("", *names):
-        raise UserError(f"videos: {path} were recorded in {recorded}, not in {env}")
+def open_of(settings: Config, path: Path) -> Videos:
+    """Dataset `path`. Raises UserError where it is of another environment than the run, drawn otherwise, or its labels
+    are of other videos."""
+    names = settings.env.split(",")
+    videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
+    if manifest.env not in ("", *names):
+        raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.env}")
+    drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
+    if drawn not in ("", own):
+        raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
     labels = evaluation_labels.load(path)
     if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
         raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
@@ -98,7 +97,8 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
     shapes = {tuple(manifest.frame_shape) for _, manifest in datasets}
     if len(shapes) > 1:
         raise UserError(f"videos: expected frames of one size, found {sorted(shapes)}")
-    if len({manifest.rendering for _, manifest in datasets}) > 1:
+    renderings = {manifest.rendering for _, manifest in datasets} - {""}
+    if len(renderings) > 1:
         raise UserError("videos: expected all to be drawn alike, found stock and fast rendering")
     channels, height, width = shapes.pop()
     stamps = [(str(folder.resolve()), (folder / MANIFEST).stat().st_mtime_ns) for folder in folders]
@@ -120,13 +120,12 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
                     bar.advance(len(rows))
         lengths = [int(n) for part in parts for n in part.lengths]
         envs = {manifest.env for _, manifest in datasets}
-        rendering = datasets[0][1].rendering
         source = ",".join(str(folder) for folder in folders)
         env = envs.pop() if len(envs) == 1 else ""
         training = sum(len(train.lengths) for train, _ in halves)
-        writer.commit(
-            Manifest(env, source, lengths, [channels, height, width], training_episodes=training, rendering=rendering)
-        )
+        rendering = "".join(renderings)
+        shape = [channels, height, width]
+        writer.commit(Manifest(env, source, lengths, shape, training_episodes=training, rendering=rendering))
     except BaseException:
         writer.abort()
         raise

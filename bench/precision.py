@@ -20,7 +20,7 @@ from bcvlr_fast import config, evaluation_labels, record
 from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import replace_in
-from bcvlr_fast.envs.procgen import FRAME_SHAPE
+from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts import replays
 from bcvlr_fast.frames import FrameStore

@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ if importlib.util.find_spec("envpool") is None:  # looked for, not imported: tha
     pytest.skip("no EnvPool", allow_module_level=True)
 
 from bcvlr_fast.envs import assets, mujoco
-from bcvlr_fast.envs.assets import SETTINGS, asset_folder, coarser
+from bcvlr_fast.envs.assets import SETTINGS, asset_folder, coarser, drawing_digest
 from bcvlr_fast.errors import UserError
 from test_rendered import needs_egl
 
@@ -58,6 +59,12 @@ def test_some_make_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda task: asset_folder("dmc", task, "fast"), "abcd"))
     assert folders == set((tmp_path / "assets").iterdir())  # one, and nothing left of the others
+
+
+def test_a_recording_has_a_name_where_what_draws_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = drawing_digest("dmc", "fast")
+    monkeypatch.setattr("importlib.metadata.version", mock.Mock(side_effect=PackageNotFoundError))
+    assert drawing_digest("dmc", "fast") != here
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

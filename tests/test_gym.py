@@ -30,7 +30,7 @@ def colour(frame: np.ndarray) -> list[int]:
 
 def test_what_environments_are_is_asked_of_them() -> None:
     drawn = EnvSpec((3, 64, 64), Actions(True, 2, (-2.0, 0.0), (2.0, 200.0)), 30.0, "return", 16)
-    assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3), 12.0, "return", 16)
+    assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
     assert spec("gym:small_envs:small/Dot-v0") == drawn
     assert spec("factory:small_envs:dot") == drawn
     assert spec("factory:small_envs:planes") == spec("factory:small_envs:Colours") == spec("gym:small/Colours-v0")

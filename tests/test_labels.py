@@ -26,6 +26,15 @@ def test_numbers_are_brought_from_the_environments_own_to_unit_range() -> None:
     np.testing.assert_array_equal(as_they_are, own[:, :1] / 2)
 
 
+def test_discrete_actions_are_counted_from_0() -> None:
+    own = np.array([1, 5, NO_ACTION, 3, 1, NO_ACTION], np.uint8)
+    found = as_actions(own, ENDS, Actions(False, 5, own_start=1))
+    assert found is not None
+    assert np.delete(found, ENDS).tolist() == [0, 4, 2, 0]
+    with pytest.raises(ValueError, match="actions: expected"):
+        as_actions(own - 1, ENDS, Actions(False, 5, own_start=1))
+
+
 @pytest.mark.parametrize(
     ("action", "actions"),
     [

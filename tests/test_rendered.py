@@ -169,6 +169,9 @@ def test_the_table_of_actions_is_envpools() -> None:
     assert package.make_spec(envpool_id("metaworld", "reach")).action_space.shape == (4,)
 
 
-@pytest.mark.parametrize(("name", "rate"), [("dmc:cheetah_run", 50), ("dmc:finger_spin", 25), ("dmc:fish_swim", 12.5)])
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("dmc:cheetah_run", 50), ("dmc:finger_spin", 25), ("dmc:fish_swim", 12.5), ("dmc:humanoid_CMU_run", 25)],
+)
 def test_rates_are_of_the_agents_steps(name: str, rate: float) -> None:
     assert spec(name).steps_per_s == rate

@@ -1,6 +1,7 @@
 """pytest tests/test_resume.py: runs that are stopped, killed, resumed, and the folders that they own."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import checkpoint, config, logger
+from bcvlr_fast import checkpoint, config, logger, train
 from bcvlr_fast.errors import Diverged, UserError
 from bcvlr_fast.machine import versions
 from bcvlr_fast.online import Online
@@ -110,6 +111,14 @@ def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> N
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
     assert (folder / "config.json").read_text() == kept
+
+
+def test_a_run_that_does_not_say_how_it_is_drawn_goes_on(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """As those of before there was a choice."""
+    kept = json.loads((finished[0] / "config.json").read_text())
+    del kept["rendering"]
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    assert train.resolve(["--resume", str(tmp_path)])[0].rendering == "stock"
 
 
 def test_the_same_settings_may_be_said_again(finished: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from bcvlr_fast.errors import UserError
 from bcvlr_fast.labelled import labelled_replay
 from bcvlr_fast.screen import Screen
 from bcvlr_fast.training_videos import join, use
-from bcvlr_fast.videos import DatasetWriter, Manifest, Videos, open_videos
+from bcvlr_fast.videos import DatasetWriter, Manifest, Videos, open_videos, read_manifest
 from tiny import TINY, command, run, wait_until
 
 SHAPE = (3, 64, 64)
@@ -27,6 +27,11 @@ def noise(folder: Path, env: str, lengths: list[int]) -> Path:
     writer.append(rng.integers(0, 256, (sum(lengths), *SHAPE), dtype=np.uint8))
     writer.commit(Manifest(env, "test", lengths, list(SHAPE)))
     return folder
+
+
+def drawn_as(dataset: Path, rendering: str) -> None:
+    manifest = dataset / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "rendering": rendering}))
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -89,6 +94,16 @@ def test_joined_datasets_hold_out_episodes_of_each(tmp_path: Path) -> None:
     np.testing.assert_array_equal(held_out.frames, np.concatenate([one[50:], two[50:]]))
 
 
+def test_joined_datasets_are_drawn_alike(tmp_path: Path) -> None:
+    """As far as it is known: films that were imported do not say."""
+    one, two = (noise(tmp_path / name, "procgen:miner", [30, 30]) for name in ("one", "two"))
+    drawn_as(two, "fast")
+    assert read_manifest(join([one, two], Config(), Screen(quiet=True))).rendering == "fast"
+    drawn_as(one, "stock")
+    with pytest.raises(UserError, match="expected all to be drawn alike"):
+        join([one, two], Config(), Screen(quiet=True))
+
+
 def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
     wanted = Config(env="procgen:miner,procgen:maze", held_out=0.2, video_frames=40)
@@ -107,18 +122,21 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
     assert len(finetuned) == 3  # rounds
 
 
-@pytest.mark.parametrize("damage", ["environment", "count", "inside"])
+@pytest.mark.parametrize("damage", ["environment", "rendering", "count", "inside"])
 def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     labels = evaluation_labels.load(dataset)
     assert labels is not None
     settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
     said = {
         "environment": "were recorded in",
+        "rendering": "were drawn with rendering fast",
         "count": "is not of these videos",
         "inside": "within episodes actions: expected 0..14, got 0..255",
     }
     if damage == "environment":
         settings = dataclasses.replace(settings, env="procgen:maze")
+    elif damage == "rendering":
+        drawn_as(dataset, "fast")
     elif damage == "count":
         dataclasses.replace(labels, action=labels.action[:-1]).save(dataset)
     else:

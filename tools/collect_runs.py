@@ -56,14 +56,15 @@ def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown: mean scores with their 95 % intervals. Continuous policies are greedy alone."""
     names = [name for name in ("random", "sampled", "greedy", "expert") if any(name in row["scores"] for row in rows)]
-    judged = "sampled" if "sampled" in names else "greedy"
+    judged = ["sampled" if "sampled" in row["scores"] else "greedy" for row in rows]
+    policy = judged[0] if len(set(judged)) == 1 else "policy"
     lines = [
-        f"| environment | seed | minutes | peak GB | {' | '.join(names)} | {judged} / expert |",
+        f"| environment | seed | minutes | peak GB | {' | '.join(names)} | {policy} / expert |",
         "|---" * (len(names) + 5) + "|",
     ]
-    for row in rows:
+    for row, name in zip(rows, judged, strict=True):
         scores = [_cell(row["scores"].get(name)) for name in names]
-        norm = row["video_norm"][judged]
+        norm = row["video_norm"][name]
         cells = [row["env"], row["seed"], row["minutes"], row["peak_memory_gb"], *scores]
         lines.append(f"| {' | '.join(map(str, cells))} | {'' if norm is None else f'{norm:.2f}'} |")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import numpy as np
 from bcvlr_fast.config import nearest
 from bcvlr_fast.envs.episodes import Episode
 from bcvlr_fast.envs.names import PROCGEN_GAMES, SUITES
-from bcvlr_fast.envs.specs import Actions, EnvSpec
+from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec
 from bcvlr_fast.errors import UserError
 
 _DMC_ACTIONS = {
@@ -45,6 +45,7 @@ _DMC_TIMESTEP_MS = {
     "dog": 15,
     "fish": 40,
     "humanoid": 25,
+    "humanoid_CMU": 20,
     "jaco": 40,
     "lqr": 30,
     "manipulator": 10,
@@ -116,12 +117,12 @@ def spec(name: str) -> EnvSpec:
     """What `make` will give. Raises UserError for an unknown name; Gymnasium's environments are made to be asked."""
     suite, task = parse_name(name)
     if suite == "procgen":
-        return EnvSpec((3, 64, 64), Actions(False, 15), 15.0)  # Procgen's own player shows 15 a second
+        return EnvSpec(FRAME_SHAPE, Actions(False, 15), 15.0)  # Procgen's own player shows 15 a second
     if suite == "metaworld":
-        return EnvSpec((3, 64, 64), Actions(True, 4), 40.0, "success", _RENDERED_ENVS)
+        return EnvSpec(FRAME_SHAPE, Actions(True, 4), 40.0, "success", _RENDERED_ENVS)
     if suite == "dmc":
         rate = 1000 / (2 * _by_domain(_DMC_TIMESTEP_MS, task, 20))
-        return EnvSpec((3, 64, 64), Actions(True, _by_domain(_DMC_ACTIONS, task)), rate, "return", _RENDERED_ENVS)
+        return EnvSpec(FRAME_SHAPE, Actions(True, _by_domain(_DMC_ACTIONS, task)), rate, "return", _RENDERED_ENVS)
     from bcvlr_fast.envs.gym import spec_of
 
     return spec_of(suite, task)

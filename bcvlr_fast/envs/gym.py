@@ -22,7 +22,7 @@ import numpy as np
 from bcvlr_fast.config import nearest
 from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.envs.episodes import Episodes
-from bcvlr_fast.envs.specs import Actions, EnvSpec, env_seeds
+from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec, env_seeds
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.videos.resize import resize_area
 from bcvlr_fast.workers import begin_worker, without_main
@@ -34,7 +34,6 @@ try:
 except ModuleNotFoundError as missing:
     raise UserError(f"env: gym and factory need the package '{missing.name}' (pip install gymnasium)") from None
 
-FRAME_SHAPE = (3, 64, 64)
 _STEPS_PER_S = 30.0
 _MOST_ENVS = 16
 _CLOSE_S = 5
@@ -297,7 +296,7 @@ def _look(name: str, env: gymnasium.Env, make: Callable[[], gymnasium.Env], obse
 
 def _actions(name: str, space: Space) -> Actions:
     if isinstance(space, Discrete):
-        return Actions(False, int(space.n))
+        return Actions(False, int(space.n), own_start=int(space.start))
     if isinstance(space, Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
         size = space.shape[0]
         if size > 0 and np.isfinite([space.low, space.high]).all():

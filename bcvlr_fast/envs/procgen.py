@@ -7,9 +7,9 @@ import numpy as np
 from bcvlr_fast.envs import Episode, Step, spec
 from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.pool import check_order, envpool
+from bcvlr_fast.envs.specs import FRAME_SHAPE
 
 NUM_ACTIONS = 15
-FRAME_SHAPE = (3, 64, 64)
 
 
 class Procgen:

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+FRAME_SHAPE = (3, 64, 64)
+
 
 def env_seeds(seed: int, count: int) -> list[int]:
     """Seeds of `count` environments, which those of another seed share by a rare chance alone."""
@@ -22,6 +24,8 @@ class Actions:
     own_low: tuple[float, ...] = ()
     """What -1 stands for in the suite's own numbers, and 1 in `own_high`; empty where they are the same."""
     own_high: tuple[float, ...] = ()
+    own_start: int = 0
+    """The suite's own number of the first discrete action."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from bcvlr_fast.checkpoint import Checkpoint
 from bcvlr_fast.compute import Compute
 from bcvlr_fast.envs import Step
-from bcvlr_fast.envs.procgen import FRAME_SHAPE, NUM_ACTIONS, Procgen
+from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
+from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.graph import capture
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.layers import Impala

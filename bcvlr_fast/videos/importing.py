@@ -22,6 +22,7 @@ from typing import IO, Literal
 
 import numpy as np
 
+from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.errors import UserError
 from bcvlr_fast.files import cache_folder
 from bcvlr_fast.host import usable_cores
@@ -51,7 +52,7 @@ Split = Literal["auto", "file", "cuts"]
 class Options:
     """How to import."""
 
-    frame_shape: tuple[int, int, int] = (3, 64, 64)
+    frame_shape: tuple[int, int, int] = FRAME_SHAPE
     fps: float | None = None
     """Frames a second to keep of sources that keep time; None keeps every frame."""
     split: Split = "auto"
