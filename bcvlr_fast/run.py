@@ -26,7 +26,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import lock_folder
 from bcvlr_fast.frames import FrameStore, WindowSampler, with_fewer_still
-from bcvlr_fast.machine import DRAWN_BY, installed, machine, versions
+from bcvlr_fast.host import DRAWN_BY, installed, machine, versions
 from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen

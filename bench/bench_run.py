@@ -25,9 +25,8 @@ from bcvlr_fast.command import call
 from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops
 from bcvlr_fast.config import Config
 from bcvlr_fast.errors import UserError
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.host import machine, usable_cores
 from bcvlr_fast.kernels import reference_only
-from bcvlr_fast.machine import machine
 from bcvlr_fast.stage import Stage
 from phases import PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write

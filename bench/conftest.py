@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from bcvlr_fast.compute import choose_compute, choose_device
+from bcvlr_fast.host import machine
 from bcvlr_fast.kernels import describe
-from bcvlr_fast.machine import machine
 from rows import RESULTS, Row, reported, write
 
 _SECONDS = 1.5

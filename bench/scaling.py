@@ -27,7 +27,7 @@ from bcvlr_fast.agent import Actor, Agent
 from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make, spec
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.host import machine, usable_cores
 from phases import FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 
@@ -158,7 +158,6 @@ def _seconds(step: Callable[[], None]) -> float:
 
 def document(rows: list[Row]) -> str:
     """docs/scaling.md."""
-    from bcvlr_fast.machine import machine
 
     here = machine()
     lines = [

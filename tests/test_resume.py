@@ -15,7 +15,7 @@ import torch
 
 from bcvlr_fast import checkpoint, config, logger, train
 from bcvlr_fast.errors import Diverged, UserError
-from bcvlr_fast.machine import versions
+from bcvlr_fast.host import versions
 from bcvlr_fast.online import Online
 from bcvlr_fast.run import Run
 from bcvlr_fast.screen import Screen
