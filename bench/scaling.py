@@ -158,7 +158,6 @@ def _seconds(step: Callable[[], None]) -> float:
 
 def document(rows: list[Row]) -> str:
     """docs/scaling.md."""
-
     here = machine()
     lines = [
         "# How cost grows\n",
