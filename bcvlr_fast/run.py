@@ -26,7 +26,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.files import lock_folder
 from bcvlr_fast.frames import FrameStore, WindowSampler, with_fewer_still
-from bcvlr_fast.host import DRAWN_BY, installed, machine, versions
+from bcvlr_fast.host import DRAWN_BY, machine, versions
 from bcvlr_fast.online import Decoding, Online
 from bcvlr_fast.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.screen import Screen
@@ -229,11 +229,10 @@ class Run:
                 if self._stop is not None:  # what is saved stays
                     raise self._interrupted()
         if _digest(online.collector.frames) != saved.state["frames"]:
-            before, now = saved.state["versions"], installed(*DRAWN_BY)
-            others = [
-                f"{name} {before.get(name)}, this is {now[name]}" for name in now if before.get(name) != now[name]
-            ]
-            why = f"the run is of {others[0]}" if others else "another CPU, GPU or driver draws other pixels"
+            why = "another CPU, GPU or driver draws other pixels"
+            for package, before, now in _other_versions(saved):
+                if package in DRAWN_BY:
+                    why = f"the run is of {package} {before}, this is {now}"
             raise UserError(f"resume: {self.folder}: the same actions lead to other frames here: {why}")
         if self.cursor.part != "collect":  # this round's episodes are in the log already
             online.env.pop_episodes()
@@ -286,9 +285,8 @@ class Run:
         device = self.compute.device.type
         if device != saved.state["device"]:
             raise UserError(f"resume: {self.folder}: the run is on {saved.state['device']}, got device {device}")
-        for package, version in versions().items():
-            if version != (before := saved.state["versions"].get(package)):
-                self.screen.warn(f"resume: {package} was {before}, is {version}: the numbers may differ")
+        for package, before, now in _other_versions(saved):
+            self.screen.warn(f"resume: {package} was {before}, is {now}: the numbers may differ")
         saved.get_network("agent", self.agent)
         self.generator.set_state(saved.tensors["generator"])
         self.cursor = Cursor(**saved.state["cursor"])
@@ -313,6 +311,12 @@ class Run:
             line = f"{stage.name}: loss is {loss} at update {stage.done}"
             self.log.write(self.cursor.phase, self.updates, {"warning": line})
             raise Diverged(f"{line}; the last checkpoint is kept: {self._kept}")
+
+
+def _other_versions(saved: Checkpoint) -> list[tuple[str, str | None, str | None]]:
+    """(package, version of the run, version here) where they differ."""
+    here = versions()
+    return [(name, old, here.get(name)) for name, old in saved.state["versions"].items() if old != here.get(name)]
 
 
 def _digest(frames: np.ndarray) -> str:
