@@ -1,8 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNEL_TESTS := tests/test_random_shift.py tests/test_nearest_code.py tests/test_sinkhorn.py \
-	tests/test_stack_frames.py tests/test_convolution.py tests/test_kernels.py
+KERNEL_TESTS := tests/kernels
 
 .PHONY: train test bench sanitize triton-versions gpu-sanitize lint format type clean
 
@@ -29,7 +28,7 @@ sanitize: $(VENV)/stamp
 triton-versions: $(VENV)/stamp
 	for version in 3.6.0 3.7.1 3.8.0 3.9.0; do \
 		$(BIN)/python -m pip install -q --no-deps --upgrade --target build/triton-$$version triton==$$version && \
-		PYTHONPATH=build/triton-$$version $(BIN)/python -m pytest $(KERNEL_TESTS) tests/test_triton_budget.py -k triton || exit 1; \
+		PYTHONPATH=build/triton-$$version $(BIN)/python -m pytest $(KERNEL_TESTS) tests/tools/test_triton_budget.py -k triton || exit 1; \
 	done
 
 # On a GPU: out-of-bounds and uninitialised accesses, and races in shared memory.

@@ -7,7 +7,6 @@ the authors' code. Importing this module imports neither torch nor an environmen
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import typing
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.system.errors import UserError, did_you_mean
 
 PRESETS = ("paper", "quick")
 
@@ -359,7 +358,7 @@ def preset(env: str, scale: str) -> Config:
     Raises UserError for an unknown scale. Source of the exceptions by task: the paper's appendix and official code.
     """
     if scale not in PRESETS:
-        raise UserError(f"preset: expected one of {', '.join(PRESETS)}, got '{scale}'{nearest(scale, PRESETS)}")
+        raise UserError(f"preset: expected one of {', '.join(PRESETS)}, got '{scale}'{did_you_mean(scale, PRESETS)}")
     config = Config(env=env, preset=scale)
     first, *others = env.split(",")
     suite, _, task = first.partition(":")
@@ -401,12 +400,6 @@ def replace_in(config: Config, section: str, **changes: Any) -> Config:
     return dataclasses.replace(config, **{section: changed})
 
 
-def nearest(word: object, words: tuple[str, ...]) -> str:
-    """' (did you mean ...?)' for a near miss, else nothing."""
-    close = difflib.get_close_matches(str(word).lower(), words, n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
 def validate(config: Any, prefix: str = "") -> None:
     """Raise UserError for the first field that is out of its range, not finite, or not among its options."""
     hints = typing.get_type_hints(type(config))
@@ -422,7 +415,9 @@ def validate(config: Any, prefix: str = "") -> None:
             options = typing.get_args(hints[item.name])
             if value not in options:
                 known = tuple(map(str, options))
-                raise UserError(f"{name}: expected one of {', '.join(known)}, got '{value}'{nearest(value, known)}")
+                raise UserError(
+                    f"{name}: expected one of {', '.join(known)}, got '{value}'{did_you_mean(value, known)}"
+                )
         elif isinstance(value, tuple) and not (value and all(isinstance(c, int) and 0 < c <= 8192 for c in value)):
             raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
     if isinstance(config, Config):
@@ -477,7 +472,7 @@ def _build(base: Any, data: Any, where: str) -> Any:
     values = {}
     for key, value in data.items():
         if key not in fields:
-            raise UserError(f"{where}unknown field '{key}'{nearest(key, fields)}")
+            raise UserError(f"{where}unknown field '{key}'{did_you_mean(key, fields)}")
         default = getattr(base, key)
         if dataclasses.is_dataclass(default):
             values[key] = _build(default, value, f"{where}{key}.")

@@ -13,48 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
-
-from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import parse_name
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.experts import behaviours, planner, replays, simulator
-from bcvlr_fast.experts.replays import Replays
-from bcvlr_fast.files import cache_folder, check_writable, lock_folder
-from bcvlr_fast.host import usable_cores
-from bcvlr_fast.record import verify
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import planner, replays, simulator
+from bcvlr_fast.experts.bundled import PAPER_EXPERT, _table, behaviours_table, bundled_table, cells
+from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.system.command import run_command
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder, check_writable, lock_folder
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.system.screen import Screen
 
-PAPER_EXPERT = {
-    "bigfish": 36.3,
-    "bossfight": 11.6,
-    "caveflyer": 9.2,
-    "chaser": 10.0,
-    "climber": 10.2,
-    "coinrun": 9.9,
-    "dodgeball": 13.5,
-    "fruitbot": 29.9,
-    "heist": 9.7,
-    "jumper": 8.5,
-    "leaper": 7.4,
-    "maze": 10.0,
-    "miner": 11.9,
-    "ninja": 9.5,
-    "plunder": 11.5,
-    "starpilot": 67.0,
-    "point_mass_easy": 885.0,
-    "reacher_easy": 975.0,
-    "reacher_hard": 967.0,
-    "finger_spin": 981.0,
-    "ball_in_cup_catch": 986.0,
-    "cheetah_run_backward": 389.0,
-    "jaco_reach_top_right": 198.0,
-    "jaco_reach_bottom_left": 203.0,
-}
-"""Mean return of the expert whose videos the paper learned from (tables 1 and 2)."""
-
-_SCORED_EPISODES, _SCORING_SEED = 20, 2**30
-
+_SCORED_EPISODES = 20
 _RANGES = (
     ("frames", 1, 10_000_000),
     ("first_level", 0, 2**31 - 2**24),
@@ -148,8 +118,8 @@ def _planner(arguments: Arguments, game: str, screen: Screen) -> Path:
 def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
     import torch
 
-    from bcvlr_fast.compute import choose_compute, choose_device
     from bcvlr_fast.experts import ppo_training
+    from bcvlr_fast.training.compute import choose_compute, choose_device
 
     folder = arguments.out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{arguments.seed}"
     check_writable(folder, "out")
@@ -173,7 +143,7 @@ def _ppo(arguments: Arguments, game: str, screen: Screen) -> Path:
 def _sac(arguments: Arguments, task: str, screen: Screen) -> None:
     import torch
 
-    from bcvlr_fast.evaluate import Score
+    from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score
     from bcvlr_fast.experts import sac_training
     from bcvlr_fast.experts.sac import SacConfig
 
@@ -186,7 +156,7 @@ def _sac(arguments: Arguments, task: str, screen: Screen) -> None:
     settings = SacConfig(arguments.updates)
     actor, curve = sac_training.train(arguments.env, settings, arguments.seed, screen)
     actor = sac_training.rounded(actor)
-    returns = sac_training.returns(actor, arguments.env, _SCORED_EPISODES, _SCORING_SEED)
+    returns = sac_training.returns(actor, arguments.env, _SCORED_EPISODES, EVALUATION_SEED)
     score = Score.of(returns)
     card = {"env": arguments.env, "seed": arguments.seed, **asdict(settings), "return": asdict(score)}
     card |= {"minutes": round((time.monotonic() - start) / 60, 1), "curve": curve}
@@ -195,51 +165,6 @@ def _sac(arguments: Arguments, task: str, screen: Screen) -> None:
     beside = f", the paper's expert {paper:g}" if paper else ""
     screen.say(f"return {score.mean:.1f} ({score.low:.1f} .. {score.high:.1f}) over {score.episodes} episodes{beside}")
     screen.say(f"weights: {file}\nto learn from it: python -m bcvlr_fast.train --env {arguments.env} --videos {file}")
-
-
-def behaviours_table() -> Table:
-    """The bundled experts of DMControl, a row per task, from their cards."""
-    table = Table(title="DMControl", caption="paper: its expert's mean return")
-    for name in ("task", "mean return", "episodes", "paper", "updates", "minutes"):
-        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
-    for task in behaviours.available():
-        card = behaviours.card(task)
-        score = card["return"]
-        shown = f"{score['mean']:.1f} ± {score['standard_error']:.1f}"
-        paper = PAPER_EXPERT.get(task)
-        counts = (str(score["episodes"]), f"{paper:g}" if paper else "", f"{card['updates']:,}", f"{card['minutes']:g}")
-        table.add_row(task, shown, *counts)
-    return table
-
-
-def bundled_table() -> Table:
-    """The bundled replays, a row per game."""
-    table = _table()
-    for game in replays.available():
-        table.add_row(*cells(game, replays.load(game)))
-    return table
-
-
-def _table() -> Table:
-    table = Table(caption="paper: its expert's mean return; changes: share of steps that change the action")
-    for name in ("game", "frames", "episodes", "given up", "mean return", "paper", "changes"):
-        table.add_column(name, justify="left" if name == "game" else "right", no_wrap=True)
-    return table
-
-
-def cells(game: str, made: Replays) -> list[str]:
-    """What the table says of replays."""
-    episodes = len(made.level)
-    error = made.episode_return.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
-    return [
-        game,
-        f"{made.frames:,}",
-        f"{episodes:,}",
-        f"{len(made.dropped):,}",
-        f"{made.episode_return.mean():.2f} ± {error:.2f}",
-        f"{PAPER_EXPERT[game]:.1f}",
-        f"{made.change_rate:.3f}",
-    ]
 
 
 if __name__ == "__main__":

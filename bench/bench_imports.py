@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 import pytest
 
-from bcvlr_fast.host import usable_cores
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos.importing import Options, import_videos
 from rows import report
 

@@ -20,7 +20,7 @@ from bcvlr_fast.experts import simulator
 from bcvlr_fast.experts.planner import plan
 from bcvlr_fast.experts.search import SEARCHES
 from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.system.host import usable_cores
 from rows import report
 
 pytestmark = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")

@@ -20,10 +20,10 @@ import pytest
 import torch
 from torch import nn
 
-from bcvlr_fast import logger
-from bcvlr_fast.compute import choose_compute, choose_device
 from bcvlr_fast.experts.ppo import ActorCritic, PPOConfig
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.training import metrics_log as logger
+from bcvlr_fast.training.compute import choose_compute, choose_device
 from rows import report
 
 _GAME = "bigfish"

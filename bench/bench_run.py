@@ -21,13 +21,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcvlr_fast import config
-from bcvlr_fast.command import call
-from bcvlr_fast.compute import Compute, choose_compute, choose_device, measured_tflops
 from bcvlr_fast.config import Config
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.host import machine, usable_cores
 from bcvlr_fast.kernels import reference_only
-from bcvlr_fast.stage import Stage
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.host import machine, usable_cores
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device, measured_tflops
+from bcvlr_fast.training.learner import Stage
 from phases import PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 

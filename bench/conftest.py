@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from bcvlr_fast.compute import choose_compute, choose_device
-from bcvlr_fast.host import machine
 from bcvlr_fast.kernels import describe
+from bcvlr_fast.system.host import machine
+from bcvlr_fast.training.compute import choose_compute, choose_device
 from rows import RESULTS, Row, reported, write
 
 _SECONDS = 1.5

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bcvlr_fast.agent import Agent
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.config import Config
+from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.envs import spec
-from bcvlr_fast.features import Features
-from bcvlr_fast.frames import FrameStore, WindowSampler
-from bcvlr_fast.latent_actions import LatentActions
-from bcvlr_fast.online import Finetuning
-from bcvlr_fast.policy import Cloning
-from bcvlr_fast.replay import Replay, ReplaySampler
-from bcvlr_fast.stage import Stage
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.features import Features
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
+from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.learner import Stage
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
 """Cloning is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""

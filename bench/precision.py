@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcvlr_fast import config, evaluation_labels, record
-from bcvlr_fast.command import call
-from bcvlr_fast.compute import Compute, choose_compute, choose_device
+from bcvlr_fast import config
 from bcvlr_fast.config import replace_in
+from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.envs.specs import FRAME_SHAPE
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.experts import replays
-from bcvlr_fast.frames import FrameStore
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos import open_videos
 from phases import PHASES, stage_of
 from rows import RESULTS, Row, write
@@ -37,7 +38,7 @@ _EPISODES = 40
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, default=record.default_folder(_ENV, replays.load("bossfight")))
+    parser.add_argument("--videos", type=Path, default=recorder.default_folder(_ENV, replays.load("bossfight")))
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, choices=range(2, 100), default=3, metavar="N")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)

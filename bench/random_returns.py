@@ -14,8 +14,8 @@ import numpy as np
 
 from bcvlr_fast.envs import PROCGEN_GAMES, make
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
-from bcvlr_fast.evaluate import Score, play
-from bcvlr_fast.host import machine
+from bcvlr_fast.envs.scoring import Score, play
+from bcvlr_fast.system.host import machine
 
 # schmidtdominik/LAPO, env_utils.py
 PUBLISHED = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bcvlr_fast.host import machine
+from bcvlr_fast.system.host import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]

@@ -23,11 +23,11 @@ import torch
 from matplotlib.figure import Figure
 
 from bcvlr_fast import config
-from bcvlr_fast.agent import Actor, Agent
-from bcvlr_fast.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make, spec
-from bcvlr_fast.host import machine, usable_cores
+from bcvlr_fast.methods.bcvlr.agent import Actor, Agent
+from bcvlr_fast.system.host import machine, usable_cores
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from phases import FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 

@@ -20,19 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast import config, evaluation_labels, record
-from bcvlr_fast.agent import Agent
-from bcvlr_fast.command import call
-from bcvlr_fast.compute import Compute, choose_compute, choose_device
+from bcvlr_fast import config
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PROCGEN_GAMES, make, spec
-from bcvlr_fast.evaluate import EVALUATION_SEED, play
-from bcvlr_fast.evaluation_labels import NO_ACTION
-from bcvlr_fast.experts import replays
-from bcvlr_fast.host import usable_cores
+from bcvlr_fast.envs.scoring import EVALUATION_SEED, play
+from bcvlr_fast.experts import recorder, replays
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos import open_videos
+from bcvlr_fast.videos.labels import NO_ACTION
 from rows import RESULTS, Row, write
 
 _HELD_OUT = 4096
@@ -60,8 +61,8 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
     name = f"procgen:{game}"
     settings = config.preset(name, "quick")
     expert = replays.load(game)
-    folder = record.default_folder(name, expert)
-    record.record(name, expert, folder, Screen())
+    folder = recorder.default_folder(name, expert)
+    recorder.record(name, expert, folder, Screen())
     labels = evaluation_labels.load(folder)
     assert labels is not None
     frames = torch.from_numpy(np.array(open_videos(folder, spec(name).frame_shape).frames)).to(compute.device)

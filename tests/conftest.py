@@ -16,11 +16,11 @@ if torch.cuda.is_available():
 else:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 
-from backends import BACKENDS, Backend, running
-from bcvlr_fast.evaluation_labels import NO_ACTION, EvaluationLabels
 from bcvlr_fast.experts import simulator
 from bcvlr_fast.videos import DatasetWriter, Manifest
-from tiny import TINY, run
+from bcvlr_fast.videos.labels import NO_ACTION, EvaluationLabels
+from helpers.backends import BACKENDS, Backend, running
+from helpers.tiny import TINY, run
 
 LENGTHS = [40, 25, 33, 30]
 if found := simulator.folder():  # it lies in the user's cache, which tests do not use otherwise

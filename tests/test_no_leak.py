@@ -1,4 +1,4 @@
-"""pytest tests/test_no_leak.py: nothing that trains can reach expert actions, returns or rewards."""
+"""Nothing that trains can reach expert actions, returns or rewards."""
 
 import ast
 import dataclasses
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import bcvlr_fast
+from bcvlr_fast.data.frames import FrameStore, WindowSampler
 from bcvlr_fast.envs import Step
-from bcvlr_fast.frames import FrameStore, WindowSampler
 from bcvlr_fast.videos import Manifest, Videos
 
 PACKAGE = Path(bcvlr_fast.__file__).parent

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bcvlr_fast import config
-from bcvlr_fast.command import call
 from bcvlr_fast.config import Config
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.errors import UserError
 
 
 def row_of(folder: Path) -> dict[str, object]:

@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from bcvlr_fast.command import call
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.expert import PAPER_EXPERT, cells
 from bcvlr_fast.experts import replays
-from bcvlr_fast.record import verify
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.experts.bundled import PAPER_EXPERT, cells
+from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
 
 FOLDER = Path(__file__).parents[1] / "bcvlr_fast" / "experts"
 _MOST_BYTES = 10_000_000

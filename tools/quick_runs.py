@@ -19,11 +19,11 @@ from typing import Any
 
 from collect_runs import row_of, table
 
-from bcvlr_fast import logger
-from bcvlr_fast.command import call
 from bcvlr_fast.envs import PROCGEN_GAMES, spec
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.report import HEALTH
+from bcvlr_fast.evaluation.report import HEALTH
+from bcvlr_fast.system.command import call
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.training import metrics_log as logger
 
 RESULTS = Path(__file__).parents[1] / "results"
 GAMES = tuple(f"procgen:{game}" for game in PROCGEN_GAMES)

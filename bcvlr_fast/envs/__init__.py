@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from bcvlr_fast.config import nearest
 from bcvlr_fast.envs.episodes import Episode
 from bcvlr_fast.envs.names import PROCGEN_GAMES, SUITES
 from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.system.errors import UserError, did_you_mean
 
 _DMC_ACTIONS = {
     "acrobot": 1,
@@ -98,7 +97,7 @@ class PixelEnv(Protocol):
 
 
 def parse_name(name: str) -> tuple[str, str]:
-    """(suite, task) of an environment's name. Raises UserError naming the nearest match."""
+    """(suite, task) of an environment's name. Raises UserError naming the did_you_mean match."""
     suite, colon, task = name.partition(":")
     if suite in _OPEN_SUITES and task:
         if suite == "factory" and not all(task.partition(":")):
@@ -106,9 +105,9 @@ def parse_name(name: str) -> tuple[str, str]:
         return suite, task
     if not colon or suite not in SUITES:
         known = tuple(f"{s}:{t}" for s in SUITES for t in SUITES[s])
-        raise UserError(f"env: expected suite:task such as procgen:bossfight, got '{name}'{nearest(name, known)}")
+        raise UserError(f"env: expected suite:task such as procgen:bossfight, got '{name}'{did_you_mean(name, known)}")
     if task not in SUITES[suite]:
-        raise UserError(f"env: '{task}' is not a task of {suite}{nearest(task, SUITES[suite])}")
+        raise UserError(f"env: '{task}' is not a task of {suite}{did_you_mean(task, SUITES[suite])}")
     return suite, task
 
 

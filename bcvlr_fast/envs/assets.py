@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import cache_folder
-from bcvlr_fast.host import DRAWN_BY, installed
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder
+from bcvlr_fast.system.host import DRAWN_BY, installed
 
 _FORMAT = 2  # to be raised where the same setting comes to give other models, or films
 _FOLDERS = {"dmc": Path("mujoco/assets_dmc"), "metaworld": Path("mujoco/metaworld")}

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bcvlr_fast.config import nearest
 from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.envs.episodes import Episodes
 from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec, env_seeds
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.videos.resize import resize_area
-from bcvlr_fast.workers import begin_worker, without_main
+from bcvlr_fast.kernels.resize_area import resize_area
+from bcvlr_fast.system.errors import UserError, did_you_mean
+from bcvlr_fast.system.workers import begin_worker, without_main
 
 try:
     import gymnasium
@@ -319,7 +318,7 @@ def _registered(task: str) -> Callable[..., gymnasium.Env]:
     try:
         registered = gymnasium.spec(identity)
     except gymnasium.error.Error as error:
-        hint = nearest(identity, tuple(gymnasium.registry)) if type(error) is gymnasium.error.Error else ""
+        hint = did_you_mean(identity, tuple(gymnasium.registry)) if type(error) is gymnasium.error.Error else ""
         if isinstance(error, gymnasium.error.NameNotFound | gymnasium.error.NamespaceNotFound) and not package:
             hint = " (package:id imports the package that registers it)"
         raise UserError(f"env: gym:{task}: {error}{hint}") from None
@@ -334,7 +333,7 @@ def _from_factory(task: str) -> gymnasium.Env:
     function = getattr(module, function_name, None)
     if not callable(function):
         known = tuple(word for word, value in vars(module).items() if callable(value))
-        raise UserError(f"env: {name}: {module_name} has no such function{nearest(function_name, known)}")
+        raise UserError(f"env: {name}: {module_name} has no such function{did_you_mean(function_name, known)}")
     try:
         inspect.signature(function).bind()
     except TypeError as error:

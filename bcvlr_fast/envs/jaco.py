@@ -13,7 +13,7 @@ import numpy as np
 
 from bcvlr_fast.envs.mujoco import ACTION_REPEAT, SIDE, Outcome
 from bcvlr_fast.envs.pool import no_rendering
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.system.errors import UserError
 
 _TARGETS_M = {
     "jaco_reach_top_left": (-0.09, 0.09, 0.001),

@@ -8,7 +8,7 @@ import numpy as np
 
 from bcvlr_fast.envs.assets import asset_folder
 from bcvlr_fast.envs.pool import check_order, envpool, load_egl, no_rendering
-from bcvlr_fast.errors import UserError
+from bcvlr_fast.system.errors import UserError
 
 ACTION_REPEAT = 2
 SIDE = 64

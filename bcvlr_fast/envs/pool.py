@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.errors import Interrupted, UserError
+from bcvlr_fast.system.errors import Interrupted, UserError
 
 _QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
 _MODULES = {"procgen": "envpool.procgen", "dmc": "envpool.mujoco.dmc", "metaworld": "envpool.mujoco.metaworld"}

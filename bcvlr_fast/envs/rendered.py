@@ -16,9 +16,9 @@ from bcvlr_fast.envs.mujoco import SIDE, Simulation
 from bcvlr_fast.envs.names import JACO_TASKS
 from bcvlr_fast.envs.pool import no_rendering
 from bcvlr_fast.envs.specs import env_seeds
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.host import usable_cores
-from bcvlr_fast.workers import begin_worker, without_main
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.system.workers import begin_worker, without_main
 
 
 class _Seen(NamedTuple):

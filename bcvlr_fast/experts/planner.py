@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts.replays import Replays, load_file
 from bcvlr_fast.experts.search import SEARCHES, solve
 from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
 from bcvlr_fast.experts.simulator import Simulator
-from bcvlr_fast.screen import Bar, Screen
-from bcvlr_fast.workers import worker_pool
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Bar, Screen
+from bcvlr_fast.system.workers import worker_pool
 
 _SAVE_EVERY_S = 10.0
 

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.checkpoint import Checkpoint
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.envs import Step
 from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
 from bcvlr_fast.envs.specs import FRAME_SHAPE
-from bcvlr_fast.graph import capture
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.layers import Impala
+from bcvlr_fast.nn.layers import Impala
+from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.graph import capture
 
 _CHUNK_ON_CPU = 512
 _REMEMBERED_EPISODES = 100

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from bcvlr_fast import checkpoint, logger
-from bcvlr_fast.checkpoint import Checkpoint
-from bcvlr_fast.compute import Compute
 from bcvlr_fast.envs.procgen import Procgen
-from bcvlr_fast.errors import Diverged, UserError
-from bcvlr_fast.evaluate import EVALUATION_SEED, Score, play
+from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.ppo import PPO, PPOConfig
+from bcvlr_fast.experts.recorder import play as replay
 from bcvlr_fast.experts.replays import Replays
-from bcvlr_fast.files import write_whole
-from bcvlr_fast.record import play as replay
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.system.errors import Diverged, UserError
+from bcvlr_fast.system.files import write_whole
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training import checkpoint
+from bcvlr_fast.training import metrics_log as logger
+from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.compute import Compute
 
 REPLAYS, SCORE = "replays.npz", "score.json"
 _SAVE_EVERY_S = 60.0

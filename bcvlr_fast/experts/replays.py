@@ -12,9 +12,8 @@ import numpy as np
 
 from bcvlr_fast.envs import PROCGEN_GAMES
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import free_bytes, write_whole
-from bcvlr_fast.videos.dataset import NOT_NUMPY
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import NOT_NUMPY, free_bytes, write_whole
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.rendered import simulation
 from bcvlr_fast.envs.specs import env_seeds
-from bcvlr_fast.errors import UserError
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay
-from bcvlr_fast.files import write_whole
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import write_whole
+from bcvlr_fast.system.screen import Screen
 
 _CAPACITY = 1_000_000
 _CHECK_EPISODES = 10

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import cache_folder
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder
 
 PACKAGE = "procgen-mirror==0.10.7"
 PAINTER = Path(__file__).with_name("_no_painter.so")

@@ -1,20 +1,10 @@
 """Expert videos: what training reads. `python -m bcvlr_fast.videos` imports, inspects and exports them."""
 
-from bcvlr_fast.videos.dataset import (
-    FRAMES,
-    MANIFEST,
-    NOT_NUMPY,
-    DatasetWriter,
-    Manifest,
-    Videos,
-    open_videos,
-    read_manifest,
-)
+from bcvlr_fast.videos.dataset import FRAMES, MANIFEST, DatasetWriter, Manifest, Videos, open_videos, read_manifest
 
 __all__ = [
     "FRAMES",
     "MANIFEST",
-    "NOT_NUMPY",
     "DatasetWriter",
     "Manifest",
     "Videos",

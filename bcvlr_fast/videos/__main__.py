@@ -15,17 +15,17 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from bcvlr_fast import evaluation_labels
-from bcvlr_fast.command import run_command
 from bcvlr_fast.envs import spec
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import check_writable, write_whole
-from bcvlr_fast.film import FRAMES_PER_S, write_mp4
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.system.command import run_command
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import check_writable, write_whole
+from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos import MANIFEST, open_videos, read_manifest
-from bcvlr_fast.videos.chunks import Limits
+from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.importing import Labels, Options, Split, default_folder, import_videos
 from bcvlr_fast.videos.inspection import inspect
+from bcvlr_fast.videos.mp4 import FRAMES_PER_S, write_mp4
+from bcvlr_fast.videos.readers.chunks import Limits
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ import io
 import json
 import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +15,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import check_writable, free_bytes
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import NOT_NUMPY, check_writable, free_bytes
 
 MANIFEST, FRAMES = "manifest.json", "frames.npy"
-NOT_NUMPY = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What np.load raises for a file that is missing, empty, cut off, damaged, or no array."""
 _FORMAT = 1
 _COPY_BYTES = 2**26
 

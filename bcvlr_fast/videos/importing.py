@@ -23,17 +23,17 @@ from typing import IO, Literal
 import numpy as np
 
 from bcvlr_fast.envs.specs import FRAME_SHAPE
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.files import cache_folder
-from bcvlr_fast.host import usable_cores
-from bcvlr_fast.screen import Screen
-from bcvlr_fast.videos import arrays, hdf5, images, lerobot, video_files
-from bcvlr_fast.videos.chunks import Limits, Part, Unreadable
+from bcvlr_fast.kernels.resize_area import resize_area
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder
+from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.system.workers import worker_pool
 from bcvlr_fast.videos.dataset import MANIFEST, DatasetWriter, Manifest, header_bytes
 from bcvlr_fast.videos.marks import CutDetector
-from bcvlr_fast.videos.resize import resize_area
+from bcvlr_fast.videos.readers import arrays, hdf5, images, lerobot, video_files
+from bcvlr_fast.videos.readers.chunks import Limits, Part, Unreadable
 from bcvlr_fast.videos.sampling import TimeSampler
-from bcvlr_fast.workers import worker_pool
 
 _READERS = dict.fromkeys(arrays.SUFFIXES, "arrays")
 _READERS |= dict.fromkeys(hdf5.SUFFIXES, "hdf5")
@@ -247,7 +247,7 @@ def _limit_memory() -> None:
 
 def _read(part: Part, file: Path, options: Options) -> _Read | Unreadable:
     """In a worker: reads a part, and leaves its frames [n, C, H, W] in `file`, behind room for a header."""
-    reader = importlib.import_module(f"bcvlr_fast.videos.{part.reader}")
+    reader = importlib.import_module(f"bcvlr_fast.videos.readers.{part.reader}")
     sampler = TimeSampler(options.fps)
     cuts = CutDetector()
     starts: list[np.ndarray] = []

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from bcvlr_fast.errors import UserError
-from bcvlr_fast.screen import Screen
+from bcvlr_fast.kernels.resize_area import resize_area
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos.dataset import Videos, open_videos, read_manifest
 from bcvlr_fast.videos.marks import jumps
-from bcvlr_fast.videos.resize import resize_area
 
 _STILL = 0.25
 """A frame that differs from the one before it by less (mean of 255) is a still one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.videos.chunks import Chunk
+from bcvlr_fast.videos.readers.chunks import Chunk
 
 _TIMES = 512
 

@@ -1,0 +1,161 @@
+"""A report: one self-contained HTML file, films, and a model card."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from bcvlr_fast import config
+from bcvlr_fast.config import Config
+from bcvlr_fast.evaluation import films, health, plots
+from bcvlr_fast.evaluation.evaluation import RESULT
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.training import metrics_log as logger
+from bcvlr_fast.videos import Videos, mp4
+
+HEALTH = "health.json"
+
+
+def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out: health.HeldOut | None) -> None:
+    """report.html, videos/*.mp4 and README.md from the metrics and the evaluation that the folder holds.
+
+    Without PyAV, which a compute node may lack, the films are left out and the report says so.
+    """
+    result = folder / RESULT
+    if not result.is_file():
+        raise UserError(f"run: {folder}: not evaluated yet (python -m bcvlr_fast.evaluate {folder})")
+    evaluation = json.loads(result.read_text())
+    rows = logger.read(folder)
+    latent = health.latent_report(agent, held_out) if held_out else None
+    actions = health.action_report(agent, held_out) if held_out else None
+    figures = {**(latent.figures() if latent else {}), **(actions.figures() if actions else {})}
+    (folder / HEALTH).write_text(json.dumps(figures, indent=1))
+    parts = [
+        _section("Scores", _scores(evaluation)),
+        _section("Warnings", _warnings(rows)),
+        _section("Learning curve", plots.learning_curve(rows, evaluation)),
+        _section("Films: agent beside expert", _films(folder, agent, settings, videos)),
+        _section("Losses", plots.losses(rows)),
+        _section("Health on held-out frames", _health(latent, actions)),
+    ]
+    if isinstance(actions, health.DiscreteReport):
+        parts.append(_section("True actions and what d(p) decodes", plots.confusion(actions.confusion)))
+    if latent:
+        parts.append(_section("Codebook use on held-out frames", plots.code_use(latent.code_use)))
+    parts.append(_section("Configuration", f"<pre>{html.escape(config.to_json(settings))}</pre>"))
+    machine = (folder / "environment.json").read_text()
+    parts.append(_section("Machine", f"<pre>{html.escape(machine)}</pre>"))
+    title = f"BCV-LR on {settings.env}, {settings.preset}, seed {settings.seed}"
+    (folder / "report.html").write_text(_PAGE.format(title=html.escape(title), body="\n".join(parts)))
+    (folder / "README.md").write_text(_model_card(settings, evaluation))
+
+
+def _scores(evaluation: dict[str, Any]) -> str:
+    columns = (f"mean {evaluation['score']}", "standard error", "95 % interval", "episodes", "agent / expert")
+    head = f"<tr><th>policy{''.join(f'<th>{column}' for column in columns)}</tr>"
+    return f"<table>{head}{''.join(_score_rows(evaluation, '<tr><td>{}</tr>', '<td>'))}</table>"
+
+
+def _score_rows(evaluation: dict[str, Any], form: str, between: str) -> list[str]:
+    rows = []
+    for name, score in evaluation["scores"].items():
+        norm = evaluation["video_norm"].get(name)
+        cells = (
+            name,
+            f"{score['mean']:.2f}",
+            f"{score['standard_error']:.2f}",
+            f"{score['low']:.2f} .. {score['high']:.2f}",
+            str(score["episodes"]),
+            "" if norm is None else f"{norm:.2f}",
+        )
+        rows.append(form.format(between.join(cells)))
+    return rows
+
+
+def _warnings(rows: list[dict[str, Any]]) -> str:
+    lines = [f"<li>{html.escape(row['phase'])}: {html.escape(row['warning'])}" for row in rows if "warning" in row]
+    return f"<ul class=warning>{''.join(lines)}</ul>" if lines else "<p>None.</p>"
+
+
+def _health(latent: health.LatentReport | None, actions: health.Agreement | None) -> str:
+    if latent is None:
+        return "<p>No held-out frames.</p>"
+    figures = {
+        "world-model error / error of copying the last frame": f"{latent.error_of_copy:.3f}",
+        "codebook perplexity, mean over codebooks": f"{latent.perplexity:.1f}",
+        "codes never used": f"{latent.dead_codes} of {latent.codes}",
+    }
+    if latent.probe is not None:
+        what = latent.probe_kind.replace("_", " ")
+        figures[f"{what} of a linear probe from latent to true action"] = f"{latent.probe:.1%}"
+        figures["the same by chance"] = f"{latent.probe_chance:.1%}"
+    if isinstance(actions, health.ContinuousReport):
+        figures["variance of the expert's actions that d(p) explains"] = f"{actions.labelling_explained:.1%}"
+        figures["variance of the expert's actions that the policy explains"] = f"{actions.policy_explained:.1%}"
+    elif actions:
+        figures["actions decoded from expert windows, d(p), that are true"] = f"{actions.labelling_accuracy:.1%}"
+        figures["the policy's greedy actions, d(pi), that are the expert's"] = f"{actions.policy_accuracy:.1%}"
+    body = "".join(f"<tr><td>{name}<td>{value}</tr>" for name, value in figures.items())
+    return f"<table>{body}</table>"
+
+
+def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
+    if not mp4.available():
+        return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
+    if not settings.films:
+        return "<p>None were asked for (films=0).</p>"
+    _, held_out = videos.split(settings.held_out)
+    paths = films.write_films(agent, settings, videos, held_out, folder / "videos", settings.films)
+    return "".join(_video(path) for path in paths)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _video(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    film = f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>'
+    return f"<figure>{film}<figcaption>{path.stem}</figcaption></figure>"
+
+
+def _model_card(settings: Config, evaluation: dict[str, Any]) -> str:
+    table = "\n".join(_score_rows(evaluation, "| {} |", " | "))
+    return f"""---
+library_name: bcvlr_fast
+tags: [reinforcement-learning, imitation-learning, learning-from-videos, {settings.env.partition(":")[0]}]
+---
+# BCV-LR policy for {settings.env}
+
+Learned from expert videos (no actions, no rewards) and {settings.online.interactions:,} reward-free interactions,
+preset `{settings.preset}`, seed {settings.seed}. Method: Behavior Cloning from Videos via Latent Representations
+(arXiv 2512.21586).
+
+| policy | mean {evaluation["score"]} | standard error | 95 % interval | episodes | agent / expert |
+|---|---|---|---|---|---|
+{table}
+
+Score it again: `python -m bcvlr_fast.evaluate <this folder>`. Everything else is in `report.html`.
+"""
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd; }}
+svg {{ max-width: 100%; height: auto; }} figure {{ display: inline-block; margin: 0 1rem 1rem 0; }}
+video {{ width: 28rem; max-width: 100%; image-rendering: pixelated; }}
+figcaption {{ font-size: .85rem; color: #555; }}
+pre {{ font-size: .8rem; background: #f6f6f6; padding: 1rem; overflow: auto; max-height: 24rem; }}
+.warning {{ color: #a33; }}
+</style></head><body><h1>{title}</h1>
+{body}
+</body></html>
+"""

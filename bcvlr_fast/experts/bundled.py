@@ -1,0 +1,82 @@
+"""The experts that are bundled, as tables, and those of the paper."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import replays
+from bcvlr_fast.experts.replays import Replays
+
+PAPER_EXPERT = {
+    "bigfish": 36.3,
+    "bossfight": 11.6,
+    "caveflyer": 9.2,
+    "chaser": 10.0,
+    "climber": 10.2,
+    "coinrun": 9.9,
+    "dodgeball": 13.5,
+    "fruitbot": 29.9,
+    "heist": 9.7,
+    "jumper": 8.5,
+    "leaper": 7.4,
+    "maze": 10.0,
+    "miner": 11.9,
+    "ninja": 9.5,
+    "plunder": 11.5,
+    "starpilot": 67.0,
+    "point_mass_easy": 885.0,
+    "reacher_easy": 975.0,
+    "reacher_hard": 967.0,
+    "finger_spin": 981.0,
+    "ball_in_cup_catch": 986.0,
+    "cheetah_run_backward": 389.0,
+    "jaco_reach_top_right": 198.0,
+    "jaco_reach_bottom_left": 203.0,
+}
+"""Mean return of the expert whose videos the paper learned from (tables 1 and 2)."""
+
+
+def behaviours_table() -> Table:
+    """The bundled experts of DMControl, a row per task, from their cards."""
+    table = Table(title="DMControl", caption="paper: its expert's mean return")
+    for name in ("task", "mean return", "episodes", "paper", "updates", "minutes"):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in behaviours.available():
+        card = behaviours.card(task)
+        score = card["return"]
+        shown = f"{score['mean']:.1f} ± {score['standard_error']:.1f}"
+        paper = PAPER_EXPERT.get(task)
+        counts = (str(score["episodes"]), f"{paper:g}" if paper else "", f"{card['updates']:,}", f"{card['minutes']:g}")
+        table.add_row(task, shown, *counts)
+    return table
+
+
+def bundled_table() -> Table:
+    """The bundled replays, a row per game."""
+    table = _table()
+    for game in replays.available():
+        table.add_row(*cells(game, replays.load(game)))
+    return table
+
+
+def _table() -> Table:
+    table = Table(caption="paper: its expert's mean return; changes: share of steps that change the action")
+    for name in ("game", "frames", "episodes", "given up", "mean return", "paper", "changes"):
+        table.add_column(name, justify="left" if name == "game" else "right", no_wrap=True)
+    return table
+
+
+def cells(game: str, made: Replays) -> list[str]:
+    """What the table says of replays."""
+    episodes = len(made.level)
+    error = made.episode_return.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
+    return [
+        game,
+        f"{made.frames:,}",
+        f"{episodes:,}",
+        f"{len(made.dropped):,}",
+        f"{made.episode_return.mean():.2f} ± {error:.2f}",
+        f"{PAPER_EXPERT[game]:.1f}",
+        f"{made.change_rate:.3f}",
+    ]

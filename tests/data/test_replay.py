@@ -1,0 +1,66 @@
+"""The ring against a plain list of episodes."""
+
+import numpy as np
+import torch
+
+from bcvlr_fast.data.replay import Replay, ReplaySampler
+from bcvlr_fast.envs.specs import Actions, EnvSpec
+
+SPEC = EnvSpec((3, 1, 1), Actions(False, 15), 15.0)
+
+
+def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
+    rng = np.random.default_rng(0)
+    num_envs, capacity, past = 3, 30, 1
+    replay = Replay(capacity, num_envs, SPEC, torch.device("cpu"))
+    # Every frame is unique: (environment, frame number // 200, frame number % 200).
+    history: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]  # (frame, episode, action)
+    numbers, episodes = np.zeros(num_envs, int), np.zeros(num_envs, int)
+
+    def append(env: int, action: int | None) -> None:
+        frame = np.array([env, numbers[env] // 200, numbers[env] % 200], np.uint8).reshape(1, 3, 1, 1)
+        actions = None if action is None else np.array([action])
+        replay.append(np.array([env]), frame, actions, ends=action is None)
+        history[env].append((int(numbers[env]), int(episodes[env]), -1 if action is None else action))
+        numbers[env] += 1
+
+    for _ in range(400):
+        for env in range(num_envs):
+            append(env, int(rng.integers(15)))
+            if rng.random() < 0.1:
+                append(env, None)
+                episodes[env] += 1
+
+    slots = capacity // num_envs + 1
+    expected = set()
+    for env, frames in enumerate(history):
+        kept = frames[-slots:]
+        for i in range(past, len(kept) - 1):
+            (first, e0, _), (centre, _, action), (_, e2, _) = kept[i - past], kept[i], kept[i + 1]
+            if e0 == e2 and action >= 0:
+                expected.add((env, first, centre, action))
+    sampler = ReplaySampler(replay, past, 1, torch.Generator().manual_seed(0))
+    assert sampler.refresh()
+    centres = sampler.centres[sampler.draw_rows((20_000,))]
+    actions = sampler.action[centres]
+    frames, index = sampler.take(centres)
+    windows = frames[index.T].flatten(2).int()  # [B, 3, (env, hi, lo)]
+    number = windows[:, :, 1] * 200 + windows[:, :, 2]
+    found = {(int(w[0, 0]), int(n[0]), int(n[1]), int(a)) for w, n, a in zip(windows, number, actions, strict=True)}
+    assert (number.diff(dim=1) == 1).all()
+    assert found <= expected
+    # At most the windows that straddle the physical end of a ring are missing.
+    assert len(expected - found) <= num_envs * (past + 1)
+
+
+def test_newest_leaves_older_windows_out() -> None:
+    replay = Replay(100, 1, SPEC, torch.device("cpu"))
+    for i in range(50):
+        replay.append(np.array([0]), np.full((1, 3, 1, 1), i, np.uint8), np.array([0]))
+    sampler = ReplaySampler(replay, 1, 1, torch.Generator())
+    assert sampler.refresh(newest=10)
+    assert sampler.centres[: int(sampler.count)].tolist() == list(range(41, 49))
+
+
+def test_an_empty_ring_has_no_windows() -> None:
+    assert not ReplaySampler(Replay(100, 2, SPEC, torch.device("cpu")), 1, 1, torch.Generator()).refresh()

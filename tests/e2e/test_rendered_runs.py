@@ -1,0 +1,67 @@
+"""Whole runs of a task with continuous actions, drawn by MuJoCo."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcvlr_fast.evaluation.evaluation import videos_of
+from bcvlr_fast.training import metrics_log as logger
+from helpers.egl import needs_egl
+from helpers.processes import resume_to_the_end_of, signalled
+from helpers.tiny import TINY, run
+
+pytestmark = needs_egl
+ENV = "dmc:point_mass_easy"
+RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "1200"]
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole tiny run, its recording included."""
+    folder = tmp_path_factory.mktemp("drawn") / "run"
+    done = run(*RUN, "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_scores_and_reports_continuous_actions(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = json.loads((drawn / "evaluation.json").read_text())
+    assert set(kept["scores"]) == {"greedy", "random", "expert"}
+    assert kept["scores"]["expert"]["mean"] > 500
+    assert kept["scores"]["greedy"]["mean_length_steps"] == 500
+    page = (drawn / "report.html").read_text()
+    assert "variance" in page
+    films = sorted((drawn / "videos").glob("*.mp4"))
+    assert films
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import quick_runs
+
+    figures = quick_runs.continuous_figures(drawn)
+    assert set(figures) == {"own_explained", "labelling_explained", "policy_explained"}
+    assert np.isfinite(list(figures.values())).all()
+    row = quick_runs.row_of(drawn)
+    assert (row["videos"], row["score"]) == ("bundled expert", "return")
+    again = run(str(drawn), "--episodes", "2", module="evaluate")
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_signal_to_the_whole_job_leaves_a_run_that_goes_on(drawn: Path, tmp_path: Path) -> None:
+    """The processes that draw get it too; the run saves itself, and ends as one that was never stopped."""
+    out = tmp_path / "run"
+    code, message = signalled("240 interactions", signal.SIGTERM, *RUN, "--out", str(out), whole_job=True)
+    assert code == 75, message
+    assert len(message.splitlines()) == 1
+    assert "--resume" in message
+    assert any(row["phase"] == "online" for row in logger.read(out))
+    resume_to_the_end_of(drawn, out)
+
+
+def test_actions_are_decoded_from_labelled_frames(drawn: Path, tmp_path: Path) -> None:
+    done = run(*RUN, "--labels", str(videos_of(drawn)), "--labelled-frames", "900", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    rounds = [row for row in logger.read(tmp_path / "run") if row.get("stage") == "finetuning"]
+    assert rounds

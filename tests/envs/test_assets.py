@@ -1,0 +1,184 @@
+"""The models of fast are drawn otherwise and move alike, and the cheetah runs backward."""
+
+import importlib.util
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("envpool") is None:  # looked for, not imported: that is for envs.pool to do
+    pytest.skip("no EnvPool", allow_module_level=True)
+
+from bcvlr_fast.envs import assets, mujoco
+from bcvlr_fast.envs.assets import SETTINGS, asset_folder, coarser, drawing_digest
+from bcvlr_fast.system.errors import UserError
+from helpers.egl import needs_egl
+
+SUITES = [("dmc", "mujoco/assets_dmc"), ("metaworld", "mujoco/metaworld")]
+ENVS = np.arange(2)
+
+
+def files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("suite", "within"), SUITES)
+def test_copy_is_whole_and_made_once(suite: str, within: str) -> None:
+    stock, fast = (asset_folder(suite, "any", rendering) / within for rendering in ("stock", "fast"))
+    missing, more = files(stock) - files(fast), files(fast) - files(stock)
+    assert not missing
+    assert {path.stem.partition("_")[2] for path in more} == ({"drawn"} if suite == "metaworld" else set())
+    with mock.patch.object(assets, "_make", side_effect=AssertionError):
+        assert asset_folder(suite, "other", "fast") / within == fast
+    assert sum(path.lstat().st_size for path in fast.rglob("*")) < 2_000_000
+
+
+@pytest.mark.parametrize(("suite", "within"), SUITES)
+def test_every_model_is_drawn_as_the_setting_says(suite: str, within: str) -> None:
+    expected = dict(SETTINGS[suite]["fast"].quality)
+    folder = asset_folder(suite, "any", "fast") / within
+    for file in folder.rglob("*.xml"):
+        for quality in ElementTree.parse(file).iter("quality"):
+            assert {name: int(quality.attrib[name]) for name in expected} == expected, file
+    compiler = pytest.importorskip("mujoco")
+    names = ("cheetah.xml", "stacker.xml") if suite == "dmc" else ("assets/sawyer_xyz/sawyer_drawer.xml",)
+    for name in names:  # one that includes its quality, one with its own
+        model = compiler.MjModel.from_xml_path(str(folder / name))
+        assert {name: getattr(model.vis.quality, name) for name in expected} == expected
+        assert not model.mat_reflectance.any() or SETTINGS[suite]["fast"].reflections
+
+
+def test_some_make_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda task: asset_folder("dmc", task, "fast"), "abcd"))
+    assert folders == set((tmp_path / "assets").iterdir())  # one, and nothing left of the others
+
+
+def test_a_recording_has_a_name_where_what_draws_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = drawing_digest("dmc", "fast")
+    monkeypatch.setattr("importlib.metadata.version", mock.Mock(side_effect=PackageNotFoundError))
+    assert drawing_digest("dmc", "fast") != here
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "assets").write_text("a file")
+    monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"env: a copy of EnvPool's models cannot be kept in .*assets"):
+        asset_folder("dmc", "cheetah_run", "fast")
+
+
+def moved(suite: str, task: str, rendering: str, steps: int = 50) -> bytes:
+    """States and rewards of random actions, with the models of a rendering."""
+    with mock.patch.object(mujoco, "asset_folder", lambda suite, task, _: asset_folder(suite, task, rendering)):
+        simulation = mujoco.Simulation(suite, task, [3, 4], None)
+    rng = np.random.default_rng(0)
+    seen = [simulation.reset(ENVS)]
+    for _ in range(steps):
+        size = simulation._pool.action_space.shape[-1]
+        states, outcome = simulation.step(rng.uniform(-1, 1, (len(ENVS), size)), ENVS)
+        seen += [states, outcome.reward]
+    simulation.close()
+    return b"".join(array.tobytes() for array in seen)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task"), [("dmc", "finger_spin"), ("dmc", "cheetah_run_backward"), ("metaworld", "drawer-open")]
+)
+def test_fast_moves_alike_to_the_bit(suite: str, task: str) -> None:
+    assert moved(suite, task, "stock") == moved(suite, task, "fast")
+
+
+def test_metaworlds_fast_models_are_the_same_but_for_what_is_drawn() -> None:
+    compiler = pytest.importorskip("mujoco")
+    models = [
+        compiler.MjModel.from_xml_path(
+            str(asset_folder("metaworld", "any", rendering) / "mujoco/metaworld/assets/sawyer_xyz/sawyer_faucet.xml")
+        )
+        for rendering in ("stock", "fast")
+    ]
+    stock, fast = models
+    for name in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_M0", "dof_invweight0", "qpos0"):
+        np.testing.assert_array_equal(getattr(stock, name), getattr(fast, name), name)
+    colliding = [np.flatnonzero(model.geom_contype | model.geom_conaffinity) for model in models]
+    for name in ("geom_type", "geom_contype", "geom_conaffinity", "geom_bodyid", "geom_size", "geom_pos", "geom_quat"):
+        of_stock, of_fast = (getattr(model, name)[own] for model, own in zip(models, colliding, strict=True))
+        np.testing.assert_array_equal(of_stock, of_fast, name)
+    triangles = [
+        sum(
+            int(model.mesh_facenum[mesh])
+            for mesh, rgba in zip(model.geom_dataid, model.geom_rgba, strict=True)
+            if mesh >= 0 and rgba[3]
+        )
+        for model in models
+    ]
+    assert triangles[0] > 5 * triangles[1]
+
+
+def test_backward_cheetah_is_dm_controls_with_the_reward_of_running_back() -> None:
+    suite = pytest.importorskip("dm_control.suite")
+    physics = suite.load("cheetah", "run").physics
+    simulation = mujoco.Simulation("dmc", "cheetah_run_backward", [3], None)
+    pool, one = simulation._pool, np.arange(1)  # whose observations are float64
+    observation, _ = pool.reset(one)
+    with physics.reset_context():
+        physics.data.qpos[1:] = observation["position"][0]  # it leaves out how far the cheetah has run
+        physics.data.qvel[:] = observation["velocity"][0]
+    rng = np.random.default_rng(0)
+    paid = 0.0
+    for _ in range(100):
+        action = rng.uniform(-1, 1, (1, 6))
+        observation, reward, *_ = pool.step(action, one)
+        physics.set_control(action[0])
+        physics.step()
+        np.testing.assert_allclose(observation["position"][0], physics.data.qpos[1:], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(observation["velocity"][0], physics.data.qvel, rtol=0, atol=1e-6)
+        assert reward[0] == pytest.approx(np.clip(-physics.speed() / 10, 0, 1), abs=1e-6)
+        paid += reward[0]
+    assert paid > 0.1
+    simulation.close()
+
+
+def test_coarser_keeps_flat_faces_and_edges_in_place() -> None:
+    axis = np.linspace(0, 1, 21)
+    x, y = np.meshgrid(axis[:-1], axis[:-1])
+    corner = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
+    right, up = np.array([0.05, 0, 0]), np.array([0, 0.05, 0])
+    square = np.concatenate(
+        [
+            np.stack([corner, corner + right, corner + right + up], axis=1),
+            np.stack([corner, corner + right + up, corner + up], axis=1),
+        ]
+    )
+    both = np.concatenate([square, square[:, ::-1, [0, 2, 1]]])  # a floor and a wall that meet at y = 0
+    fewer = coarser(both, 0.2)
+    assert 0 < len(fewer) < len(both) / 8
+    assert np.minimum(np.abs(fewer[..., 1]), np.abs(fewer[..., 2])).max() < 0.02
+    assert fewer.min() > -0.02
+    assert fewer.max() > 0.85
+
+
+LOOK = """
+import numpy as np
+from bcvlr_fast.envs.mujoco import Simulation
+pictures = []
+for rendering in ("stock", "fast"):
+    simulation = Simulation("dmc", "finger_spin", [5, 6], rendering)
+    simulation.reset(np.arange(2))
+    pictures.append(simulation.render(np.arange(2)).astype(int))
+print("difference", np.abs(pictures[0] - pictures[1]).mean())
+"""
+
+
+@needs_egl
+def test_fast_looks_like_stock() -> None:
+    """In a process of its own: EGL has to be there before EnvPool is imported, which ends it where rendering fails."""
+    done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True)
+    assert "difference" in done.stdout, done.stderr
+    assert 0 < float(done.stdout.split()[-1]) < 1

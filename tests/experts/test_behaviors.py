@@ -1,0 +1,249 @@
+"""SAC, the experts of continuous control, and their recordings."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+
+from bcvlr_fast import config
+from bcvlr_fast.envs import make, spec
+from bcvlr_fast.envs.mujoco import Outcome
+from bcvlr_fast.envs.rendered import Simulated
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import recorder, sac_training
+from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay, Transitions, TwinCritic
+from bcvlr_fast.runs import expert_videos as training_videos
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.videos import MANIFEST, open_videos, read_manifest
+from bcvlr_fast.videos import labels as evaluation_labels
+from helpers.egl import needs_egl
+from helpers.tiny import command
+
+QUIET = Screen(quiet=True)
+
+
+def test_log_probabilities_are_those_of_a_squashed_normal() -> None:
+    torch.manual_seed(0)
+    actor = Actor(3, 2, 16)
+    states = torch.randn(64, 3)
+    actions, log_probability = actor.sample(states)
+    mean, log_std = actor(states)
+    squashed = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform(cache_size=1))
+    wanted = Independent(squashed, 1).log_prob(actions.clamp(-1 + 1e-6, 1 - 1e-6))
+    torch.testing.assert_close(log_probability, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_the_twin_critic_is_two_networks() -> None:
+    torch.manual_seed(0)
+    critic = TwinCritic(3, 2, 8)
+    states, actions = torch.randn(5, 3), torch.randn(5, 2)
+    for i in range(2):
+        x = torch.cat([states, actions], dim=1)
+        for layer, (weight, bias) in enumerate(zip(critic.weights, critic.biases, strict=True)):
+            x = (x if layer == 0 else nn.functional.layer_norm(x, (8,)).relu()) @ weight[i] + bias[i]
+        torch.testing.assert_close(critic(states, actions)[i], x[:, 0])
+
+
+def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
+    torch.manual_seed(0)
+    sac = Sac(3, 2, SacConfig(1, hidden_dim=8, actor_every=2))
+    sac._updates = 1  # the actor's turn is the next
+    batch = Transitions(torch.randn(6, 3), torch.rand(6, 2) * 2 - 1, torch.rand(6), torch.randn(6, 3))
+    before = {n: p.clone() for n, p in sac.critic.named_parameters()}
+    state = torch.get_rng_state()
+    sac.update(batch)
+    critic, frozen = TwinCritic(3, 2, 8), TwinCritic(3, 2, 8)
+    for network in (critic, frozen):  # the target began as a copy
+        network.load_state_dict(before)
+    torch.set_rng_state(state)
+    with torch.no_grad():
+        following, log_probability = sac.actor.sample(sac.actor.normalise(batch.next_states))
+        value = frozen(sac.actor.normalise(batch.next_states), following).amin(dim=0) - 0.1 * log_probability
+        wanted = batch.reward + 0.99 * value
+    q = critic(sac.actor.normalise(batch.states), batch.actions)
+    ((q[0] - wanted) ** 2 + (q[1] - wanted) ** 2).mean().backward()
+    for found, plain in zip(sac.critic.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, plain.grad, rtol=1e-4, atol=1e-6)
+    moved = [nn.utils.parameters_to_vector(m.parameters()) for m in (sac.target, sac.critic, critic)]
+    torch.testing.assert_close(moved[0], moved[2] + 0.01 * (moved[1] - moved[2]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_replay_drops_the_oldest_first() -> None:
+    replay = StateReplay(4, 1, 1)
+    for n in range(6):
+        one = np.full((1, 1), n, np.float32)
+        replay.append(one, one, one[0], one + 1)
+    drawn = replay.draw(200)
+    assert set(drawn.states.flatten().tolist()) == {2, 3, 4, 5}
+    assert torch.equal(drawn.next_states, drawn.states + 1)
+
+
+class Dot:
+    """A dot that actions push about, paid for being near the middle; episodes of 20 steps, all at once."""
+
+    def __init__(self, _: str, seeds: list[int], __: None) -> None:
+        self.random = np.random.default_rng(seeds)
+        self.at, self.step_number = np.zeros((len(seeds), 2), np.float32), 0
+
+    def reset(self, ids: np.ndarray) -> np.ndarray:
+        self.at[ids], self.step_number = self.random.uniform(-1, 1, (len(ids), 2)), 0
+        return self.at[ids].copy()
+
+    def step(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, Outcome]:
+        self.at[ids] += 0.2 * actions
+        self.step_number += 1
+        ended = np.full(len(ids), self.step_number == 20)
+        near = np.exp(-4 * (self.at[ids] ** 2).sum(axis=1)).astype(np.float64)
+        return self.at[ids].copy(), Outcome(near, ended, np.zeros(len(ids), bool))
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.usefixtures("threads")
+def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sac_training, "simulation", Dot)
+    torch.set_num_threads(1)
+    settings = SacConfig(updates=600, num_envs=16, random_steps=1000, evaluate_every=100, hidden_dim=32, batch_size=64)
+    actor, curve = sac_training.train("dmc:point_mass_easy", settings, 0, QUIET)
+    assert [interactions for interactions, _ in curve] == sorted(interactions for interactions, _ in curve)
+    scores = [score for _, score in curve]
+    assert max(scores) > 16 > 2 * scores[0]  # of 20; pushing at random gets 5
+    found = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
+    assert found == pytest.approx(max(scores), abs=1.5)
+    file = tmp_path / "weights.safetensors"
+    sac_training.save(file, actor, {"env": "dmc:point_mass_easy"})
+    again, _ = sac_training.load(file)
+    states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    np.testing.assert_allclose(again.act(states), actor.act(states), atol=0.02)
+    assert behaviours.load_file(file, "dmc:point_mass_easy").env == "dmc:point_mass_easy"
+    with pytest.raises(UserError, match="of dmc:point_mass_easy, expected dmc:reacher_hard"):
+        behaviours.load_file(file, "dmc:reacher_hard")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not an expert's weights"):
+        sac_training.load(file)
+
+
+@pytest.mark.parametrize("task", behaviours.available())
+def test_bundled_experts_play_as_their_cards_say(task: str) -> None:
+    card = behaviours.card(task)
+    actor = behaviours.load(f"dmc:{task}").act.__self__  # type: ignore[attr-defined]
+    found = sac_training.returns(actor, f"dmc:{task}", 4, seed=11)
+    assert card["env"] == f"dmc:{task}"
+    assert np.median(found) > 0.8 * card["return"]["mean"]
+
+
+def test_scripted_experts_open_the_drawer() -> None:
+    pytest.importorskip("metaworld")
+    expert = behaviours.load("metaworld:drawer-open")
+    env = make("metaworld:drawer-open", 2, 3, blind=True)
+    env.reset()
+    while not (episodes := env.pop_episodes()):
+        env.step(expert.act(env.states))  # type: ignore[attr-defined]
+    assert [episode.score for episode in episodes] == [1.0, 1.0]
+
+
+def test_without_an_expert_one_line_says_how_to_get_one() -> None:
+    with pytest.raises(UserError, match=r"no expert is bundled for dmc:humanoid_walk .*--sac; bundled: .*reacher_hard"):
+        behaviours.load("dmc:humanoid_walk")
+
+
+@needs_egl
+def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None:
+    expert = behaviours.load("dmc:point_mass_easy")
+    folder = recorder.record_expert(expert, 600, 0, "fast", QUIET, tmp_path / "videos")
+    manifest = read_manifest(folder)
+    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
+    assert labels is not None
+    assert (manifest.lengths, manifest.rendering, manifest.env) == ([501, 501], "fast", "dmc:point_mass_easy")
+    ends = videos.lengths.cumsum() - 1
+    assert np.isnan(labels.action[ends]).all()
+    assert np.isfinite(np.delete(labels.action, ends, axis=0)).all()
+    assert (labels.episode_return > 500).all()
+    # The first environments begin as those of the same seed do, and the actions lead to the recorded frames.
+    env = make("dmc:point_mass_easy", recorder.recording_envs(600), recorder._SEED, rendering="fast")
+    frames = [env.reset()[0]]
+    for action in labels.action[:20]:
+        frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])
+    env.close()
+    np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
+    assert recorder.record_expert(expert, 600, 0, "fast", QUIET, folder) == folder  # kept, not made again
+    settings = config.Config(env="dmc:point_mass_easy", rendering="stock")
+    with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
+        training_videos.use(settings, folder)
+    kept = json.loads((folder / MANIFEST).read_text())
+    assert kept["rendering"] == "fast"
+
+
+@needs_egl
+def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path: Path) -> None:
+    expert = behaviours.load("dmc:point_mass_easy")
+    whole = recorder.record_expert(expert, 501, 0, "fast", QUIET, tmp_path / "whole")
+    first = recorder.record_expert(expert, 82, 40, "fast", QUIET, tmp_path / "first")
+    assert read_manifest(first).lengths == [41, 41]
+    frames = [open_videos(folder, (3, 64, 64)).frames for folder in (whole, first)]
+    np.testing.assert_array_equal(frames[1][:41], frames[0][:41])
+    wanted, labels = evaluation_labels.load(whole), evaluation_labels.load(first)
+    assert wanted is not None
+    assert labels is not None
+    np.testing.assert_array_equal(labels.action[:40], wanted.action[:40])
+    assert labels.episode_return[0] == wanted.episode_return[0]
+    assert (labels.episode_return > 500).all()
+
+
+@needs_egl
+def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
+    pytest.importorskip("metaworld")
+    env, steps = "metaworld:reach", recorder._STEPS_AFTER_SUCCESS
+    folder = recorder.record_expert(behaviours.load(env), 300, 0, "fast", QUIET, tmp_path / "videos")
+    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
+    assert labels is not None
+    assert len(videos.lengths) > 3
+    assert (labels.episode_return == 1).all()
+    again = make(env, recorder.recording_envs(300), recorder._SEED, rendering="fast")
+    assert isinstance(again, Simulated)
+    again.reset()
+    start = 0
+    for length in videos.lengths:  # each episode begins anew, and its actions succeed so many steps before its end
+        frames, actions = videos.frames[start : start + length], labels.action[start : start + length - 1]
+        successes = []
+        for frame, action in zip(frames[1:], actions, strict=True):
+            np.testing.assert_array_equal(again.step(action[None]).frames[0], frame)
+            successes.append(again.last_success[0])
+        assert successes.index(True) == len(actions) - 1 - steps
+        start += length
+        if start < len(videos.frames):
+            np.testing.assert_array_equal(again.reset(np.zeros(1, np.int64))[0], videos.frames[start])
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--env", "dmc:finger_spin"), "expected one of --planner, --ppo, --sac, --list"),
+        (("--env", "dmc:finger_spin", "--ppo"), "--planner and --ppo is not for dmc"),
+        (("--env", "procgen:maze", "--sac"), "--sac is not for procgen"),
+        (("--env", "gym:CartPole-v1", "--sac"), "--sac is not for gym"),
+        (("--env", "gym:CartPole-v1", "--planner"), "--planner and --ppo is not for gym"),
+        (("--env", "dmc:finger_spin", "--sac", "--updates", "0"), "updates: expected 1"),
+    ],
+)
+def test_bad_orders_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+    done = subprocess.run(command("expert", *arguments), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_tasks_of_odd_names_take_and_show_what_their_spec_says() -> None:
+    for env in ("dmc:jaco_reach_top_left", "dmc:swimmer_swimmer15", "metaworld:pick-place", "dmc:lqr_lqr_2_1"):
+        found = make(env, 1, 0, blind=True)
+        found.reset()
+        action = spec(env).actions.draw(np.random.default_rng(0), 1)
+        assert found.step(action).frames.shape == (1, 3, 64, 64)
+        found.close()

@@ -1,0 +1,196 @@
+"""PPO against plain re-derivations, resumption, and replays that EnvPool plays again."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers.utils import RunningMeanStd
+from torch.distributions import Categorical
+
+from bcvlr_fast.envs import Episode, Step
+from bcvlr_fast.experts import ppo as ppo_module
+from bcvlr_fast.experts import ppo_training
+from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
+from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.system.errors import Diverged, UserError
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.compute import choose_compute
+
+TINY = PPOConfig(num_envs=4, rollout_steps=12, minibatches=3, epochs=2, channels=(4, 4), hidden_dim=16)
+COMPUTE = choose_compute(torch.device("cpu"), "fp32")
+QUIET = Screen(quiet=True)
+
+
+@pytest.fixture
+def collected() -> PPO:
+    ppo = PPO("dodgeball", TINY, COMPUTE, seed=3)
+    ppo._collect()
+    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps bring none
+    ppo.ended[5, 1] = ppo.ended[11, 2] = True
+    ppo._estimate_advantages()
+    return ppo
+
+
+def plain_values(ppo: PPO, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return ppo.network(frames.float() / 255 - 0.5)
+
+
+def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
+    logits, value = plain_values(collected, collected.frames.view(-1, 3, 64, 64))
+    log_probability = Categorical(logits=logits).log_prob(collected.action.view(-1))
+    torch.testing.assert_close(collected.log_probability.view(-1), log_probability, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(collected.value.view(-1), value, rtol=1e-4, atol=1e-5)
+    assert len(collected.action.unique()) > 4
+
+
+class Counting:
+    """Environments whose frames tell which they are and how many steps they have made; episodes of 3, 4, ... steps."""
+
+    def __init__(self, _: str, num_envs: int, seed: int) -> None:
+        self.first = seed
+        self.steps = np.zeros(num_envs, np.int64)
+        self.last_reward = np.zeros(num_envs)
+
+    def frames(self, begins: bool = True) -> np.ndarray:
+        shown = np.zeros((len(self.steps), 3, 64, 64), np.uint8)
+        shown[:, 0, 0, 0], shown[:, 1, 0, 0] = self.first + np.arange(len(self.steps)), self.steps
+        shown[:, 2, 0, 0] = begins
+        return shown
+
+    def reset(self) -> np.ndarray:
+        return self.frames()
+
+    def step(self, _: np.ndarray) -> Step:
+        number = self.first + np.arange(len(self.steps))
+        self.last_reward = 0.01 * number + 0.001 * self.steps
+        self.steps += 1
+        ended = self.steps % (3 + number) == 0
+        return Step(self.frames(begins=False), ended, self.frames()[ended])
+
+    def pop_episodes(self) -> list[Episode]:
+        return []
+
+
+def test_rows_hold_what_followed_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rollouts: frame, reward and end of each row are of the same step, and no episode's last frame is acted on."""
+    monkeypatch.setattr(ppo_module, "Procgen", Counting)
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    monkeypatch.setattr(ppo, "scale", lambda reward, *_: reward)
+    env = torch.arange(TINY.num_envs).expand(TINY.rollout_steps, -1)
+    for rollout in range(2):
+        ppo._collect()
+        step = (rollout * TINY.rollout_steps + torch.arange(TINY.rollout_steps))[:, None].expand_as(env)
+        torch.testing.assert_close(ppo.frames[:, :, 0, 0, 0].long(), env)
+        torch.testing.assert_close(ppo.frames[:, :, 1, 0, 0].long(), step)
+        torch.testing.assert_close(ppo.frames[:, :, 2, 0, 0].bool(), step % (3 + env) == 0)
+        torch.testing.assert_close(ppo.reward, 0.01 * env + 0.001 * step)
+        torch.testing.assert_close(ppo.ended, (step + 1) % (3 + env) == 0)
+
+
+def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
+    steps, config = TINY.rollout_steps, TINY
+    last = torch.cat([half.value_now() for half in collected._halves])
+    values = torch.cat([collected.value, last[None]])
+    for env in range(TINY.num_envs):
+        for step in range(steps):
+            wanted, weight = 0.0, 1.0
+            for t in range(step, steps):
+                goes_on = 0.0 if collected.ended[t, env] else 1.0
+                error = collected.reward[t, env] + config.discount * goes_on * values[t + 1, env] - values[t, env]
+                wanted += weight * float(error)
+                weight *= config.discount * config.gae_lambda * goes_on
+            assert float(collected.advantage[step, env]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_an_update_is_adam_on_the_clipped_objective(collected: PPO) -> None:
+    """Against plain PyTorch, two updates in a row so that ratios leave 1."""
+    ppo = collected
+    plain = copy.deepcopy(ppo.network)
+    adam = torch.optim.Adam(plain.parameters(), TINY.learning_rate, eps=1e-5)
+    for rows in (torch.arange(16), torch.arange(8, 24)):
+        ppo.index.copy_(rows)
+        ppo._learn()
+        logits, value = plain(ppo.frames.view(-1, 3, 64, 64)[rows].float() / 255 - 0.5)
+        chosen = Categorical(logits=logits)
+        advantage = ppo.advantage.view(-1)[rows]
+        returns, old = advantage + ppo.value.view(-1)[rows], ppo.value.view(-1)[rows]
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        ratio = (chosen.log_prob(ppo.action.view(-1)[rows]) - ppo.log_probability.view(-1)[rows]).exp()
+        policy_loss = -torch.min(advantage * ratio, advantage * ratio.clamp(0.8, 1.2)).mean()
+        clipped = old + (value - old).clamp(-0.2, 0.2)
+        value_loss = torch.max((value - returns) ** 2, (clipped - returns) ** 2).mean() / 2
+        loss = policy_loss + 0.5 * value_loss - 0.01 * chosen.entropy().mean()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        adam.step()
+    for ours, theirs in zip(ppo.network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_rewards_are_scaled_by_the_spread_of_returns() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = ReturnScale(6, 0.99), RunningMeanStd(shape=())
+    returns = np.zeros(6)
+    for _ in range(50):
+        reward, ended = rng.normal(1, 3, 6), rng.random(6) < 0.1
+        returns = returns * 0.99 + reward
+        theirs.update(returns)
+        np.testing.assert_allclose(ours(reward, ended, slice(0, 6)), reward / np.sqrt(theirs.var + 1e-8), rtol=1e-6)
+        returns[ended] = 0
+
+
+def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    ppo.iterate()
+    kept = Checkpoint()
+    ppo.save(kept)
+    other = PPO("maze", TINY, COMPUTE, seed=1)
+    other.restore(copy.deepcopy(kept))
+    assert other.frames_done == TINY.batch_frames
+    assert (other.scale.mean, other.scale.variance) == (ppo.scale.mean, ppo.scale.variance)
+    for one in (ppo, other):  # the same rollout, whatever their environments show
+        one.frames.copy_(ppo.frames)
+        one.action.copy_(ppo.action)
+        one.advantage.copy_(ppo.advantage)
+        one.value.copy_(ppo.value)
+        one.log_probability.copy_(ppo.log_probability)
+        one.index.copy_(torch.randperm(16, generator=one.generator))
+        one._learn()
+    for a, b in zip(ppo.network.parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
+    ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
+    ppo = ppo_training.train("maze", 3 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    assert ppo.frames_done == 3 * TINY.batch_frames
+    made = ppo_training.record(ppo, "maze", 800, 500, QUIET)
+    assert made.frames >= 800
+    assert made.level.tolist() == list(range(500, 500 + len(made.level)))
+    verify("procgen:maze", made, QUIET)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 3
+    with pytest.raises(UserError, match=r"is of another expert \(game maze, got miner\)"):
+        ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    for file in tmp_path.glob("ckpt/*/state.json"):
+        file.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+
+
+def test_learning_that_diverges_ends_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPO, "iterate", lambda _: {"policy_loss": float("nan"), "value_loss": 0.0})
+    with pytest.raises(Diverged, match="a loss is not finite"):
+        ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    assert not (tmp_path / "ckpt").exists()
+
+
+def test_cloning_first_learns_an_experts_actions() -> None:
+    ppo = PPO("maze", TINY, COMPUTE, seed=0)
+    frames = torch.randint(0, 256, (60, 3, 64, 64), generator=ppo.generator, dtype=torch.uint8)
+    first = ppo.clone(frames, torch.arange(60) % 3, updates=1, batch=32)
+    assert ppo.clone(frames, torch.arange(60) % 3, updates=200, batch=32) < 0.5 * first

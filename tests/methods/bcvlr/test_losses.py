@@ -1,0 +1,334 @@
+"""One update of each phase against a plain re-derivation."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcvlr_fast import config
+from bcvlr_fast.config import Config, PolicyConfig, replace_in
+from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.data.replay import Replay, ReplaySampler
+from bcvlr_fast.envs import spec
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.features import Features, contrastive_loss
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
+from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions, copy_error, frame_features, predict_next
+from bcvlr_fast.nn.heads import ContrastiveHeads
+from bcvlr_fast.training.compute import Compute
+from helpers.updates import assert_moved_alike, drawn_rows
+
+FP32 = Compute(torch.device("cpu"), torch.float32)
+
+
+def paper_sized(**latent: object) -> Config:
+    """The official rules (not the quick ones) and networks, on small batches."""
+    settings = config.preset("procgen:bossfight", "paper")
+    settings = replace_in(settings, "features", batch_size=8)
+    settings = replace_in(settings, "latent_actions", batch_size=6, **latent)
+    settings = replace_in(settings, "policy", batch_size=6)
+    return replace_in(settings, "online", finetune_batch_size=6, clone_batch_size=6)
+
+
+def noise(sized: Callable[..., Config]) -> float:
+    return 1e-4 if sized is small else 1e-2
+
+
+def small(**latent: object) -> Config:
+    """The same on small networks."""
+    narrow = {"impala_channels": (4, 8), "hidden_dim": 32}
+    settings = paper_sized(world_model_width=4, **narrow, **latent)
+    settings = replace_in(settings, "encoder", channels=4, stride=2, residual_blocks=1)
+    settings = replace_in(settings, "features", projection_dim=16, hidden_dim=24)
+    return replace_in(settings, "policy", **narrow)
+
+
+SIZES = pytest.mark.parametrize("sized", [small, paper_sized])
+
+
+def make(settings: Config) -> tuple[Agent, WindowSampler]:
+    torch.manual_seed(0)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
+    frames = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
+    store = FrameStore.from_episodes(frames, np.array([25, 35]), FP32.device)
+    return agent, WindowSampler(store, 1, 1, torch.Generator().manual_seed(1))
+
+
+def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
+    """The same frames as own transitions with these actions [60], drawn by the same generator."""
+    replay = Replay(59, 1, spec("procgen:bossfight"), FP32.device)
+    for row in range(60):
+        last = row in (24, 59)
+        frame = sampler.store.frames[row : row + 1].numpy()
+        replay.append(np.array([0]), frame, None if last else actions[row : row + 1].numpy(), ends=last)
+    own = ReplaySampler(replay, 1, 1, sampler.generator)
+    assert own.refresh()
+    assert own.centres[: int(own.count)].tolist() == sampler.centres.tolist()
+    return own
+
+
+def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
+    return sampler.store.frames[index].float() / 255 - 0.5
+
+
+@pytest.mark.parametrize("gain", [0.0, 8.0])
+def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
+    """With future_frames=2 p reads o_{t+2}; w still predicts o_{t+1} from what came before it."""
+    settings = small(future_frames=2, motion_gain=gain)
+    torch.manual_seed(0)
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
+    channels = agent.encoder.channels
+    frames = torch.randn(4, 3, channels, 32, 32)
+    changed = frames.clone()
+    changed[-1] += 1
+    assert not torch.allclose(agent.predictor(frames.flatten(0, 1)), agent.predictor(changed.flatten(0, 1)))
+    seen: list[Tensor] = []
+    agent.world_model.forward = lambda features, _: seen.append(features) or features[:, -channels:]
+    result = predict_next(agent.predictor, agent.codebook, agent.world_model, frames.flatten(0, 1), FP32, update=False)
+    assert torch.equal(seen[0], torch.cat([frames[0], frames[1]], dim=1))
+    wanted = (frames[1] - frames[2]).square().mean()
+    torch.testing.assert_close(result.prediction_error, wanted)
+    torch.testing.assert_close(copy_error(frames.flatten(0, 1), agent.world_model), wanted)
+
+
+def features_of(encoder: nn.Module, sampler: WindowSampler, centres: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        return [encoder(pixels(sampler, centres + step)) for step in (-1, 0, 1)]
+
+
+def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
+    """z [B, latent_dim] by hand, without motion gain."""
+    return predictor.head(predictor.trunk(torch.cat(frames, dim=1)))
+
+
+def distance(a: nn.Module, b: nn.Module) -> float:
+    """Norm of the difference of their weights."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return float(torch.stack([(p - q).detach().norm() for p, q in pairs]).norm())
+
+
+def test_contrastive_loss_is_equation_1() -> None:
+    agent, sampler = make(small())
+    heads = ContrastiveHeads(small().features, agent.encoder)
+    target = nn.ModuleList([copy.deepcopy(agent.encoder), copy.deepcopy(heads.projector)])
+    anchor, positive = pixels(sampler, torch.arange(5)), pixels(sampler, torch.arange(5) + 1)
+    contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, anchor, positive)
+    a = heads.predictor(heads.projector(agent.encoder(anchor)))
+    b = target[1](target[0](positive))
+    weight = heads.bilinear.weight
+    score = torch.stack([torch.stack([a[i] @ (weight @ b[j]) for j in range(5)]) for i in range(5)])
+    by_hand = torch.stack([-(score[i, i] - score[i].exp().sum().log()) for i in range(5)]).mean()
+    torch.testing.assert_close(contrast, by_hand, rtol=1e-4, atol=1e-5)
+    rebuilt = heads.pixel_decoder(agent.encoder(anchor))
+    torch.testing.assert_close(reconstruction, (rebuilt - anchor).square().mean())
+
+
+@SIZES
+def test_features_update(sized: Callable[..., Config]) -> None:
+    settings = sized()
+    agent, sampler = make(settings)
+    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
+    target, initial = copy.deepcopy(stage.target), copy.deepcopy(stage.target)
+    generator = torch.Generator().manual_seed(1)
+    trained = [*encoder.parameters(), *heads.parameters()]
+    adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
+    stage.step()
+    assert stage.done == 2
+    drawn = sampler.centres[drawn_rows(sampler, (2, 8), generator)]
+    for update, centres in enumerate(drawn):
+        offset = torch.randint(3, (2, 8, 2), generator=generator)
+        views = []
+        for view in range(2):
+            padded = F.pad(sampler.store.frames[centres].float(), (1,) * 4, mode="replicate")
+            crops = [padded[i, :, y : y + 64, x : x + 64] for i, (y, x) in enumerate(offset[view].tolist())]
+            views.append(torch.stack(crops) / 255 - 0.5)
+        query = heads.predictor(heads.projector(encoder(views[0])))
+        with torch.no_grad():
+            key = target[1](target[0](views[1]))
+        loss = F.cross_entropy(query @ heads.bilinear.weight @ key.T, torch.arange(8))
+        loss = loss + 0.1 * F.mse_loss(heads.pixel_decoder(encoder(views[0])), views[0])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        if update == 1:  # the target follows every second update
+            online = [*encoder.parameters(), *heads.projector.parameters()]
+            for t, p in zip(target.parameters(), online, strict=True):
+                t.data = 0.95 * t.data + 0.05 * p.data
+    assert_moved_alike(agent.encoder, encoder, noise(sized))
+    assert_moved_alike(stage.heads, heads, noise(sized))
+    # Adam goes the other way where a gradient is rounding noise, and the target a twentieth of it.
+    assert distance(stage.target, target) <= 0.01 * distance(target, initial)
+    assert distance(target, initial) > 0
+
+
+def test_reconstruction_can_stay_untrained_as_officially() -> None:
+    settings = replace_in(small(), "features", train_reconstruction=False)
+    agent, sampler = make(settings)
+    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    before = copy.deepcopy(stage.heads.pixel_decoder)
+    stage.step()
+    pairs = zip(stage.heads.pixel_decoder.parameters(), before.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@SIZES
+@pytest.mark.parametrize("output", ["tanh_half", "linear"])
+def test_latent_actions_update(sized: Callable[..., Config], output: str) -> None:
+    settings = sized(world_model_output=output)
+    latent = settings.latent_actions
+    agent, sampler = make(settings)
+    stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
+    plain = copy.deepcopy(agent).train()
+    codes = plain.codebook.codes.clone()
+    stage.step()
+    metrics = stage.read_metrics()
+
+    generator = torch.Generator().manual_seed(1)
+    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
+    past, now, future = features_of(plain.encoder, sampler, centres)
+    z = predicted(plain.predictor, past, now, future)
+    split = z.view(6, 2, 16, 4)
+    distance = (split.permute(0, 1, 3, 2)[:, :, :, None] - codes[None, :, None]).square().sum(4)  # [B, K, P, M]
+    index = distance.argmin(3)
+    picked = torch.stack([codes[k][index[:, k]] for k in range(2)], dim=1).permute(0, 1, 3, 2).reshape(6, 128)
+    commitment = (z - picked).square().mean()
+    prediction = plain.world_model(torch.cat([past, now], dim=1), z + (picked - z).detach())
+    loss = (prediction - future).square().mean() + 0.05 * commitment
+    trained = [*plain.predictor.parameters(), *plain.world_model.parameters()]
+    adam = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.01)
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, 2.0)
+    adam.step()
+    torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(metrics["copy_error"], float((now - future).square().mean()), rtol=1e-5, atol=1e-7)
+    assert_moved_alike(agent.predictor, plain.predictor, noise(sized))
+    assert_moved_alike(agent.world_model, plain.world_model, noise(sized))
+    assert not torch.equal(agent.codebook.codes, codes)
+
+
+@pytest.mark.parametrize(("sized", "updates"), [(small, 16), (small, 1), (paper_sized, 1)])
+def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
+    """16 updates draw more windows than the store has, so all are labelled at once; 1 does not."""
+    settings = sized()
+    agent, sampler = make(settings)
+    adam = torch.optim.AdamW(agent.policy.parameters(), lr=2e-4, weight_decay=0.01)
+    stage = Cloning(updates, 6, PolicyConfig(), adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    assert stage.label_all == (updates == 16)
+    plain = copy.deepcopy(agent)
+    stage.step()
+    assert stage.done == updates
+
+    generator = torch.Generator().manual_seed(1)
+    drawn = sampler.centres[drawn_rows(sampler, (updates, 6), generator)]
+    adam = torch.optim.AdamW(plain.policy.parameters(), lr=2e-4, weight_decay=0.01)
+    for centres in drawn:
+        past, now, future = features_of(plain.encoder, sampler, centres)
+        with torch.no_grad():
+            z = predicted(plain.predictor, past, now, future)
+        loss = (plain.policy(now) - z).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert_moved_alike(agent.policy, plain.policy, noise(sized))
+
+
+@pytest.mark.parametrize("rate", [4e-3, torch.tensor(4e-3)])  # a number, or a tensor that graphs read
+def test_cloning_anneals_where_it_is_told_to(rate: float | Tensor) -> None:
+    agent, sampler = make(small())
+    optimizer = torch.optim.SGD(agent.policy.parameters(), lr=rate)
+    stage = Cloning(4, 6, PolicyConfig(), optimizer, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage.together = 1
+    for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
+        stage.restart(0)
+        stage.anneals = anneals
+        found = []
+        while stage.done < stage.updates:
+            stage.step()
+            found.append(float(optimizer.param_groups[0]["lr"]))
+        assert found == pytest.approx(wanted)
+    assert not isinstance(rate, Tensor) or optimizer.param_groups[0]["lr"] is rate
+
+
+@SIZES
+def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
+    settings = sized()
+    agent, sampler = make(settings)
+    actions = torch.randint(15, (60,))
+    optimizers = {
+        "predictor": torch.optim.Adam(agent.predictor.parameters(), lr=2e-5),
+        "decoder": torch.optim.Adam(agent.decoder.parameters(), lr=1e-3),
+    }
+    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
+    plain = copy.deepcopy(agent).train()
+    stage.step()
+    metrics = stage.read_metrics()
+
+    generator = torch.Generator().manual_seed(1)
+    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
+    past, now, future = features_of(plain.encoder, sampler, centres)
+    z = predicted(plain.predictor, past, now, future)
+    code = plain.codebook(z, update=False)
+    prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantised)
+    action_loss = F.cross_entropy(plain.decoder(z), actions[centres])
+    loss = action_loss + 15 * ((prediction - future).square().mean() + 0.05 * code.commitment)
+    loss.backward()
+    torch.optim.Adam(plain.predictor.parameters(), lr=2e-5).step()
+    torch.optim.Adam(plain.decoder.parameters(), lr=1e-3).step()
+    torch.testing.assert_close(metrics["loss"], loss.item(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["action_loss"], action_loss.item(), rtol=1e-5, atol=1e-6)
+    assert_moved_alike(agent.predictor, plain.predictor, noise(sized))
+    assert_moved_alike(agent.decoder, plain.decoder, noise(sized))
+
+
+def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:
+    settings = replace_in(small(), "online", regularisation=0.0)
+    agent, sampler = make(settings)
+    actions = torch.randint(15, (60,))
+    optimizers = {"decoder": torch.optim.Adam(agent.decoder.parameters())}
+    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
+    loss = stage.loss(sampler.take(sampler.centres[:6])[1])
+    assert torch.equal(loss.total, loss.action)
+    assert float(loss.regularisation) == 0.0
+
+
+def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
+    settings = small()
+    agent, sampler = make(settings)
+    agent.encoder.requires_grad_(False)
+    before = copy.deepcopy(agent)
+    optimizers = {
+        "predictor": torch.optim.Adam(agent.predictor.parameters()),
+        "decoder": torch.optim.Adam(agent.decoder.parameters()),
+    }
+    Finetuning(settings, agent, optimizers, own_windows(sampler, torch.zeros(60, dtype=torch.int64))).step()
+    for name in ("encoder", "world_model", "policy"):
+        pairs = zip(getattr(agent, name).parameters(), getattr(before, name).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs), name
+
+
+class Whole(nn.Identity):
+    """An encoder whose features are the frames."""
+
+    in_channels = 3
+
+
+def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
+    _, sampler = make(small())
+    centres = sampler.centres[:16]
+    frames, index = sampler.take(centres)
+    window = frame_features(Whole(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
+    window = torch.cat(window.chunk(3), dim=1)
+    plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
+    padded = F.pad(plain, (2,) * 4, mode="replicate")
+    crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
+    matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
+    assert bool((matches.sum(dim=0) == 1).all())
+    assert len(set(matches.int().argmax(dim=0).tolist())) > 3
+    unshifted = frame_features(Whole(), frames, index, FP32)
+    torch.testing.assert_close(torch.cat(unshifted.chunk(3), dim=1), plain)

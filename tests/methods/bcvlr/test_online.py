@@ -1,0 +1,99 @@
+"""Who acts when."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from bcvlr_fast import config
+from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.envs import make, spec
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.online import Online
+from bcvlr_fast.training.compute import Compute
+
+FP32 = Compute(torch.device("cpu"), torch.float32)
+NUM_ENVS = 8
+
+
+def online_phase(**online: object) -> Online:
+    """Phase 4 of a small agent whose policy always takes action 4."""
+    narrow = {"impala_channels": (4, 4), "hidden_dim": 8}
+    settings: Config = dataclasses.replace(config.preset("procgen:bossfight", "quick"), seed=3)
+    settings = replace_in(settings, "latent_actions", **narrow)
+    settings = replace_in(settings, "policy", **narrow)
+    settings = replace_in(settings, "online", **{"num_envs": NUM_ENVS, "capacity": 1000, **online})
+    agent = Agent(settings, spec("procgen:bossfight"), FP32)
+    with torch.no_grad():
+        agent.decoder.layers[-1].weight.zero_()
+        agent.decoder.layers[-1].bias.fill_(-1e3)
+        agent.decoder.layers[-1].bias[4] = 0
+    env = make(settings.env, settings.online.num_envs, 0)
+    generator = torch.Generator().manual_seed(0)
+    latent = settings.latent_actions
+    videos = FrameStore.from_episodes(np.zeros((20, 3, 64, 64), np.uint8), np.array([20]), FP32.device)
+    sampler = WindowSampler(videos, latent.past_frames, latent.future_frames, generator)
+    return Online(settings, agent, env, sampler, generator)
+
+
+def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndarray:
+    """[calls, NUM_ENVS] actions."""
+    online = online_phase(exploration=share, exploration_steps=steps)
+    online.round = round_
+    for _ in range(calls):
+        online.collect_step()
+    online.env.close()
+    return online.collector.taken().reshape(calls, NUM_ENVS)
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_random_actions_are_held_and_uniform(steps: int) -> None:
+    held = collected(0.0, steps, round_=0).reshape(-1, steps, NUM_ENVS)
+    assert (held == held[:, :1]).all()
+    chosen = held[:, 0]
+    assert len(np.unique(chosen)) == 15 if steps == 1 else len(np.unique(chosen)) > 8
+    assert (chosen[1:] != chosen[:-1]).mean() > 0.8
+
+
+def test_later_rounds_explore_in_the_share_asked_for() -> None:
+    assert (collected(0.0, 1, round_=1) == 4).all()
+    own = collected(0.5, 6, round_=1).reshape(-1, 6, NUM_ENVS)
+    assert (own == own[:, :1]).all()
+    assert 0.3 < (own[:, 0] != 4).mean() < 0.65
+
+
+@pytest.mark.parametrize(("num_envs", "stop"), [(7, 300), (7, 263), (48, 300), (120, 300)])
+def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: int) -> None:
+    """Also where the environments do not divide a round of 100, so that each ends in a short call."""
+    first, second = (online_phase(num_envs=num_envs, round_interactions=100, interactions=300) for _ in range(2))
+    while first.collector.interactions < stop:
+        if first.collector.interactions == first.round_end:
+            first.env.pop_episodes()
+            first.round += 1
+        first.collect_step()
+    assert stop < 300 or first.collector.interactions == stop
+    assert sum(second.replay_log(first.collector.taken())) == first.collector.interactions
+    np.testing.assert_array_equal(first.collector.frames, second.collector.frames)
+    np.testing.assert_array_equal(first.collector.replay.action, second.collector.replay.action)
+    assert torch.equal(first.collector.replay.store.frames, second.collector.replay.store.frames)
+    np.testing.assert_array_equal(first.collector.replay.store.position, second.collector.replay.store.position)
+    assert first.env.pop_episodes() == second.env.pop_episodes()
+
+
+@pytest.mark.parametrize("anneal", [False, True])
+def test_the_last_round_alone_anneals(anneal: bool) -> None:
+    online = online_phase(interactions=300, round_interactions=100, clone_anneal=anneal)
+    found = []
+    for round_ in range(online.rounds):
+        online.round = round_
+        online.begin_cloning()
+        found.append(online.cloning.anneals)
+    online.env.close()
+    assert found == [False, False, anneal]
+
+
+def test_the_world_model_takes_no_gradients() -> None:
+    online = online_phase()
+    assert not any(p.requires_grad for p in online.agent.world_model.parameters())

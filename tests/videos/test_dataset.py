@@ -1,0 +1,215 @@
+"""Recording, datasets, and what is refused."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bcvlr_fast.envs import PROCGEN_GAMES, make
+from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.experts.bundled import PAPER_EXPERT
+from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.kernels.resize_area import resize_area
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.videos import DatasetWriter, Videos, open_videos, read_manifest
+from bcvlr_fast.videos import labels as evaluation_labels
+from bcvlr_fast.videos.labels import NO_ACTION
+from helpers.tiny import command, wait_until
+
+SHAPE = (3, 64, 64)
+
+
+@pytest.fixture
+def three_episodes() -> Replays:
+    whole = replays.load("dodgeball")
+    keep = np.argsort(whole.length)[:3]
+    actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
+    part = Replays("dodgeball", whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
+    return part
+
+
+def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_episodes: Replays, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    recorder.record("procgen:dodgeball", three_episodes, folder, Screen(quiet=True))
+    videos = open_videos(folder, SHAPE)
+    assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
+    assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
+    manifest = read_manifest(folder)
+    assert (manifest.env, manifest.source) == ("procgen:dodgeball", "replays")
+
+    env = make("procgen:dodgeball", 1, seed=9, level=int(three_episodes.level[1]))
+    frames = [env.reset()[0]]
+    frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
+    np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
+
+    labels = evaluation_labels.load(folder)
+    assert labels is not None
+    ends = videos.lengths.cumsum() - 1
+    assert (labels.action[ends] == NO_ACTION).all()
+    np.testing.assert_array_equal(np.delete(labels.action, ends), three_episodes.actions)
+    np.testing.assert_array_equal(labels.episode_return, three_episodes.episode_return)
+
+
+@pytest.mark.parametrize("change", ["return", "actions"])
+def test_a_replay_that_differs_is_refused_and_leaves_nothing(
+    three_episodes: Replays, tmp_path: Path, change: str
+) -> None:
+    right = three_episodes
+    change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
+    wrong = dataclasses.replace(right, **change_of[change])
+    with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
+        recorder.record("procgen:dodgeball", wrong, tmp_path / "data", Screen(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    process = subprocess.Popen(command("record", "--env", "procgen:bossfight", "--out", str(out)), text=True)
+    wait_until(lambda: any(tmp_path.iterdir()), limit_s=60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        writer = DatasetWriter(tmp_path / "data", SHAPE)
+        os.dup2(full.fileno(), writer._file.fileno())
+        with pytest.raises(UserError, match=r"No space left on device; [0-9,]+ bytes are free"):
+            writer.append(np.zeros((100, *SHAPE), np.uint8))
+        writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bundled_replays() -> None:
+    assert replays.available() == PROCGEN_GAMES
+    for game in PROCGEN_GAMES:
+        loaded = replays.load(game)
+        assert loaded.frames >= 30_000
+        assert len(np.unique(loaded.level)) == len(loaded.level)
+        played = len(loaded.level) + len(loaded.dropped)  # levels that were given up on count as nothing
+        assert loaded.episode_return.sum() / played >= PAPER_EXPERT[game] * 0.95
+
+
+@pytest.mark.parametrize("game", replays.available())
+def test_bundled_replays_come_out_in_envpool(game: str) -> None:
+    """The first and the last; `python -m bcvlr_fast.expert --verify` plays them all."""
+    whole = replays.load(game)
+    for episode in (0, len(whole.level) - 1):
+        recorder.verify(f"procgen:{game}", whole.episodes(episode, episode + 1), Screen(quiet=True))
+
+
+def test_a_game_without_replays_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "available", lambda: ("maze",))
+    with pytest.raises(UserError, match="give --videos PATH"):
+        replays.load("heist")
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    one = np.ones(1, np.int32)
+    whole = {"game": "maze", "level": one, "length": 3 * one, "actions": np.zeros(3, np.uint8), "episode_return": one}
+    return {**whole, **changes}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"game": "chess"}, "not expert replays"),
+        (broken(game="chess"), "game: expected one of Procgen's, found 'chess'"),
+        (broken(actions=np.zeros(4, np.uint8)), "for 4 actions do not fit"),
+        (broken(actions=np.full(3, 15, np.uint8)), "actions: expected 0 .. 14, found 15"),
+        (broken(level=np.int32(3)), "level: expected whole numbers"),
+        (broken(level=np.ones(1)), "level: expected whole numbers"),
+        (broken(extra=np.ones(1)), "not expert replays"),
+        (broken(**{name: np.empty(0, np.int32) for name in ("level", "length", "actions", "episode_return")}), "none"),
+    ],
+)
+def test_damaged_replays_are_bad_input(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "it.npz", **arrays)
+    with pytest.raises(UserError, match=said):
+        replays.load_file(tmp_path / "it.npz")
+
+
+def test_a_flipped_byte_of_replays_is_bad_input_or_shows(tmp_path: Path) -> None:
+    file = tmp_path / "it.npz"
+    whole = replays.load("dodgeball")
+    whole.save(file)
+    data = file.read_bytes()
+    for at in range(0, len(data), 7):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+        with contextlib.suppress(UserError):  # what the archive does not check is of no weight
+            replays.load_file(file, "dodgeball")
+
+
+def test_default_folder_names_environment_source_size_and_seed() -> None:
+    folder = recorder.default_folder("procgen:bossfight", replays.load("bossfight"))
+    assert folder.parent == cache_folder() / "videos"
+    assert folder.name.startswith("procgen-bossfight_replays-")
+    assert folder.name.endswith("_64x64_s0")
+
+
+def test_split_is_by_episode(dataset: Path) -> None:
+    videos = open_videos(dataset, SHAPE)
+    train, held_out = videos.split(0.2)
+    assert train.lengths.tolist() == [40, 25, 33]
+    assert held_out.lengths.tolist() == [30]
+    np.testing.assert_array_equal(np.concatenate([train.frames, held_out.frames]), videos.frames)
+    assert len(videos.split(0.0)[1].lengths) == 0
+    assert len(videos.split(0.9)[0].lengths) >= 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "trained"), [([10, 90], 1), ([90, 10], 1), ([10, 10, 80], 2), ([40, 30, 20, 10], 3), ([5] * 20, 18)]
+)
+def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], trained: int) -> None:
+    videos = Videos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), np.array(lengths), Path("videos"))
+    train, held_out = videos.split(0.1)
+    assert (len(train.lengths), len(held_out.lengths)) == (trained, len(lengths) - trained)
+
+
+@settings(max_examples=20, deadline=None)
+@given(h=st.integers(1, 9), w=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_resize_is_the_mean_of_the_covered_area(h: int, w: int, height: int, width: int) -> None:
+    frames = np.random.default_rng(h * 9 + w).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+    fine = frames.repeat(height, axis=1).repeat(width, axis=2).astype(np.float64)
+    wanted = fine.reshape(2, height, h, width, w, 3).mean(axis=(2, 4))
+    assert np.abs(resize_area(frames, height, width) - wanted).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["lengths", "one length", "format", "json", "field", "frames", "no bytes", "cut off archive", "missing"],
+)
+def test_damaged_datasets_are_bad_input(dataset: Path, damage: str) -> None:
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    if damage == "lengths":
+        manifest["lengths"][0] += 1
+    elif damage == "one length":
+        manifest["lengths"] = 5
+    elif damage == "format":
+        manifest["format"] = 99
+    elif damage == "field":
+        manifest["extra"] = 1
+    elif damage == "frames":
+        (dataset / "frames.npy").write_bytes(b"\x93NUMPY")
+    elif damage == "no bytes":
+        (dataset / "frames.npy").write_bytes(b"")
+    elif damage == "cut off archive":
+        (dataset / "frames.npy").write_bytes(b"PK\x03\x04")
+    elif damage == "missing":
+        (dataset / "frames.npy").unlink()
+    text = "{" if damage == "json" else json.dumps(manifest)
+    (dataset / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"^videos: "):
+        open_videos(dataset, SHAPE)
