@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.system.errors import UserError, did_you_mean
 
 PRESETS = ("paper", "quick")
@@ -233,11 +234,18 @@ class Config:
     rendering: Literal["auto", "stock", "fast"] = "auto"
     """How MuJoCo draws, videos and own frames alike: stock, fast (smaller shadow maps, see docs/continuous.md), or
     auto: stock on a GPU, fast on a CPU."""
+    method: str = "bcv-lr"
+    """Method of learning."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     latent_actions: LatentActionsConfig = field(default_factory=LatentActionsConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
+
+    @property
+    def window(self) -> Window:
+        """The observations around a step that p sees."""
+        return Window(self.latent_actions.past_frames, self.latent_actions.future_frames, self.frame_stack)
 
 
 _QUICK_FEATURES: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-4, "projection_dim": 128, "hidden_dim": 256}

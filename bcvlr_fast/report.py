@@ -1,4 +1,4 @@
-"""Writes a run's report: one self-contained HTML file, films, and a model card.
+"""Writes a run's report again: one self-contained HTML file, films, and a model card.
 
 python -m bcvlr_fast.report runs/procgen-bossfight/20260101-120000-s0
 """
@@ -11,10 +11,6 @@ from typing import Annotated
 
 import tyro
 
-from bcvlr_fast.evaluation import health
-from bcvlr_fast.evaluation.evaluation import load_agent, videos_of
-from bcvlr_fast.evaluation.report import write
-from bcvlr_fast.runs import expert_videos as training_videos
 from bcvlr_fast.system.command import run_command
 
 
@@ -28,11 +24,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """The command."""
-    agent, settings = load_agent(arguments.run)
-    videos = training_videos.use(settings, videos_of(arguments.run))
-    held_out = health.held_out_windows(videos, settings, agent.compute)
-    write(arguments.run, agent, settings, videos, held_out)
-    print(arguments.run / "report.html")
+    from bcvlr_fast.runs.results import report_again
+
+    print(report_again(arguments.run))
 
 
 if __name__ == "__main__":

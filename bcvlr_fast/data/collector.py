@@ -1,43 +1,76 @@
-"""The collector: steps environments into the replay."""
+"""The collector: steps environments into a replay and logs every action."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from bcvlr_fast.data.replay import Replay
-from bcvlr_fast.envs import PixelEnv, Step
+from bcvlr_fast.envs.budget import Budget
 
 
 class Collector:
-    """Steps the environments into the replay, and logs every action, so that a replay of the log restores both."""
+    """Steps environments into a replay. Its state is the log of actions, from which both can be rebuilt."""
 
-    def __init__(self, env: PixelEnv, replay: Replay, interactions: int) -> None:
+    def __init__(self, env: Budget, replay: Replay) -> None:
         self.env, self.replay = env, replay
-        self.interactions = 0
-        actions = env.spec.actions.empty(interactions)
-        small = not env.spec.actions.continuous and env.spec.actions.size <= 256
-        self.actions = actions.astype(np.uint8) if small else actions
-        self.frames = env.reset()  # [num_envs, stack * C, H, W] uint8, what the policy sees next
+        space = env.spec.actions
+        actions = space.empty(env.left)
+        self._actions = actions.astype(np.uint8) if not space.continuous and space.size <= 256 else actions
+        self.frames = env.reset()
+        """[num_envs, stack * C, H, W] uint8: what the policy sees next."""
         self._newest = slice(-env.spec.frame_shape[0], None)  # the channels of a stack's last frame
         self._all = np.arange(env.num_envs)
 
-    def taken(self) -> np.ndarray:
-        """[interactions, ...]: every action so far, in order."""
-        return self.actions[: self.interactions]
+    @property
+    def interactions(self) -> int:
+        """Interactions so far."""
+        return self.env.used
 
     def envs_to_step(self, limit: int) -> np.ndarray:
-        """The environments of the next call: all of them, fewer where `limit` interactions in all are near."""
-        return self._all[: limit - self.interactions]
+        """The environments of the next call: all of them, or fewer where `limit` interactions in all are near."""
+        return self._all[: limit - self.env.used]
 
     def step(self, actions: np.ndarray, envs: np.ndarray) -> None:
-        """One interaction in each environment of `envs`."""
+        """One interaction in each environment of `envs`, with `actions` [len(envs), ...]."""
+        begin = self.env.used
         step = self.env.step(actions, envs)
-        self.actions[self.interactions : self.interactions + len(envs)] = actions
-        self.interactions += len(envs)
-        self._store(step, actions, envs)
-
-    def _store(self, step: Step, actions: np.ndarray, envs: np.ndarray) -> None:
+        self._actions[begin : self.env.used] = actions
         self.replay.append(envs, self.frames[envs, self._newest], actions)
         if step.ended.any():
             self.replay.append(envs[step.ended], step.frames[step.ended, self._newest], None, ends=True)
         self.frames[envs] = step.next_frames()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The log of actions, and a digest of the frames that it led to."""
+        return {"actions": self._actions[: self.env.used], "frames": self._digest()}
+
+    def rebuild(self, state: Mapping[str, Any], round_ends: list[int]) -> Iterator[int]:
+        """Takes the logged actions again in fresh environments; yields the interactions of each call.
+
+        The calls are those of the first time: shorter at the end of each round where the environments do not divide
+        it. Episodes that ended before the last round are dropped. Raises OtherFrames at the end where the environments
+        do not show the same frames as before.
+        """
+        actions = state["actions"].numpy()
+        ends = iter(round_ends)
+        end = next(ends)
+        while self.env.used < len(actions):
+            if self.env.used == end:
+                self.env.pop_episodes()
+                end = next(ends)
+            envs = self.envs_to_step(min(end, len(actions)))
+            self.step(actions[self.env.used : self.env.used + len(envs)], envs)
+            yield len(envs)
+        if self._digest() != state["frames"]:
+            raise OtherFrames
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.frames.tobytes()).hexdigest()
+
+
+class OtherFrames(Exception):
+    """The environments show other frames than those that the same actions led to before."""

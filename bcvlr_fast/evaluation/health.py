@@ -1,4 +1,4 @@
-"""Is a phase doing its work? Figures on held-out frames, and one line where something looks broken."""
+"""Held-out diagnostics for each phase, with a warning when one looks broken."""
 
 from __future__ import annotations
 
@@ -8,91 +8,64 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.config import Config
-from bcvlr_fast.data.frames import FrameStore, WindowSampler
-from bcvlr_fast.envs import spec
+from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.cloning import variance_explained
-from bcvlr_fast.methods.bcvlr.latent_actions import copy_error, frame_features, predict_next
-from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.videos import Videos
-from bcvlr_fast.videos import labels as evaluation_labels
+from bcvlr_fast.methods.bcvlr.finetuning import variance_explained
+from bcvlr_fast.methods.bcvlr.latent_actions import copy_error, prediction_error
+from bcvlr_fast.methods.policy import Policy
 
 _BATCH = 256
-_MOST_WINDOWS = 4096
-_LEAST_SPREAD = 1e-5
+_MAX_WINDOWS = 4096
+_MIN_SPREAD = 1e-5
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out windows, and the expert's true actions on them where labels exist (evaluation only)."""
+    """Held-out windows, and the expert's true actions on them where labels exist."""
 
     sampler: WindowSampler
     action: np.ndarray | None
-    """[N] uint8, or [N, A] float32 of continuous ones, for each frame of the held-out store."""
-    unusable: str = ""
-    """Why there are none though the videos have labels."""
+    """[N] integers, or [N, A] float32 of continuous actions, for each frame of the held-out store."""
 
-    def centres(self) -> Tensor:
-        """At most 4,096 window centres, evenly spaced."""
-        centres = self.sampler.centres
-        stride = max(1, -(-len(centres) // _MOST_WINDOWS))
-        return centres[::stride]
+    def centers(self) -> Tensor:
+        """At most 4,096 window centers, evenly spaced."""
+        centers = self.sampler.centers
+        stride = max(1, -(-len(centers) // _MAX_WINDOWS))
+        return centers[::stride]
 
     def true_actions(self) -> Tensor | None:
-        """[W] int64, or [W, A] float32, at `centres`."""
+        """[W] int64, or [W, A] float32, at `centers`."""
         if self.action is None:
             return None
         continuous = self.action.ndim == 2
-        return torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centres().cpu()]
-
-
-def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> HeldOut | None:
-    """The held-out episodes as windows with a generator of their own; None where they are too short."""
-    _, held_out = videos.split(settings.held_out)
-    generator = torch.Generator(compute.device)
-    store = FrameStore.from_episodes(held_out.frames, held_out.lengths, compute.device, settings.frames_gb)
-    latent = settings.latent_actions
-    sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator, stack=settings.frame_stack)
-    if len(sampler.centres) == 0:
-        return None
-    labels = evaluation_labels.load(videos.path)
-    if labels is None:
-        return HeldOut(sampler, None)
-    own = labels.action[len(videos.frames) - len(held_out.frames) : len(videos.frames)]
-    ends = held_out.lengths.cumsum() - 1
-    env = settings.env.split(",")[0]
-    try:
-        return HeldOut(sampler, evaluation_labels.as_actions(own, ends, spec(env).actions))
-    except ValueError as error:
-        return HeldOut(sampler, None, f"the videos' labels are not {env}'s {error}")
+        return torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centers().cpu()]
 
 
 @dataclass(frozen=True)
 class LatentReport:
-    """Figures of p, the codebook and w on held-out windows."""
+    """Metrics of p, the codebook and w on held-out windows."""
 
     prediction_error: float
     copy_error: float
     spread: float
-    """Standard deviation of z over the windows, mean over its dimensions."""
+    """Standard deviation of z over the windows, averaged over its dimensions."""
     code_use: np.ndarray
-    """[K, M] share of each code in its codebook."""
+    """[K, M] fraction of latent actions that use each code of each codebook."""
     probe: float | None
-    """Of a linear readout of true actions from z: mean recall over them, or the variance explained of continuous ones;
+    """Linear readout of true actions from z: mean recall of discrete actions, or variance explained of continuous ones;
     None without labels."""
     probe_chance: float
-    """What a readout gets for nothing."""
+    """The probe's value at chance level."""
     probe_kind: str = "mean_recall"
 
     @property
     def error_of_copy(self) -> float:
-        """World-model error, the error of copying the last frame being 1."""
+        """The world model's error divided by the error of copying the last frame."""
         return self.prediction_error / max(self.copy_error, 1e-12)
 
     @property
     def perplexity(self) -> float:
-        """Mean over the codebooks."""
+        """Perplexity of code use, averaged over the codebooks."""
         return float(np.exp(-(self.code_use * np.log(self.code_use + 1e-10)).sum(axis=1)).mean())
 
     @property
@@ -103,7 +76,7 @@ class LatentReport:
     def codes(self) -> int:
         return self.code_use.size
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         names = (
             "prediction_error",
             "copy_error",
@@ -117,40 +90,38 @@ class LatentReport:
         return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def describe_probe(self) -> str:
-        """The probe's figure beside chance."""
+        """The probe's value beside chance."""
         return f"probe {self.probe_kind.replace('_', ' ')} {self.probe:.0%}, chance {self.probe_chance:.0%}"
 
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         lines = []
         if self.prediction_error >= self.copy_error:
             lines.append(
-                f"the world model predicts no better than copying the last frame "
+                f"the world model predicts no better than a copy of the last frame "
                 f"({self.prediction_error:.2e} against {self.copy_error:.2e})"
             )
-        if self.spread < _LEAST_SPREAD:
+        if self.spread < _MIN_SPREAD:
             lines.append(f"the predictor gives every window the same latent action (spread {self.spread:.0e})")
         elif self.perplexity < 2:
             lines.append(f"the codebook has collapsed (perplexity {self.perplexity:.1f})")
         elif self.dead_codes > 0.75 * self.codes:
-            lines.append(f"{self.dead_codes} of {self.codes} codes are never used on held-out frames")
+            lines.append(f"{self.dead_codes} of {self.codes} codes are unused on held-out frames")
         if self.probe is not None and self.probe < self.probe_chance:
-            lines.append(f"latent actions do not tell true actions apart ({self.describe_probe()})")
+            lines.append(f"latent actions do not separate true actions ({self.describe_probe()})")
         return lines
 
 
 @torch.no_grad()
 def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
-    """Runs p, codebook and w over the held-out windows."""
-    agent.eval()
+    """Metrics of p, the codebook and w over the held-out windows."""
     latents, errors, copies = [], [], []
-    for centres in held_out.centres().split(_BATCH):
-        features = frame_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, agent.compute, update=False)
-        latents.append(result.latent_action)
-        errors.append(result.prediction_error * len(centres))
-        copies.append(copy_error(features, agent.world_model) * len(centres))
+    for centers in held_out.centers().split(_BATCH):
+        features = agent.frame_features(*held_out.sampler.take(centers))
+        latents.append(agent.latent_action(features))
+        errors.append(prediction_error(agent, features, agent.codebook(latents[-1])) * len(centers))
+        copies.append(copy_error(agent, features) * len(centers))
     z = torch.cat(latents)
-    chosen = agent.codebook(z, update=False).indices.unbind(1)
+    chosen = agent.codebook(z).indices.unbind(1)
     shares = [i.reshape(-1).bincount(minlength=agent.codebook.codes.shape[1]) / i.numel() for i in chosen]
     truth = held_out.true_actions()
     probed, chance, kind = None, 0.0, "mean_recall"
@@ -170,9 +141,9 @@ def latent_report(agent: Agent, held_out: HeldOut) -> LatentReport:
 
 
 def probe_explained(z: Tensor, truth: Tensor) -> float:
-    """Variance of continuous actions truth [W, A] that a ridge regression from latent actions z [W, D] explains.
+    """Fraction of the variance of continuous actions truth [W, A] that a ridge regression from z [W, D] explains.
 
-    Fitted and scored on alternate blocks of windows, as `probe_recall`.
+    It is fitted and scored on alternate blocks of windows, as in `probe_recall`.
     """
     fit = _alternate(len(z))
     z = (z - z[fit].mean(dim=0)) / (z[fit].std(dim=0) + 1e-6)
@@ -191,8 +162,8 @@ def _alternate(windows: int) -> Tensor:
 def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
     """(mean recall over actions, chance level) of a ridge classifier from latent actions z [W, D] to truth [W].
 
-    Every action weighs the same, however rare. Fitted on alternate blocks of 64 windows and scored on
-    the others, since neighbours in time look alike; actions that either side lacks are left out.
+    Every action has the same weight, however rare. The classifier is fitted on alternate blocks of 64 windows and
+    scored on the others, because neighbors in time look alike; actions that one side lacks are skipped.
     """
     fit = _alternate(len(z))
     actions = [a for a in truth.unique() if (truth[fit] == a).any() and (truth[~fit] == a).any()]
@@ -211,19 +182,20 @@ def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class DiscreteReport:
-    """How actions decoded for held-out expert frames agree with the true ones."""
+    """Agreement of actions decoded for held-out expert frames with the true actions."""
 
     labelling_accuracy: float
-    """d(p(window)): what the policy is taught."""
+    """Accuracy of d(p(window)), the labels that the policy learns from; the policy itself where there are none."""
     policy_accuracy: float
-    """d(pi(frame)): what it would do."""
+    """Accuracy of the policy's greedy actions."""
     confusion: list[list[int]]
-    """[true][decoded by d(p)] counts."""
+    """Counts by [true action][decoded action]."""
 
     @property
     def labelling_information(self) -> float:
-        """Mutual information of true and decoded actions over the entropy of the true ones: 0 is chance, 1 is all,
-        whichever of several actions that do the same is decoded."""
+        """Mutual information of true and decoded actions divided by the entropy of the true ones.
+
+        0 is chance and 1 is all, whichever of several equivalent actions is decoded."""
         joint = np.array(self.confusion, np.float64)
         joint /= joint.sum()
         true, decoded = joint.sum(axis=1), joint.sum(axis=0)
@@ -232,7 +204,7 @@ class DiscreteReport:
         information = float((joint[where] * np.log((joint / np.outer(true, decoded).clip(1e-12))[where])).sum())
         return information / entropy if entropy > 0 else 0.0
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         names = ("labelling_accuracy", "labelling_information", "policy_accuracy")
         true = np.array(self.confusion).sum(axis=1)
         return {name: float(getattr(self, name)) for name in names} | {
@@ -242,14 +214,14 @@ class DiscreteReport:
 
 @dataclass(frozen=True)
 class ContinuousReport:
-    """The share of the variance of true actions that actions decoded for held-out expert frames explain."""
+    """Fraction of the variance of true actions that actions decoded for held-out expert frames explain."""
 
     labelling_explained: float
-    """By d(p(window)): what the policy is taught."""
+    """By d(p(window)), the labels that the policy learns from."""
     policy_explained: float
-    """By d(pi(observation)): what it would do."""
+    """By the policy's greedy actions."""
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         return asdict(self)
 
 
@@ -257,24 +229,24 @@ Agreement = DiscreteReport | ContinuousReport
 
 
 @torch.no_grad()
-def action_report(agent: Agent, held_out: HeldOut) -> Agreement | None:
-    """Compares decoded with true actions; None without labels."""
+def action_report(policy: Policy, held_out: HeldOut, agent: Agent | None = None) -> Agreement | None:
+    """Compares the policy's actions, and the labels d(p(window)) of `agent` if given, with the true actions; None
+    without labels."""
     truth = held_out.true_actions()
     if truth is None or len(truth) == 0:
         return None
-    agent.eval()
     labels, acts = [], []
-    for centres in held_out.centres().split(_BATCH):
-        features = frame_features(agent.encoder, *held_out.sampler.take(centres), agent.compute)
-        with agent.compute.autocast():
-            labels.append(agent.decoder(agent.predictor(features)).float().cpu())
-        acts.append(agent.decoded(held_out.sampler.observations(centres)).cpu())
-    labelled, acted = torch.cat(labels), torch.cat(acts)
+    for centers in held_out.centers().split(_BATCH):
+        acts.append(policy(held_out.sampler.observations(centers)).cpu())
+        if agent is not None:
+            features = agent.frame_features(*held_out.sampler.take(centers))
+            labels.append(agent.decode(agent.latent_action(features)).cpu())
+    acted = torch.cat(acts)
+    labeled = torch.cat(labels) if labels else acted
     if truth.is_floating_point():
-        own = labelled.clamp(-1, 1), acted.clamp(-1, 1)
-        return ContinuousReport(*(float(variance_explained(guess, truth)) for guess in own))
-    decoded, chosen = labelled.argmax(dim=1), acted.argmax(dim=1)
-    size = agent.spec.actions.size
+        return ContinuousReport(*(float(variance_explained(v.clamp(-1, 1), truth)) for v in (labeled, acted)))
+    decoded, chosen = labeled.argmax(dim=1), acted.argmax(dim=1)
+    size = policy.card.actions.size
     confusion = (truth * size + decoded).bincount(minlength=size**2).view(size, -1)
     return DiscreteReport(
         float((decoded == truth).float().mean()), float((chosen == truth).float().mean()), confusion.tolist()

@@ -5,53 +5,79 @@ from __future__ import annotations
 import base64
 import html
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+import numpy as np
+
 from bcvlr_fast.evaluation import films, health, plots
 from bcvlr_fast.evaluation.evaluation import RESULT
+from bcvlr_fast.evaluation.health import HeldOut
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.training import metrics_log as logger
+from bcvlr_fast.training.metrics_log import read_metrics
 from bcvlr_fast.videos import Videos, mp4
 
 HEALTH = "health.json"
 
 
-def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out: health.HeldOut | None) -> None:
-    """report.html, videos/*.mp4 and README.md from the metrics and the evaluation that the folder holds.
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about."""
 
-    Without PyAV, which a compute node may lack, the films are left out and the report says so.
+    policy: Policy
+    expert: Videos
+    """The expert's episodes to show beside the agent."""
+    levels: np.ndarray | None
+    """[E] their levels, where they are known."""
+    held_out: HeldOut | None
+    agent: Agent | None
+    """BCV-LR's networks, for the diagnostics of latent actions; None for other methods."""
+    title: str
+    configuration: str
+    """JSON text."""
+    films: int
+    """How many films to write."""
+    summary: str
+    """What the policy was learned from, in a sentence for the model card."""
+
+
+def write_report(folder: Path, subject: Subject) -> None:
+    """Writes report.html, videos/*.mp4 and README.md from the metrics and the evaluation in `folder`.
+
+    Where PyAV is missing, as it may be on a compute node, the report says so and has no films. Raises UserError where
+    the run has no evaluation yet.
     """
     result = folder / RESULT
     if not result.is_file():
         raise UserError(f"run: {folder}: not evaluated yet (python -m bcvlr_fast.evaluate {folder})")
     evaluation = json.loads(result.read_text())
-    rows = logger.read(folder)
-    latent = health.latent_report(agent, held_out) if held_out else None
-    actions = health.action_report(agent, held_out) if held_out else None
-    figures = {**(latent.figures() if latent else {}), **(actions.figures() if actions else {})}
+    rows = read_metrics(folder)
+    agent, held_out = subject.agent, subject.held_out
+    latent = health.latent_report(agent, held_out) if held_out and agent else None
+    actions = health.action_report(subject.policy, held_out, agent) if held_out else None
+    figures = {**(latent.metrics() if latent else {}), **(actions.metrics() if actions else {})}
     (folder / HEALTH).write_text(json.dumps(figures, indent=1))
     parts = [
         _section("Scores", _scores(evaluation)),
         _section("Warnings", _warnings(rows)),
         _section("Learning curve", plots.learning_curve(rows, evaluation)),
-        _section("Films: agent beside expert", _films(folder, agent, settings, videos)),
+        _section("Films: agent beside expert", _films(folder, subject)),
         _section("Losses", plots.losses(rows)),
-        _section("Health on held-out frames", _health(latent, actions)),
+        _section("Diagnostics on held-out frames", _health(latent, actions)),
     ]
     if isinstance(actions, health.DiscreteReport):
-        parts.append(_section("True actions and what d(p) decodes", plots.confusion(actions.confusion)))
+        parts.append(_section("True and decoded actions", plots.confusion(actions.confusion)))
     if latent:
-        parts.append(_section("Codebook use on held-out frames", plots.code_use(latent.code_use)))
-    parts.append(_section("Configuration", f"<pre>{html.escape(config.to_json(settings))}</pre>"))
+        parts.append(_section("Code use on held-out frames", plots.code_use(latent.code_use)))
+    parts.append(_section("Configuration", f"<pre>{html.escape(subject.configuration)}</pre>"))
     machine = (folder / "environment.json").read_text()
     parts.append(_section("Machine", f"<pre>{html.escape(machine)}</pre>"))
-    title = f"BCV-LR on {settings.env}, {settings.preset}, seed {settings.seed}"
-    (folder / "report.html").write_text(_PAGE.format(title=html.escape(title), body="\n".join(parts)))
-    (folder / "README.md").write_text(_model_card(settings, evaluation))
+    page = _PAGE.format(title=html.escape(subject.title), body="\n".join(parts))
+    (folder / "report.html").write_text(page)
+    (folder / "README.md").write_text(_model_card(subject, evaluation))
 
 
 def _scores(evaluation: dict[str, Any]) -> str:
@@ -82,34 +108,35 @@ def _warnings(rows: list[dict[str, Any]]) -> str:
 
 
 def _health(latent: health.LatentReport | None, actions: health.Agreement | None) -> str:
-    if latent is None:
-        return "<p>No held-out frames.</p>"
-    figures = {
-        "world-model error / error of copying the last frame": f"{latent.error_of_copy:.3f}",
-        "codebook perplexity, mean over codebooks": f"{latent.perplexity:.1f}",
-        "codes never used": f"{latent.dead_codes} of {latent.codes}",
-    }
-    if latent.probe is not None:
+    figures = {}
+    if latent is not None:
+        figures = {
+            "world-model error / error of copying the last frame": f"{latent.error_of_copy:.3f}",
+            "codebook perplexity, mean over codebooks": f"{latent.perplexity:.1f}",
+            "unused codes": f"{latent.dead_codes} of {latent.codes}",
+        }
+    if latent is not None and latent.probe is not None:
         what = latent.probe_kind.replace("_", " ")
-        figures[f"{what} of a linear probe from latent to true action"] = f"{latent.probe:.1%}"
-        figures["the same by chance"] = f"{latent.probe_chance:.1%}"
+        figures[f"linear probe from latent to true action, {what}"] = f"{latent.probe:.1%}"
+        figures["linear probe, chance level"] = f"{latent.probe_chance:.1%}"
     if isinstance(actions, health.ContinuousReport):
-        figures["variance of the expert's actions that d(p) explains"] = f"{actions.labelling_explained:.1%}"
-        figures["variance of the expert's actions that the policy explains"] = f"{actions.policy_explained:.1%}"
+        figures["variance of the expert's actions explained by the labels d(p)"] = f"{actions.labelling_explained:.1%}"
+        figures["variance of the expert's actions explained by the policy"] = f"{actions.policy_explained:.1%}"
     elif actions:
-        figures["actions decoded from expert windows, d(p), that are true"] = f"{actions.labelling_accuracy:.1%}"
-        figures["the policy's greedy actions, d(pi), that are the expert's"] = f"{actions.policy_accuracy:.1%}"
+        figures["accuracy of the labels d(p)"] = f"{actions.labelling_accuracy:.1%}"
+        figures["accuracy of the policy's greedy actions"] = f"{actions.policy_accuracy:.1%}"
+    if not figures:
+        return "<p>None.</p>"
     body = "".join(f"<tr><td>{name}<td>{value}</tr>" for name, value in figures.items())
     return f"<table>{body}</table>"
 
 
-def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
+def _films(folder: Path, subject: Subject) -> str:
     if not mp4.available():
-        return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
-    if not settings.films:
-        return "<p>None were asked for (films=0).</p>"
-    _, held_out = videos.split(settings.held_out)
-    paths = films.write_films(agent, settings, videos, held_out, folder / "videos", settings.films)
+        return f"<p>PyAV is not installed: pip install av; python -m bcvlr_fast.report {folder}</p>"
+    if not subject.films:
+        return "<p>None requested (films=0).</p>"
+    paths = films.write_films(subject.policy, subject.expert, subject.levels, folder / "videos", subject.films)
     return "".join(_video(path) for path in paths)
 
 
@@ -123,23 +150,23 @@ def _video(path: Path) -> str:
     return f"<figure>{film}<figcaption>{path.stem}</figcaption></figure>"
 
 
-def _model_card(settings: Config, evaluation: dict[str, Any]) -> str:
+def _model_card(subject: Subject, evaluation: dict[str, Any]) -> str:
     table = "\n".join(_score_rows(evaluation, "| {} |", " | "))
+    card = subject.policy.card
     return f"""---
 library_name: bcvlr_fast
-tags: [reinforcement-learning, imitation-learning, learning-from-videos, {settings.env.partition(":")[0]}]
+tags: [reinforcement-learning, imitation-learning, learning-from-videos, {card.env.partition(":")[0]}]
 ---
-# BCV-LR policy for {settings.env}
+# {card.method} policy for {card.env}
 
-Learned from expert videos (no actions, no rewards) and {settings.online.interactions:,} reward-free interactions,
-preset `{settings.preset}`, seed {settings.seed}. Method: Behavior Cloning from Videos via Latent Representations
-(arXiv 2512.21586).
+{subject.summary}
 
 | policy | mean {evaluation["score"]} | standard error | 95 % interval | episodes | agent / expert |
 |---|---|---|---|---|---|
 {table}
 
-Score it again: `python -m bcvlr_fast.evaluate <this folder>`. Everything else is in `report.html`.
+Load it with `bcvlr_fast.load_policy(folder).act(frames)` and score it with `python -m bcvlr_fast.evaluate <folder>`.
+`report.html` has everything else.
 """
 
 

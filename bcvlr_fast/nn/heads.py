@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import FeaturesConfig
 from bcvlr_fast.nn.encoder import Encoder
-from bcvlr_fast.nn.layers import ResidualBlock, initialise_orthogonal
+from bcvlr_fast.nn.layers import ResidualBlock, initialize_orthogonal
 
 
 class PixelDecoder(nn.Module):
-    """v: features -> frames, at the encoder's input size."""
+    """v: features [B, channels, side / stride, ...] -> frames [B, frame_channels, side, side]."""
 
     def __init__(self, channels: int, frame_channels: int, stride: int) -> None:
         super().__init__()
@@ -23,43 +24,51 @@ class PixelDecoder(nn.Module):
             ResidualBlock(frame_channels),
             ResidualBlock(frame_channels),
         )
-        initialise_orthogonal(self)
+        initialize_orthogonal(self)
 
     def forward(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.layers(features))
 
 
 class Heads(nn.Module):
-    """Projector and predictor of both self-supervised losses."""
+    """Projector and predictor, which both self-supervised losses use."""
 
-    def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, projection_dim: int, hidden_dim: int) -> None:
         super().__init__()
         flat = encoder.channels * encoder.side**2
-        self.projector = nn.Sequential(nn.Flatten(), nn.Linear(flat, config.projection_dim))
+        self.projector = nn.Sequential(nn.Flatten(), nn.Linear(flat, projection_dim))
         self.predictor = nn.Sequential(
-            nn.Linear(config.projection_dim, config.hidden_dim),
+            nn.Linear(projection_dim, hidden_dim),
             nn.ReLU(),
-            nn.Linear(config.hidden_dim, config.projection_dim),
+            nn.Linear(hidden_dim, projection_dim),
         )
 
 
 class ContrastiveHeads(Heads):
-    """With the contrast's bilinear weight, and the pixel decoder v where frames are reconstructed."""
+    """Heads of Eq. 1: the bilinear weight W, and the pixel decoder v where frames are reconstructed."""
 
-    def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        self.bilinear = nn.Linear(config.projection_dim, config.projection_dim, bias=False)
-        initialise_orthogonal(self)
+    def __init__(
+        self, encoder: Encoder, *, projection_dim: int, hidden_dim: int, reconstructs: bool, train_decoder: bool = True
+    ) -> None:
+        super().__init__(encoder, projection_dim=projection_dim, hidden_dim=hidden_dim)
+        self.bilinear = nn.Linear(projection_dim, projection_dim, bias=False)
+        initialize_orthogonal(self)
         self.pixel_decoder: PixelDecoder | None = None
-        if config.objective == "contrastive+reconstruction":
+        if reconstructs:
             self.pixel_decoder = PixelDecoder(encoder.channels, encoder.in_channels, encoder.stride)
-            self.pixel_decoder.requires_grad_(config.train_reconstruction)
+            self.pixel_decoder.requires_grad_(train_decoder)
 
 
 class PrototypeHeads(Heads):
-    """With the prototypes, unit vectors [prototypes, projection_dim]."""
+    """Heads of Eq. 5 to 10: the prototypes c, unit vectors [prototypes, projection_dim]."""
 
-    def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        self.prototypes = nn.Linear(config.projection_dim, config.prototypes, bias=False)
-        initialise_orthogonal(self)
+    def __init__(self, encoder: Encoder, *, projection_dim: int, hidden_dim: int, prototypes: int) -> None:
+        super().__init__(encoder, projection_dim=projection_dim, hidden_dim=hidden_dim)
+        self.prototypes = nn.Linear(projection_dim, prototypes, bias=False)
+        initialize_orthogonal(self)
+
+    @torch.no_grad()
+    def normalize_prototypes(self) -> None:
+        """Scales every prototype to unit norm, in place."""
+        weight = self.prototypes.weight
+        weight.copy_(F.normalize(weight, dim=1))

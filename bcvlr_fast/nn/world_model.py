@@ -9,34 +9,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import ResidualBlock
 
 
 class WorldModel(nn.Module):
-    """w: U-Net from features [B, frames * C, side, side] and a latent action [B, latent_dim] to the next features.
+    """w: U-Net from features [B, seen_frames * C, side, side] and a latent action [B, latent_dim] to the next features.
 
-    Halves the side down to one pixel, so the side is a power of two; the action enters at the
-    first convolution and at the bottleneck.
+    It halves the side down to one pixel, so the side is a power of two. The action enters at the first convolution and
+    at the bottleneck. `output` is tanh_half (tanh / 2), linear, or residual (the last frame's features plus a change);
+    `zero_start` initializes the last layer to zero.
     """
 
-    def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        seen_frames: int,
+        window_frames: int,
+        latent_dim: int,
+        width: int,
+        output: str = "tanh_half",
+        zero_start: bool = False,
+    ) -> None:
         super().__init__()
-        side, width, latent = encoder.side, config.world_model_width, config.latent_dim
+        side = encoder.side
         halvings = side.bit_length() - 1
         if side != 1 << halvings or side < 4:
             raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
-        in_channels = (config.past_frames + 1) * encoder.channels
+        in_channels = seen_frames * encoder.channels
         widths = [width << i for i in range(halvings)]
-        self.seen_frames, self.window_frames = config.past_frames + 1, config.window_frames
-        self.output = config.world_model_output
+        self.seen_frames, self.window_frames = seen_frames, window_frames
+        self.output = output
         self.channels = encoder.channels
-        self.first = ActionConvolution(in_channels, latent, widths[0])
+        self.first = ActionConvolution(in_channels, latent_dim, widths[0])
         self.down = nn.ModuleList([Down(None, widths[0])] + [Down(a, b) for a, b in itertools.pairwise(widths[:-1])])
         self.bottleneck = nn.Conv2d(widths[-2], widths[-1], 2)
         ups = [*reversed(widths), width]
-        skips = [latent, *reversed(widths[:-1])]
+        skips = [latent_dim, *reversed(widths[:-1])]
         self.up = nn.ModuleList(Up(a + s, b) for a, b, s in zip(ups[:-1], ups[1:], skips, strict=True))
         self.final = nn.Sequential(
             nn.Conv2d(width + in_channels, width, 3, padding=1),
@@ -44,7 +54,7 @@ class WorldModel(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, encoder.channels, 1),
         )
-        if config.world_model_start == "zero":
+        if zero_start:
             for parameter in self.final[-1].parameters():
                 nn.init.zeros_(parameter)
 

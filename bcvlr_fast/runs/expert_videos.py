@@ -1,27 +1,116 @@
-"""The expert videos of a run: found, recorded or imported on first use, joined, and checked."""
+"""The expert videos of a run: found, recorded or imported on first use, joined, verified, and opened once."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from bcvlr_fast import config
-from bcvlr_fast.experts import recorder
-from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.config import Config
+from bcvlr_fast.data.frames import FrameStore
+from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_excess_still
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import chosen_rendering, parse_name, spec
+from bcvlr_fast.evaluation.health import HeldOut
+from bcvlr_fast.experts import behaviors as behaviours, recorder, replays
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import behaviors as behaviours, replays
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.videos import (
+    MANIFEST,
+    DatasetWriter,
+    Manifest,
+    Videos,
+    importing,
+    open_videos,
+    read_manifest,
+)
+from bcvlr_fast.videos import labels as evaluation_labels
+from bcvlr_fast.videos.labels import EvaluationLabels, as_actions
 
 _JOINED_ROWS = 4096
 
 
-def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
-    """The dataset to learn from: the videos asked for, imported on first use where they are none yet, or replays,
-    bundled or a file of one's own, recorded on first use; several are joined. Raises UserError where there are none."""
+@dataclass(frozen=True)
+class RunVideos:
+    """A dataset opened for a run: its training and held-out episodes, and labels that only evaluation may see."""
+
+    path: Path
+    manifest: Manifest
+    train: Videos
+    held_out: Videos
+    labels: EvaluationLabels | None
+
+    @property
+    def first_held_out_frame(self) -> int:
+        """The row of the first held-out frame in the dataset."""
+        return len(self.train.frames)
+
+    @property
+    def expert(self) -> Videos:
+        """The episodes to show beside the agent: the held-out ones, or all where none are held out."""
+        return self.held_out if len(self.held_out.lengths) else self.train
+
+    @property
+    def expert_levels(self) -> np.ndarray | None:
+        """[E] levels of `expert`; None without labels."""
+        if self.labels is None:
+            return None
+        first = len(self.train.lengths) if len(self.held_out.lengths) else 0
+        return self.labels.level[first : first + len(self.expert.lengths)]
+
+    def store(self, compute: Compute, frames_gb: float) -> FrameStore:
+        """The training frames in memory."""
+        return FrameStore.from_episodes(self.train.frames, self.train.lengths, compute.device, frames_gb)
+
+    def sampler(self, store: FrameStore, window: Window, config: Config, generator: torch.Generator) -> WindowSampler:
+        """Windows of the training frames; near-static windows beyond `still_share` are dropped."""
+        centers = window_centers(store.position, window)
+        if config.still_share < 1:
+            rng = np.random.default_rng(config.seed)
+            centers = without_excess_still(self.train.frames, centers, config.still_share, rng)
+        return WindowSampler(store, window, generator, torch.from_numpy(centers).to(store.device))
+
+    def actions(self, env: str, videos: Videos, first: int) -> np.ndarray | None:
+        """The expert's actions [N, ...] of `videos`, which begin at frame `first` of the dataset; None without labels.
+
+        Raises UserError where the labels are not the environment's actions.
+        """
+        if self.labels is None:
+            return None
+        own = self.labels.action[first : first + len(videos.frames)]
+        try:
+            return as_actions(own, videos.lengths.cumsum() - 1, spec(env).actions)
+        except ValueError as error:
+            raise UserError(f"videos: {self.path}: its labels are not {env}'s {error}") from None
+
+    def held_out_windows(
+        self, env: str, window: Window, compute: Compute, frames_gb: float, screen: Screen
+    ) -> HeldOut | None:
+        """Windows of the held-out episodes, with true actions where the labels have them; None where none is long
+        enough."""
+        store = FrameStore.from_episodes(self.held_out.frames, self.held_out.lengths, compute.device, frames_gb)
+        sampler = WindowSampler(store, window, torch.Generator(compute.device))
+        if len(sampler.centers) == 0:
+            return None
+        try:
+            return HeldOut(sampler, self.actions(env, self.held_out, self.first_held_out_frame))
+        except UserError as error:
+            screen.warn(f"{error}: metrics that compare with true actions are skipped")
+            return HeldOut(sampler, None)
+
+
+def find_videos(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
+    """The dataset to learn from, recorded, imported or joined on first use.
+
+    It is what `videos` names, a dataset, videos in any format, or a file of an expert; by default the bundled expert.
+    Raises UserError where there is none.
+    """
     paths = config.video_paths(settings)
     if len(paths) > 1:
         found = [_find(settings, path, screen, dry_run) for path in paths]
@@ -43,7 +132,7 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
         return recorder.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
-            use(settings, path)
+            open_run_videos(settings, path, needed_observations=0)
         return path
     options = importing.Options(spec(settings.env).frame_shape, spec(settings.env).steps_per_s, env=settings.env)
     try:
@@ -56,23 +145,24 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
     return folder
 
 
-def use(settings: Config, path: Path) -> Videos:
-    """The frames of dataset `path` that a run may use.
+def open_run_videos(settings: Config, path: Path, needed_observations: int) -> RunVideos:
+    """Opens dataset `path` for a run.
 
-    Raises UserError for videos of another environment, without an episode long enough for one window, or with labels
-    that are damaged or another video's.
+    Raises UserError for videos of another environment, drawn otherwise, without an episode of `needed_observations`
+    frames, or with labels that are damaged or another video's.
     """
-    videos = open_of(settings, path)
-    used = _first(videos, settings) if videos.training_episodes is None else videos
-    needed = settings.latent_actions.window_frames
-    if used.split(settings.held_out)[0].lengths.max() < needed:
-        raise UserError(f"videos: {path}: expected an episode of at least {needed} frames, found none")
-    return used
+    videos, manifest, labels = open_matching(settings, path)
+    if manifest.training_episodes is None and settings.video_frames:
+        videos = videos.first(settings.video_frames)
+    train, held_out = videos.split(settings.held_out)
+    if train.lengths.max() < needed_observations:
+        raise UserError(f"videos: {path}: expected an episode of at least {needed_observations} frames, found none")
+    return RunVideos(path, manifest, train, held_out, labels)
 
 
-def open_of(settings: Config, path: Path) -> Videos:
-    """Dataset `path`. Raises UserError where it is of another environment than the run, drawn otherwise, or its labels
-    are of other videos."""
+def open_matching(settings: Config, path: Path) -> tuple[Videos, Manifest, EvaluationLabels | None]:
+    """Dataset `path` whole. Raises UserError where it is of another environment than the run, drawn otherwise, or its
+    labels are another video's."""
     names = settings.env.split(",")
     videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
     if manifest.env not in ("", *names):
@@ -83,11 +173,7 @@ def open_of(settings: Config, path: Path) -> Videos:
     labels = evaluation_labels.load(path)
     if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
         raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
-    return videos
-
-
-def _first(videos: Videos, settings: Config) -> Videos:
-    return videos.first(settings.video_frames) if settings.video_frames else videos
+    return videos, manifest, labels
 
 
 def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
@@ -109,7 +195,7 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
     target = cache_folder() / "videos" / f"joined-{digest}"
     if (target / MANIFEST).exists():
         return target
-    used = [_first(open_videos(folder, (channels, height, width)), settings) for folder, _ in datasets]
+    used = [_first(open_videos(folder, (channels, height, width)), settings.video_frames) for folder, _ in datasets]
     halves = [videos.split(settings.held_out) for videos in used]
     parts = [train for train, _ in halves] + [held for _, held in halves]
     writer = DatasetWriter(target, (channels, height, width))
@@ -132,3 +218,7 @@ def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
         writer.abort()
         raise
     return target
+
+
+def _first(videos: Videos, frames: int) -> Videos:
+    return videos.first(frames) if frames else videos

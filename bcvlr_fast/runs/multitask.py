@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 from bcvlr_fast import config
-from bcvlr_fast.runs import expert_videos as training_videos
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import spec
+from bcvlr_fast.runs.expert_videos import join, open_run_videos
+from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
+from bcvlr_fast.runs.training import STATUS, learn, train
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.runs.pretrain import pretrain
-from bcvlr_fast.runs.run import Run
 from bcvlr_fast.system.screen import Screen
+
 
 
 def split_tasks(settings: Config) -> list[Config]:
@@ -41,41 +42,38 @@ def split_tasks(settings: Config) -> list[Config]:
 def train_tasks(
     settings: Config, tasks: list[Config], videos: list[Path], folder: Path, screen: Screen, track: str, start: float
 ) -> None:
-    """Pretrains once on the videos of all tasks, then learns each in its own environment (the paper's table 3).
+    """Pretrains once on the videos of all tasks, then learns each task in its own environment.
 
-    Every task's run begins as a copy of the pretraining's checkpoint; a resumed one leaves out what is done.
+    Every task's run begins as a copy of the pretraining's checkpoint; finished tasks are skipped on resume.
     """
-    from bcvlr_fast.runs.training import train
-
-    _pretrain(settings, training_videos.join(videos, settings, screen), folder, screen, track, start)
+    _pretrain(settings, join(videos, settings, screen), folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
         gc.collect()  # a run's frames are gigabytes, and it refers to itself
         own = folder / task.env.replace(":", "-")
-        if (own / "status.json").exists():
+        if (own / STATUS).exists():
             continue
         _begin_as(own, folder / "pretraining")
         screen.say(f"\n{task.env}, run folder {own}")
-        train(task, own, path, screen, track, resume_folder=folder)
-    (folder / "status.json").write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
+        train(task, own, path, screen, track=track, resume_folder=folder)
+    (folder / STATUS).write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
 
 
 def _pretrain(settings: Config, videos: Path, folder: Path, screen: Screen, track: str, start: float) -> None:
-    run = Run(folder / "pretraining", settings, screen, track, start, resume_folder=folder)
-    (folder / "config.json").write_text(config.to_json(settings))
+    run = Run(folder / "pretraining", settings, screen, track=track, start=start, resume_folder=folder)
+    (folder / CONFIG).write_text(config.to_json(settings))
     try:
-        run.load_videos(training_videos.use(settings, videos))
         with run.signals():
-            pretrain(run)
+            learn(run, open_run_videos(settings, videos, settings.window.observations), until="online")
     finally:
         run.close()
 
 
 def _begin_as(own: Path, pretraining: Path) -> None:
     """Gives a task that has not begun the newest checkpoint of the pretraining."""
-    if (own / "ckpt").exists():
+    if (own / CHECKPOINTS).exists():
         return
-    newest = max((pretraining / "ckpt").glob("step-*"))
-    work = own / ".ckpt"
+    newest = max((pretraining / CHECKPOINTS).glob("step-*"))
+    work = own / f".{CHECKPOINTS}"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(newest, work / newest.name)
-    work.rename(own / "ckpt")
+    work.rename(own / CHECKPOINTS)

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that appear whole, hold no pickle, and are checked before they are used."""
+"""Checkpoints: folders that appear whole, hold no pickle, and are verified before they are used."""
 
 from __future__ import annotations
 
@@ -6,71 +6,47 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import free_bytes
 
-_KEPT = 3
+State = dict[str, Any]
+"""Nested dictionaries with string keys; the leaves are tensors, arrays and JSON values."""
+
+_KEPT_CHECKPOINTS = 3
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _MANIFEST = "manifest.json"
+_FORMAT = 2
+_DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 
 
-@dataclass
-class Checkpoint:
-    """Everything that a run needs to go on: named tensors, and a JSON object."""
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Writes `folder`/step-<step>, then drops all but the newest three.
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
-
-    def put_network(self, name: str, module: nn.Module) -> None:
-        for key, value in module.state_dict().items():
-            self.tensors[f"network.{name}.{key}"] = value
-
-    def get_network(self, name: str, module: nn.Module) -> None:
-        prefix = f"network.{name}."
-        module.load_state_dict({k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)})
-
-    def put_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
-        for index, values in optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                self.tensors[f"optimizer.{name}.{index}.{key}"] = value
-
-    def get_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        prefix = f"optimizer.{name}."
-        for full, value in self.tensors.items():
-            if full.startswith(prefix):
-                index, key = full[len(prefix) :].split(".", 1)
-                # Fused Adam walks memory: moments must lie as their parameter does (channels last).
-                parameter = parameters[int(index)].detach()
-                placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
-                state.setdefault(int(index), {})[key] = placed
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Writes `folder`/step-<step>, then drops all but the newest three. Raises UserError where it cannot be written."""
+    Raises UserError where it cannot be written.
+    """
     target = folder / f"step-{step:012d}"
     work, aside = folder / ".new", folder / ".old"
     for leftover in (work, aside):  # of a process that was killed; a run folder has one owner
         shutil.rmtree(leftover, ignore_errors=True)
+    tensors: dict[str, Tensor] = {}
+    values = _without_tensors(state, "", tensors)
     try:
         work.mkdir(parents=True)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
         save_file(tensors, work / _TENSORS)
-        (work / _STATE).write_text(json.dumps(checkpoint.state, indent=1))
+        (work / _STATE).write_text(json.dumps(values, indent=1))
         sums = {name: _sha256(work / name) for name in (_TENSORS, _STATE)}
-        (work / _MANIFEST).write_text(json.dumps({"format": 1, "sha256": sums}))
+        (work / _MANIFEST).write_text(json.dumps({"format": _FORMAT, "sha256": sums}))
         for name in (_TENSORS, _STATE, _MANIFEST):
             _sync(work / name)
         if target.exists():
@@ -81,29 +57,81 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"checkpoint: {target}: {error} ({free_bytes(folder):,} bytes free)") from None
     shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(folder.glob("step-*"))[:-_KEPT]:
+    for old in sorted(folder.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
         shutil.rmtree(old)
     return target
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole (None if there is none), and a line on each newer one that is not."""
-    bad: list[str] = []
+def load_newest(folder: Path) -> tuple[State | None, list[str]]:
+    """The newest checkpoint that is whole (None if there is none), and a line for each newer one that is damaged."""
+    damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            return load(path), bad
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            bad.append(f"checkpoint: {path} is damaged ({error})")
-    return None, bad
+            return load_checkpoint(path), damaged
+        except _DAMAGE as error:
+            damaged.append(f"checkpoint: {path} is damaged ({error})")
+    return None, damaged
 
 
-def load(path: Path) -> Checkpoint:
-    """One checkpoint. Raises ValueError where its files differ from its manifest."""
-    sums = json.loads((path / _MANIFEST).read_text())["sha256"]
-    for name, expected in sums.items():
+def load_checkpoint(path: Path) -> State:
+    """The state that `save` wrote. Raises ValueError where the files differ from the manifest."""
+    manifest = json.loads((path / _MANIFEST).read_text())
+    for name, expected in manifest["sha256"].items():
         if _sha256(path / name) != expected:
             raise ValueError(f"{name}: sha256 differs from the manifest's")
-    return Checkpoint(load_file(path / _TENSORS), json.loads((path / _STATE).read_text()))
+    tensors, state = load_file(path / _TENSORS), json.loads((path / _STATE).read_text())
+    if manifest["format"] == 1:
+        return _from_format_1(tensors, state)
+    if manifest["format"] != _FORMAT:
+        raise UserError(f"checkpoint: {path}: expected format {_FORMAT} or older, got {manifest['format']}")
+    for full, tensor in tensors.items():
+        *parents, name = full.split("/")
+        inner = state
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = tensor
+    return dict(state)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's moments by parameter number; its hyperparameters are configuration, not state."""
+    return {str(index): dict(values) for index, values in optimizer.state_dict()["state"].items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Restores what `optimizer_state` gave."""
+    parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for index, values in state.items():
+        parameter = parameters[int(index)]
+        # Fused Adam walks memory: moments must have their parameter's layout (channels last).
+        moments[int(index)] = {
+            key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            for key, value in values.items()
+        }
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _without_tensors(state: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]) -> State:
+    """The JSON values of `state`; tensors and arrays go to `tensors`, named by their path."""
+    values: State = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors)
+        elif isinstance(value, Tensor | np.ndarray):
+            tensor = value if isinstance(value, Tensor) else torch.from_numpy(value)
+            tensors[prefix + key] = tensor.detach().cpu().contiguous().clone()
+        else:
+            values[key] = value
+    return values
+
+
+def _from_format_1(tensors: dict[str, Tensor], state: State) -> State:
+    """What of a checkpoint of version 0.1 still has a meaning: the networks, and whether training was over."""
+    prefix = "network.agent."
+    agent = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    phase = state.get("cursor", {}).get("phase")
+    return {"format": 1, "agent": agent, "phase": phase, "progress": {"elapsed_s": state.get("elapsed_s", 0.0)}}
 
 
 def _sha256(path: Path) -> str:

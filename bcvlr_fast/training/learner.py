@@ -1,30 +1,32 @@
-"""What the training stages share: updates that can be captured, their mean figures, what to save."""
+"""Learner: one kind of update as a function of tensors, with its optimizers and its state."""
 
 from __future__ import annotations
 
 import weakref
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bcvlr_fast.training.batches import Batches
+from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
 
 Metrics = dict[str, Tensor]
 """Scalars on the device."""
 
-MOST_TOGETHER = 16
-"""Updates of a step where it pays to have many: in a graph, or before a large batch of labels."""
+MAX_TOGETHER = 16
+"""Updates per step where many pay off: in a CUDA graph, or before a large batch of labels."""
 
 
-class Stage:
-    """A phase of training: `step` does some updates; `done` of `updates` are finished.
+class Learner:
+    """Trains networks by `updates` updates, of which `done` are finished; each `step` runs a few of them.
 
-    A step's updates are one CUDA graph on a GPU, so `prepare` and `update` are functions of tensors alone and read no
-    value on the host. `batches` holds what they draw; `networks` (those that only this stage has) and `optimizers` are
-    what a checkpoint must keep beside the agent and the generator.
+    The updates of a step are one CUDA graph on a GPU, so `prepare` and `update` are functions of tensors alone and read
+    no value on the host. Subclasses set `name` and `batches`, and implement `update`, which ends in `descend`.
     """
 
     name: str
@@ -33,51 +35,69 @@ class Stage:
     def __init__(
         self,
         updates: int,
-        networks: dict[str, nn.Module],
-        optimizers: dict[str, torch.optim.Optimizer],
+        optimizers: Mapping[str, torch.optim.Optimizer],
         compute: Compute,
         generator: torch.Generator,
         *,
+        networks: Mapping[str, nn.Module] | None = None,
+        train_mode: Sequence[nn.Module] = (),
         period: int = 1,
         together: int | None = None,
     ) -> None:
-        """`period` divides the updates of a step; `together` is their number, by default what suits the device."""
-        self.updates = updates
-        self.networks = networks
-        self.optimizers = optimizers
-        self.done = 0
-        self.round = 0
-        most = together or (MOST_TOGETHER if compute.device.type == "cuda" else period)
-        self.together = largest_divisor(updates, most, period)
-        stage = weakref.proxy(self)  # so that a finished stage, and its graph, go when nobody holds them
-        self._step = capture(lambda: stage._run(stage.together), compute.device, generator)
-        self._sums: Tensor | None = None  # [metrics] float32 on the device, over the updates since they were read
+        """`networks` are the ones that only this learner has, saved with its state. `train_mode` modules are in
+        training mode during a step and in evaluation mode otherwise. `period` divides the updates of a step;
+        `together` is their number, by default what suits the device."""
+        self.updates, self.done, self.round = updates, 0, 0
+        self.optimizers, self.networks = dict(optimizers), dict(networks or {})
+        self._train_mode = tuple(train_mode)
+        limit = together or (MAX_TOGETHER if compute.device.type == "cuda" else period)
+        self.together = largest_divisor(updates, limit, period)
+        learner = weakref.proxy(self)  # a finished learner and its graph are freed when nobody holds them
+        self._step = capture(lambda: learner._run(learner.together), compute.device, generator)
+        self._sums: Tensor | None = None  # [metrics] float32 on the device, over the updates since the last reading
         self._names: tuple[str, ...] = ()
         self._summed = 0
 
-    def prepare(self, count: int) -> None:
-        """What the next `count` updates have in common: drawing their batches."""
-        self.batches.draw(count)
-
     def update(self, number: int) -> Metrics:
-        """Update `number` of a step, from 0."""
+        """Runs update `number` of a step, counted from 0."""
         raise NotImplementedError
 
+    def prepare(self, count: int) -> None:
+        """What the next `count` updates share: drawing their batches."""
+        self.batches.draw(count)
+
     def step(self) -> None:
-        """The next updates, `together` of them or what is left."""
+        """Runs the next updates: `together` of them, or the rest."""
         count = min(self.together, self.updates - self.done)
         after = self.done + count
         following = (self._key, self.round, after) if after < self.updates else None
         self.batches.fetch((self._key, self.round, self.done), following)
+        for module in self._train_mode:
+            module.train()
         if count == self.together:
             self._step()
         else:
             self._run(count)
+        for module in self._train_mode:
+            module.eval()
         self.done = after
         self._summed += count
 
+    def descend(self, loss: Tensor, max_grad_norm: float | None = None) -> Tensor | None:
+        """One step of every optimizer down the gradient of `loss`; the gradient's norm [] where it is clipped."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = None
+        if max_grad_norm is not None:
+            groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+            norm = nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], max_grad_norm)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        return norm
+
     def read_metrics(self) -> dict[str, float]:
-        """Means over the updates since the last reading, NaN where one of them was. Waits for the device."""
+        """Means over the updates since the last reading; NaN where one update gave NaN. Waits for the device."""
         if self._sums is None:
             return {}
         means = (self._sums / self._summed).tolist()
@@ -85,9 +105,20 @@ class Stage:
         self._summed = 0
         return dict(zip(self._names, means, strict=True))
 
-    def restart(self, round_: int) -> None:
-        """Makes the stage ready for another round of its updates, on what its tensors hold by then."""
-        self.done, self.round = 0, round_
+    def state_dict(self) -> dict[str, Any]:
+        """Updates done, optimizers, and the networks that only this learner has."""
+        return {
+            "done": self.done,
+            "optimizers": {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.done = state["done"]
+        for name, optimizer in self.optimizers.items():
+            load_optimizer_state(optimizer, state["optimizers"].get(name, {}))
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
 
     @property
     def _key(self) -> int:
@@ -98,16 +129,14 @@ class Stage:
         for number in range(count):
             metrics = self.update(number)
             row = torch.stack([value.detach().float() for value in metrics.values()])
-            if self._sums is None:  # in the first update, which is never part of a graph
+            if self._sums is None:  # during the first update, which is never captured
                 self._sums, self._names = torch.zeros_like(row), tuple(metrics)
             self._sums.add_(row)
 
 
-def largest_divisor(updates: int, most: int, period: int = 1) -> int:
-    """The largest multiple of `period` up to `most` that divides `updates`; if that is under half of it, `most` itself.
-
-    Rounded down to a multiple of `period`, and at least that.
-    """
-    fitting = [n for n in range(period, max(most, period) + 1, period) if updates % n == 0]
+def largest_divisor(updates: int, limit: int, period: int = 1) -> int:
+    """The largest multiple of `period` up to `limit` that divides `updates`; if it is under half of `limit`, `limit`
+    itself, rounded down to a multiple of `period` that is at least one `period`."""
+    fitting = [n for n in range(period, max(limit, period) + 1, period) if updates % n == 0]
     largest = max(fitting, default=0)
-    return largest if 2 * largest >= most else max(most // period, 1) * period
+    return largest if 2 * largest >= limit else max(limit // period, 1) * period

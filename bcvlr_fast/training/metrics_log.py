@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, and TensorBoard on request."""
+"""metrics.jsonl: one JSON object per line, and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends rows {phase, step, time_s, ...} to the run's metrics file.
+    """Appends rows {phase, step, time_s, ...} to the metrics file of a folder.
 
-    `start` is when the run's clock began (time.monotonic). A resumed run keeps the first `keep_bytes`
-    of its file, so that what it does again is not told twice.
+    `start` is when the run's clock began (time.monotonic). Its state is the length of the file: a resumed run cuts off
+    what it is going to log again.
     """
 
-    def __init__(self, folder: Path, track: str, start: float, keep_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, track: str, start: float) -> None:
         self._file = (folder / METRICS).open("ab")
-        if keep_bytes is not None and self._file.tell() > keep_bytes:
-            self._file.truncate(keep_bytes)
-            self._file.seek(keep_bytes)
-        self._start = start
+        self.start = start
         self._board = _tensorboard(folder) if track == "tensorboard" else None
 
+    def state_dict(self) -> dict[str, int]:
+        return {"bytes": self._file.tell()}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        if self._file.tell() > state["bytes"]:
+            self._file.truncate(state["bytes"])
+            self._file.seek(state["bytes"])
+
     def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers or text of one moment; not-a-number is written as null.
+        """Logs numbers or text; NaN and infinity become null.
 
         `step` counts interactions in rows of a round and updates in all others. TensorBoard's tags are
-        phase/stage/key, so that each chart has one of the two for its axis.
+        phase/stage/key, so that every chart has one of the two on its axis.
         """
-        row = {"phase": phase, "step": step, "time_s": round(time.monotonic() - self._start, 3)}
+        row = {"phase": phase, "step": step, "time_s": round(time.monotonic() - self.start, 3)}
         row.update((k, None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in values.items())
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
@@ -46,18 +51,14 @@ class MetricsLog:
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{phase}/{stage}/{key}", value, step)
 
-    def size_bytes(self) -> int:
-        """Length of the file so far."""
-        return self._file.tell()
-
     def close(self) -> None:
         self._file.close()
         if self._board:
             self._board.close()
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a run's metrics file; a torn last line is left out."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a folder's metrics file; an incomplete last line is skipped."""
     file = folder / METRICS
     rows = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:

@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by part, and traces of chosen updates for Nsight or Perfetto."""
+"""Where the time goes: seconds by part, and traces of chosen updates for Nsight or Perfetto."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 import torch
 
-from bcvlr_fast.training.learner import Stage
+from bcvlr_fast.training.learner import Learner
 
 TRACES = "traces"
 
 
 class TimeSpent:
-    """Seconds of a run's parts, with how much each did in them (updates, interactions, episodes)."""
+    """Seconds of each part of a run, with its count of work (updates, interactions, episodes)."""
 
     def __init__(self, parts: dict[str, dict[str, float]] | None = None) -> None:
         self.parts = parts or {}
 
     def add(self, part: str, count: float, seconds: float) -> None:
-        """`count` more pieces of work of a part, done in `seconds`."""
+        """Adds `count` pieces of work of a part that took `seconds`."""
         known = self.parts.setdefault(part, {"count": 0, "seconds": 0.0})
         known["count"] += count
         known["seconds"] += seconds
 
     @contextlib.contextmanager
     def on(self, part: str, count: float) -> Iterator[None]:
-        """Adds the time within."""
+        """Adds the time within it, for `count` pieces of work."""
         start = time.perf_counter()
         yield
         self.add(part, count, time.perf_counter() - start)
@@ -41,11 +41,11 @@ class TimeSpent:
 
 
 class Profiler:
-    """Profiles updates `first` to `end` of each kind of stage, counted over all its rounds.
+    """Profiles updates first to end of each kind of learner, counted over all its rounds.
 
-    On a GPU the stages and steps are NVTX ranges, and the chosen updates lie between cudaProfilerStart and Stop, which
-    `nsys profile --capture-range=cudaProfilerApi` and `ncu --profile-from-start off` wait for. On a CPU each stage
-    leaves a trace for Perfetto in `folder`.
+    On a GPU each step is an NVTX range, and the chosen updates lie between cudaProfilerStart and cudaProfilerStop,
+    which `nsys profile --capture-range=cudaProfilerApi` and `ncu --profile-from-start off` wait for. On a CPU each
+    learner leaves a trace for Perfetto in `folder`.
     """
 
     def __init__(self, updates: tuple[int, int] | None, folder: Path, device: torch.device) -> None:
@@ -56,34 +56,34 @@ class Profiler:
         self._active: str | None = None
 
     @contextlib.contextmanager
-    def stage(self) -> Iterator[None]:
-        """Within it, the steps of one stage: what is being profiled ends with it."""
+    def learner(self) -> Iterator[None]:
+        """Within it, the steps of one learner; an open profile ends with it."""
         try:
             yield
         finally:
             self.finish()
 
     @contextlib.contextmanager
-    def step(self, stage: Stage) -> Iterator[None]:
-        """Within it, one step of the stage."""
+    def step(self, learner: Learner) -> Iterator[None]:
+        """Within it, one step of the learner."""
         if self._updates is None:
             yield
             return
-        done = self._done.get(stage.name, 0)
-        if self._active is None and stage.name not in self._profiled and done >= self._updates[0]:
-            self._begin(stage.name)
-        before = stage.done
-        with self._marked(f"{stage.name} {done}"):
+        done = self._done.get(learner.name, 0)
+        if self._active is None and learner.name not in self._profiled and done >= self._updates[0]:
+            self._begin(learner.name)
+        before = learner.done
+        with self._marked(f"{learner.name} {done}"):
             yield
-        self._done[stage.name] = done + stage.done - before
+        self._done[learner.name] = done + learner.done - before
 
     def end_of_step(self) -> None:
-        """Ends what is being profiled after its last chosen update."""
+        """Ends the open profile after its last chosen update."""
         if self._active and self._updates and self._done[self._active] >= self._updates[1]:
             self.finish()
 
     def finish(self) -> None:
-        """Ends what is being profiled, if anything is."""
+        """Ends the open profile, if there is one."""
         if self._active is None:
             return
         if self._on_gpu:

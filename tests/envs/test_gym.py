@@ -33,7 +33,11 @@ def test_what_environments_are_is_asked_of_them() -> None:
     assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
     assert spec("gym:helpers.small_envs:small/Dot-v0") == drawn
     assert spec("factory:helpers.small_envs:dot") == drawn
-    assert spec("factory:helpers.small_envs:planes") == spec("factory:helpers.small_envs:Colours") == spec("gym:small/Colours-v0")
+    assert (
+        spec("factory:helpers.small_envs:planes")
+        == spec("factory:helpers.small_envs:Colours")
+        == spec("gym:small/Colours-v0")
+    )
 
 
 def test_frames_are_the_image_observations(colours: PixelEnv) -> None:

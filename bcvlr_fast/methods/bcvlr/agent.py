@@ -1,98 +1,145 @@
-"""The networks of a run, and the policy that they make together."""
+"""The networks of BCV-LR: f, p, the codebook, w, pi and d."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.config import Config
+from bcvlr_fast.config import Config, EncoderConfig
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.nn.encoder import Encoder
+from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
-from bcvlr_fast.nn.pretrained import PretrainedEncoder
 from bcvlr_fast.nn.world_model import WorldModel
 from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.training.graph import capture
 
 
 class Agent(nn.Module):
-    """f, p, codebook, w, pi and d. The policy is d(pi(f(observation)))."""
+    """f (`encoder`), p (`predictor`), `codebook`, w (`world_model`), pi (`policy`) and d (`decoder`)."""
 
-    def __init__(self, config: Config, spec: EnvSpec, compute: Compute, restored: bool = False) -> None:
-        """`restored`: its weights come from a checkpoint, those of an encoder off the shelf too."""
+    def __init__(self, config: Config, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
+        """`restored` networks get their weights from a checkpoint, a pretrained encoder's included."""
         super().__init__()
         channels, side, width = spec.frame_shape
         if side != width:
             raise ValueError(f"frame_shape: expected square frames, got {side}x{width}")
-        self.compute, self.spec = compute, spec
-        self.observation_shape = (config.frame_stack * channels, side, side)
-        self.noise = config.online.exploration_noise
+        self.config, self.spec, self.compute = config, spec, compute
         latent = config.latent_actions
-        seen = config.frame_stack * channels, side
-        self.encoder = (
-            PretrainedEncoder(config.encoder, *seen, load=not restored)
-            if config.encoder.pretrained
-            else Encoder(config.encoder, *seen)
+        self.window = config.window
+        self.encoder = build_encoder(
+            config.frame_stack * channels, side, encoder_arguments(config.encoder), load=not restored
         )
-        self.predictor = LatentActionPredictor(latent, self.encoder)
-        self.codebook = Codebook(latent)
-        self.world_model = WorldModel(latent, self.encoder)
-        self.policy = LatentPolicy(config.policy, latent, self.encoder)
-        self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, spec.actions.size)
+        self.predictor = LatentActionPredictor(
+            self.encoder,
+            window_frames=self.window.observations,
+            channels=latent.impala_channels,
+            hidden_dim=latent.hidden_dim,
+            latent_dim=latent.latent_dim,
+            motion_gain=latent.motion_gain,
+        )
+        self.codebook = Codebook(
+            codebooks=latent.codebooks,
+            codes=latent.codes,
+            code_dim=latent.code_dim,
+            decay=latent.ema_decay,
+            restart_below=latent.restart_below,
+            first_count=1.0 if latent.codebook_start == "counted" else 0.0,
+        )
+        self.world_model = WorldModel(
+            self.encoder,
+            seen_frames=self.window.past + 1,
+            window_frames=self.window.observations,
+            latent_dim=latent.latent_dim,
+            width=latent.world_model_width,
+            output=latent.world_model_output,
+            zero_start=latent.world_model_start == "zero",
+        )
+        self.policy = LatentPolicy(self.encoder, **policy_arguments(config))
+        self.decoder = ActionDecoder(**decoder_arguments(config, spec))
         compute.network(self)
-        self.eval()  # stages put in training mode what they train
+        self.eval()  # a learner puts what it trains into training mode
+
+    def acting_policy(self) -> Policy:
+        """d(pi(f(observation))), which shares this agent's networks."""
+        card = PolicyCard(
+            env=self.config.env,
+            method=self.config.method,
+            frame_shape=self.spec.frame_shape,
+            frame_stack=self.config.frame_stack,
+            actions=self.spec.actions,
+            rendering=self.config.rendering,
+            exploration_noise=self.config.online.exploration_noise,
+            networks={
+                "encoder": encoder_arguments(self.config.encoder),
+                "policy": policy_arguments(self.config),
+                "decoder": decoder_arguments(self.config, self.spec),
+            },
+        )
+        return Policy(card, self.encoder, self.policy, self.decoder, self.compute)
+
+    def latent_action(self, features: Tensor) -> Tensor:
+        """z = p(features) [B, latent_dim] float32, before quantization, of features frame by frame [F * B, C, ...]."""
+        with self.compute.autocast():
+            z: Tensor = self.predictor(features).float()
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """d(z) [B, A] float32: logits of discrete actions, or values of continuous ones."""
+        with self.compute.autocast():
+            decoded: Tensor = self.decoder(z).float()
+        return decoded
 
     @torch.no_grad()
-    def decoded(self, frames: Tensor) -> Tensor:
-        """Action logits, or the numbers of continuous actions, [B, A] float32 for observations [B, stack * C, H, W]
-        uint8 on the device."""
-        index = torch.arange(len(frames), device=frames.device)[:, None]
-        pixels = random_shift(frames, index, dtype=self.compute.dtype)
-        with self.compute.autocast():
-            return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
+    def frame_features(self, frames: Tensor, index: Tensor, offset: Tensor | None = None, pad: int = 0) -> Tensor:
+        """f of every observation of a batch of windows, frame by frame: [F * B, C, side, side].
 
-    def act(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Actions [B] int64, or [B, A] in -1..1, for observations [B, stack * C, H, W] uint8: sampled with the
-        generator (continuous ones with noise), greedy without one."""
-        decoded = self.decoded(frames)
-        if self.spec.actions.continuous:
-            if generator is not None:
-                decoded = decoded + self.noise * torch.empty_like(decoded).normal_(generator=generator)
-            return decoded.clamp(-1, 1)
-        if generator is None:
-            return decoded.argmax(dim=1)
-        # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
-        clocks = torch.empty_like(decoded).exponential_(generator=generator)
-        return (decoded.softmax(dim=1) / clocks).argmax(dim=1)
+        The windows are frames[index] with index [stack - 1 + F, B]. All frames of a window share one random shift
+        `offset` [B, 2], as in `random_shift`.
+        """
+        stack, compute = self.window.stack, self.compute
+        stacks = index.unfold(0, stack, 1)  # [F, B, stack]
+        offset = None if offset is None else offset.repeat(len(stacks), 1)
+        pixels = random_shift(
+            frames, stacks.reshape(-1, stack), offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
+        )
+        with compute.autocast():
+            features: Tensor = self.encoder(pixels)
+        return features
 
 
-class Actor:
-    """The policy sampling actions for up to `num_envs` environments: on a GPU one graph, copies from and to pinned
-    memory included."""
+def encoder_arguments(config: EncoderConfig) -> dict[str, Any]:
+    """Arguments of the encoder's network."""
+    if config.pretrained:
+        weights = None if config.pretrained_weights is None else str(config.pretrained_weights)
+        return {"model": config.pretrained, "stage": config.pretrained_stage, "weights": weights}
+    return {
+        "channels": config.channels,
+        "stride": config.stride,
+        "residual_blocks": config.residual_blocks,
+        "plain_layers": config.plain_layers,
+    }
 
-    def __init__(self, agent: Agent, num_envs: int, generator: torch.Generator) -> None:
-        device = agent.compute.device
-        pinned = device.type == "cuda"
-        self._agent, self._generator = agent, generator
-        self._seen = torch.zeros((num_envs, *agent.observation_shape), dtype=torch.uint8, pin_memory=pinned)
-        self._frames = torch.empty_like(self._seen, device=device)
-        chosen = torch.from_numpy(agent.spec.actions.empty(num_envs))
-        self._chosen = chosen.pin_memory() if pinned else chosen
-        self._choose = capture(self._act, device, generator)
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Actions [k, ...] for observations [k, stack * C, H, W] uint8, k up to num_envs."""
-        self._seen[: len(frames)].copy_(torch.from_numpy(frames))
-        self._choose()
-        if self._frames.is_cuda:
-            torch.cuda.current_stream(self._frames.device).synchronize()
-        return self._chosen[: len(frames)].numpy().copy()
+def policy_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of the latent policy's network."""
+    policy = config.policy
+    return {
+        "trunk": policy.trunk,
+        "latent_dim": config.latent_actions.latent_dim,
+        "channels": policy.impala_channels,
+        "hidden_dim": policy.hidden_dim,
+        "bottleneck_dim": policy.bottleneck_dim,
+        "mlp_hidden": policy.mlp_hidden,
+    }
 
-    def _act(self) -> None:
-        self._frames.copy_(self._seen, non_blocking=True)
-        self._chosen.copy_(self._agent.act(self._frames, self._generator), non_blocking=True)
+
+def decoder_arguments(config: Config, spec: EnvSpec) -> dict[str, Any]:
+    """Arguments of the action decoder's network."""
+    return {
+        "latent_dim": config.latent_actions.latent_dim,
+        "hidden": config.online.decoder_hidden,
+        "actions": spec.actions.size,
+    }

@@ -1,77 +1,80 @@
-"""Phase 1: the encoder f, by contrast of shifted frames and by reconstruction (Eq. 1), or by prototypes (Eq. 10)."""
+"""Phase 1: self-supervised training of the encoder f by Eq. 1, or by the prototypes of Eq. 5 to 10."""
 
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast.config import FeaturesConfig
-from bcvlr_fast.data.frames import WindowSampler
+from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.kernels import random_shift, sinkhorn_cross_entropy
+from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.heads import ContrastiveHeads, Heads, PrototypeHeads
 from bcvlr_fast.training.batches import Batches
-from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.training.learner import Metrics, Stage
+from bcvlr_fast.training.learner import Learner, Metrics
 
 
-class Features(Stage):
-    """Trains f; the EMA copies of f and its projector give its loss the targets."""
+class Features(Learner):
+    """Trains f; exponential moving averages of f and its projector give the loss its targets."""
 
     name = "features"
 
-    def __init__(self, config: FeaturesConfig, encoder: Encoder, sampler: WindowSampler, compute: Compute) -> None:
-        by_prototypes = config.objective == "prototypes"
-        kind: type[Heads] = PrototypeHeads if by_prototypes else ContrastiveHeads
-        heads = compute.network(kind(config, encoder))
-        assert isinstance(heads, Heads)
-        self.config, self.compute = config, compute
-        self.encoder, self.heads = encoder, heads
-        self.online = nn.ModuleList([encoder, heads.projector])
+    def __init__(self, config: FeaturesConfig, agent: Agent, sampler: WindowSampler) -> None:
+        self.config, self.compute, self.encoder = config, agent.compute, agent.encoder
+        self.heads = build_heads(config, agent.encoder)
+        self.compute.network(self.heads)
+        self.online = nn.ModuleList([self.encoder, self.heads.projector])
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        trained = [*encoder.parameters(), *(p for p in heads.parameters() if p.requires_grad)]
-        optimizer = compute.optimizer(trained, config.learning_rate)
+        trained = [*self.encoder.parameters(), *(p for p in self.heads.parameters() if p.requires_grad)]
         super().__init__(
             config.updates,
-            {"heads": heads, "target": self.target},
-            {"features": optimizer},
-            compute,
+            {"features": self.compute.optimizer(trained, config.learning_rate)},
+            self.compute,
             sampler.generator,
+            networks={"heads": self.heads, "target": self.target},
             period=config.target_every,
         )
-        self._next = 1 if by_prototypes else 0
-        """Where the second observation of a pair lies, after the first."""
-        self.batches = Batches(sampler, config.batch_size, self.together, last=self._next)
+        self._step_ahead = 1 if isinstance(self.heads, PrototypeHeads) else 0
+        """Steps from the first observation of a pair to the second."""
+        self.batches = Batches(sampler, config.batch_size, self.together, last=self._step_ahead)
 
     def update(self, number: int) -> Metrics:
-        anchor, positive = self._shifted(number), self._shifted(number, self._next)
+        anchor, positive = self._shifted(number), self._shifted(number, self._step_ahead)
+        if isinstance(self.heads, PrototypeHeads):
+            self.heads.normalize_prototypes()
         with self.compute.autocast():
             metrics = self.loss(anchor, positive)
-        loss = metrics["loss"]
-        optimizer = self.optimizers["features"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        self.descend(metrics["loss"])
         if (number + 1) % self.config.target_every == 0:
             self._move_target()
         return metrics
 
     def loss(self, anchor: Tensor, positive: Tensor) -> Metrics:
-        """The loss of shifted observations [B, in_channels, H, W], and its parts."""
+        """The loss of two shifted observations [B, in_channels, H, W], and its parts."""
         config = self.config
         if isinstance(self.heads, PrototypeHeads):
-            loss, accuracy = prototype_loss(self.encoder, self.heads, self.target, anchor, positive, config)
+            loss, accuracy = prototype_loss(
+                self.encoder,
+                self.heads,
+                self.target,
+                anchor,
+                positive,
+                temperature=config.temperature,
+                iterations=config.sinkhorn_iterations,
+            )
             return {"loss": loss, "prototype_accuracy": accuracy}
         assert isinstance(self.heads, ContrastiveHeads)
-        parts = contrastive_loss(self.encoder, self.heads, self.target, anchor, positive)
-        contrast, reconstruction, accuracy = parts
-        metrics = {"loss": contrast + config.reconstruction_weight * reconstruction, "contrast": contrast}
+        weight = config.reconstruction_weight
+        parts = contrastive_loss(self.encoder, self.heads, self.target, anchor, positive, alpha=weight)
+        metrics = {"loss": parts.total, "contrast": parts.contrast}
         if self.heads.pixel_decoder is not None:
-            metrics["reconstruction"] = reconstruction
-        return metrics | {"contrast_accuracy": accuracy}
+            metrics["reconstruction"] = parts.reconstruction
+        return metrics | {"contrast_accuracy": parts.accuracy}
 
     def _shifted(self, number: int, step: int = 0) -> Tensor:
         config, batches = self.config, self.batches
@@ -94,14 +97,39 @@ class Features(Stage):
         )
 
 
-def contrastive_loss(
-    encoder: nn.Module, heads: ContrastiveHeads, target: nn.ModuleList, anchor: Tensor, positive: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Eq. 1: (contrast, reconstruction, share of anchors whose own positive scores highest).
+def build_heads(config: FeaturesConfig, encoder: Encoder) -> Heads:
+    """The projection heads of the chosen objective."""
+    sizes = {"projection_dim": config.projection_dim, "hidden_dim": config.hidden_dim}
+    if config.objective == "prototypes":
+        return PrototypeHeads(encoder, **sizes, prototypes=config.prototypes)
+    reconstructs = config.objective == "contrastive+reconstruction"
+    return ContrastiveHeads(encoder, **sizes, reconstructs=reconstructs, train_decoder=config.train_reconstruction)
 
-    anchor, positive [B, C, H, W]: two shifts of the same frames. With a = MLP(proj(f(anchor))) and
-    b = proj'(f'(positive)): mean over i of -log softmax_j(a_i W b_j)_i, no temperature; and the mean
-    squared error of v(f(anchor)) against the anchor, nought where there is no v.
+
+class ContrastiveLoss(NamedTuple):
+    """Eq. 1 on one batch."""
+
+    total: Tensor
+    contrast: Tensor
+    reconstruction: Tensor
+    accuracy: Tensor
+    """Share of anchors whose own positive has the largest logit."""
+
+
+def contrastive_loss(
+    encoder: nn.Module,
+    heads: ContrastiveHeads,
+    target: nn.ModuleList,
+    anchor: Tensor,
+    positive: Tensor,
+    *,
+    alpha: float,
+) -> ContrastiveLoss:
+    """Eq. 1: L_lf = -1/B sum_i log softmax_j(g_i^T W g'_j)_i + alpha * MSE(v(f(x_i)), x_i).
+
+    x = anchor and positive [B, C, H, W] are two random shifts of the same observations; g = MLP(proj(f(anchor))) and
+    g' = proj'(f'(positive)) by the averaged copies f' and proj', without gradient. As in the official code there is no
+    temperature and no L2 normalization. Without a pixel decoder v the second term is zero.
     """
     features = encoder(anchor)
     query = heads.predictor(heads.projector(features))
@@ -113,7 +141,7 @@ def contrastive_loss(
     decoder = heads.pixel_decoder
     reconstruction = contrast.new_zeros(()) if decoder is None else F.mse_loss(decoder(features).float(), anchor)
     accuracy = (logits.argmax(dim=1) == label).float().mean().detach()
-    return contrast, reconstruction, accuracy
+    return ContrastiveLoss(contrast + alpha * reconstruction, contrast, reconstruction, accuracy)
 
 
 def prototype_loss(
@@ -122,21 +150,25 @@ def prototype_loss(
     target: nn.ModuleList,
     anchor: Tensor,
     positive: Tensor,
-    config: FeaturesConfig,
+    *,
+    temperature: float,
+    iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 10: (cross-entropy of soft assignments to prototypes, share of anchors whose likeliest prototype is their
-    target's).
+    """Eq. 5 to 10: (loss, share of anchors whose likeliest prototype is also their target's).
 
-    anchor, positive [B, C, H, W]: shifted observations o_t and o_{t+1}. The assignment of MLP(proj(f(anchor))) is a
-    softmax; that of proj'(f'(positive)) is balanced over the batch by Sinkhorn's scalings. Source: Proto-RL (Yarats et
-    al. 2021).
+    Eq. 5:  p_t = softmax(x_t^T c / T), the assignment of o_t to the prototypes c_1 .. c_M
+    Eq. 6 to 9:  q_{t+1}, the assignment of o_{t+1} balanced over the batch by Sinkhorn's iterations
+    Eq. 10: L_lf = -1/B sum_t q_{t+1}^T log p_t
+
+    x = MLP(proj(f(anchor))) and y = proj'(f'(positive)) [B, D] are of shifted observations o_t and o_{t+1}
+    [B, C, H, W]. Departures from the printed Eq. 6 to 9, which follow the official code (Proto-RL, Yarats et al. 2021):
+    x, y and c have unit norm, the logits y^T c are divided by T before the exponential, their maximum is subtracted,
+    and a last normalization makes each q sum to one. `sinkhorn_cross_entropy` computes Eq. 5 to 10 in the log domain.
     """
     with torch.no_grad():
-        weight = heads.prototypes.weight
-        weight.copy_(F.normalize(weight, dim=1))
         key = F.normalize(target[1](target[0](positive)).float(), dim=1)
     query = F.normalize(heads.predictor(heads.projector(encoder(anchor))).float(), dim=1)
-    logits, wanted = heads.prototypes(query).float(), heads.prototypes(key).detach().float()  # [B, prototypes]
-    loss = sinkhorn_cross_entropy(logits, wanted, temperature=config.temperature, iterations=config.sinkhorn_iterations)
-    accuracy = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean().detach()
+    logits, balanced = heads.prototypes(query).float(), heads.prototypes(key).detach().float()  # [B, M]
+    loss = sinkhorn_cross_entropy(logits, balanced, temperature=temperature, iterations=iterations)
+    accuracy = (logits.argmax(dim=1) == balanced.argmax(dim=1)).float().mean().detach()
     return loss, accuracy

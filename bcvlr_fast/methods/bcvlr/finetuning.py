@@ -1,4 +1,4 @@
-"""Fine-tuning of p and d on own transitions (Eq. 3)."""
+"""Fine-tuning of p together with the action decoder d on own transitions (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,59 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bcvlr_fast.config import Config
 from bcvlr_fast.data.replay import ReplaySampler
+from bcvlr_fast.kernels import NearestCode
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.cloning import variance_explained
-from bcvlr_fast.methods.bcvlr.latent_actions import frame_features, predict_next
+from bcvlr_fast.methods.bcvlr.latent_actions import prediction_error
 from bcvlr_fast.training.batches import Batches
-from bcvlr_fast.training.learner import Metrics, Stage
+from bcvlr_fast.training.learner import Learner, Metrics
+
+
+class Finetuning(Learner):
+    """Trains p and d on own transitions, and w where it has a learning rate."""
+
+    name = "finetuning"
+
+    def __init__(self, config: Config, agent: Agent, sampler: ReplaySampler) -> None:
+        online = config.online
+        self.config, self.agent, self.sampler = config, agent, sampler
+        optimizer, learns_world = agent.compute.optimizer, online.world_model_learning_rate > 0
+        agent.world_model.requires_grad_(learns_world)
+        optimizers = {
+            "predictor": optimizer(agent.predictor.parameters(), online.predictor_learning_rate),
+            "decoder": optimizer(agent.decoder.parameters(), online.decoder_learning_rate),
+        }
+        if learns_world:
+            world = optimizer(agent.world_model.parameters(), online.world_model_learning_rate)
+            optimizers["world_model"] = world
+        train_mode: list[nn.Module] = [agent.predictor]
+        if online.regularisation and online.world_model_norm == "train":
+            train_mode.append(agent.world_model)
+        super().__init__(online.finetune_updates, optimizers, agent.compute, sampler.generator, train_mode=train_mode)
+        self.batches = Batches(sampler, online.finetune_batch_size, self.together)
+
+    def update(self, number: int) -> Metrics:
+        agent, window, pad = self.agent, self.sampler.window, self.config.online.finetune_shift_pad
+        index = self.batches.index[number]  # [F, B]
+        actions = self.sampler.action[index[window.past + window.stack - 1]]
+        offset = self.sampler.draw_shifts(index.shape[1], pad) if pad else None
+        features = agent.frame_features(self.batches.frames, index, offset, pad)
+        z = agent.latent_action(features)
+        beta = self.config.online.regularisation
+        code = agent.codebook.quantize_and_move(z) if beta else None
+        loss = finetuning_loss(
+            agent, features, z, code, actions, beta=beta, commitment=self.config.latent_actions.commitment
+        )
+        self.descend(loss.total)
+        return {
+            "loss": loss.total,
+            "action_loss": loss.action,
+            "regularisation": loss.regularization,
+            agreement_name(agent): agreement(loss.decoded.detach(), actions),
+        }
 
 
 class FinetuningLoss(NamedTuple):
@@ -22,91 +66,62 @@ class FinetuningLoss(NamedTuple):
 
     total: Tensor
     action: Tensor
-    regularisation: Tensor
-    agreement: Tensor
-    """Accuracy of decoded actions, or, of continuous ones, their share of the variance explained."""
+    regularization: Tensor
+    decoded: Tensor
+    """[B, A] float32: d(z)."""
 
 
-class Finetuning(Stage):
-    """Trains p and d on own transitions, regularised by the error of w, whose weights may stay or learn too."""
+def finetuning_loss(
+    agent: Agent,
+    features: Tensor,
+    z: Tensor,
+    code: NearestCode | None,
+    actions: Tensor,
+    *,
+    beta: float,
+    commitment: float,
+) -> FinetuningLoss:
+    """Eq. 3: L_ft = l(d(z), a) + beta * [MSE(w(s_t, z_q), s_{t+1}) + commitment * MSE(z, sg[z_q])].
 
-    name = "finetuning"
-
-    def __init__(
-        self, config: Config, agent: Agent, optimizers: dict[str, torch.optim.Optimizer], sampler: ReplaySampler
-    ) -> None:
-        super().__init__(config.online.finetune_updates, {}, optimizers, agent.compute, sampler.generator)
-        self.config, self.agent, self.sampler = config, agent, sampler
-        self.batches = Batches(sampler, config.online.finetune_batch_size, self.together)
-
-    def update(self, number: int) -> Metrics:
-        loss = self.loss(self.batches.index[number])
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        return {
-            "loss": loss.total,
-            "action_loss": loss.action,
-            "regularisation": loss.regularisation,
-            agent_agreement(self.agent): loss.agreement,
-        }
-
-    def loss(self, index: Tensor) -> FinetuningLoss:
-        """CE(d(z), a), or the mean squared error of continuous actions, + beta * (world-model error + commitment).
-
-        For the windows `index` [F, B] of the replay.
-        """
-        agent, online = self.agent, self.config.online
-        agent.predictor.train()
-        actions = self.sampler.action[index[self.sampler.past + self.sampler.stack - 1]]
-        pad = online.finetune_shift_pad
-        offset = self.sampler.draw_shifts(index.shape[1], pad) if pad else None
-        features = frame_features(agent.encoder, self.sampler.store.frames, index, agent.compute, offset, pad)
-        z, regularisation = self._latent_action(features)
-        with agent.compute.autocast():
-            decoded = agent.decoder(z).float()
-        action = (F.mse_loss if agent.spec.actions.continuous else F.cross_entropy)(decoded, actions)
-        total = action + online.regularisation * regularisation
-        return FinetuningLoss(total, action, regularisation, agreement(decoded.detach(), actions))
-
-    def _latent_action(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(z [B, latent_dim], world-model error + commitment []); the latter is zero where it has no weight."""
-        agent, online = self.agent, self.config.online
-        if online.regularisation == 0:
-            with agent.compute.autocast():
-                return agent.predictor(features).float(), features.new_zeros((), dtype=torch.float32)
-        agent.world_model.train(online.world_model_norm == "train")
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, agent.compute, update=True)
-        commitment = self.config.latent_actions.commitment * result.code.commitment
-        return result.latent_action, result.prediction_error + commitment
+    l is the cross-entropy of discrete actions a [B] int64 or the mean squared error of continuous ones [B, A] float32.
+    s are features of own windows frame by frame, z = p(s) [B, latent_dim], and `code` holds z quantized to z_q. Without
+    a code, which beta = 0 allows, the second term is zero and not computed.
+    """
+    if code is None:
+        regularization = features.new_zeros((), dtype=torch.float32)
+    else:
+        regularization = prediction_error(agent, features, code) + commitment * code.commitment
+    decoded = agent.decode(z)
+    action = (F.mse_loss if actions.is_floating_point() else F.cross_entropy)(decoded, actions)
+    return FinetuningLoss(action + beta * regularization, action, regularization, decoded)
 
 
 def agreement(decoded: Tensor, actions: Tensor) -> Tensor:
-    """[]: the share of actions [B] int64 that logits [B, A] name; of actions [B, A] float32, the share of their
-    variance that numbers [B, A] explain."""
+    """[]: the accuracy of logits [B, A] for actions [B] int64, or the fraction of the variance of actions [B, A]
+    float32 that values [B, A] explain."""
     if actions.is_floating_point():
         return variance_explained(decoded, actions)
     return (decoded.argmax(dim=1) == actions).float().mean()
 
 
-def agent_agreement(agent: Agent) -> str:
-    """What `agreement` is called for the agent's actions."""
+def agreement_name(agent: Agent) -> str:
+    """The name of what `agreement` measures for the agent's actions."""
     return "variance_explained" if agent.spec.actions.continuous else "accuracy"
+
+
+def variance_explained(guess: Tensor, truth: Tensor) -> Tensor:
+    """[]: the fraction of the variance of truth [B, A] that guess [B, A] explains."""
+    return 1 - F.mse_loss(guess, truth) / truth.var(dim=0).mean()
 
 
 @torch.no_grad()
 def decoder_agreement(agent: Agent, sampler: ReplaySampler, batch_size: int) -> tuple[float, float]:
-    """(agreement of d(p(window)) with the actions of own transitions, what one answer to all would get).
+    """(agreement of d(p(window)) with the actions of own transitions, agreement of one constant answer).
 
-    Held out as long as d has not trained on these transitions.
+    The transitions are held out as long as d has not trained on them.
     """
-    agent.eval()
-    centres = sampler.centres[sampler.draw_rows((batch_size,))]
-    actions = sampler.action[centres]
-    features = frame_features(agent.encoder, *sampler.take(centres), agent.compute)
-    with agent.compute.autocast():
-        decoded = agent.decoder(agent.predictor(features)).float()
-    same = 0.0 if actions.is_floating_point() else float(actions.bincount().max() / len(actions))
-    return float(agreement(decoded, actions)), same
+    centers = sampler.centers[sampler.draw_rows((batch_size,))]
+    actions = sampler.action[centers]
+    decoded = agent.decode(agent.latent_action(agent.frame_features(*sampler.take(centers))))
+    constant = 0.0 if actions.is_floating_point() else float(actions.bincount().max() / len(actions))
+    return float(agreement(decoded, actions)), constant

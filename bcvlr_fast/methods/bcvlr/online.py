@@ -1,127 +1,138 @@
-"""Phase 4: act, fine-tune p with the action decoder d on own transitions (Eq. 3), clone pi again."""
+"""Phase 4: Algorithm 1's loop of acting, fine-tuning p and d (Eq. 3), and cloning pi again (Eq. 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from bcvlr_fast.config import Config
 from bcvlr_fast.data.collector import Collector
-from bcvlr_fast.data.frames import WindowSampler
 from bcvlr_fast.data.replay import Replay, ReplaySampler
-from bcvlr_fast.envs import PixelEnv
-from bcvlr_fast.methods.bcvlr.agent import Actor, Agent
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.envs.budget import Budget
+from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
-from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement_name, decoder_agreement
+from bcvlr_fast.methods.policy import Actor, Policy
+from bcvlr_fast.training.loop import Loop
+
+_CHECKED_TRANSITIONS = 1024
+_CHECKED_ROUND = 3
+"""The round, counted from 0, whose decoder accuracy is checked; the last round is checked as well."""
 
 
-class Decoding:
-    """What is learned from transitions with actions: p and d on them, then pi on the videos again.
+class Rounds:
+    """Rounds of fine-tuning p and d on transitions with actions, then cloning pi on the videos.
 
-    The optimisers live through all rounds; `round` counts finished ones.
+    `round` counts finished rounds and `part` is the part of the round under way; the optimizers live through all
+    rounds.
     """
 
-    def __init__(
-        self, config: Config, agent: Agent, replay: Replay, videos: WindowSampler, generator: torch.Generator
-    ) -> None:
+    label = "offline"
+
+    def __init__(self, config: Config, agent: Agent, replay: Replay, videos: WindowSampler) -> None:
+        self.config, self.agent, self.replay = config, agent, replay
+        self.round, self.part = 0, "collect"
         online = config.online
-        self.config, self.agent, self.videos, self.generator = config, agent, videos, generator
-        self.replay = replay
-        self.round = 0
-        learns_world = online.world_model_learning_rate > 0
-        agent.world_model.requires_grad_(learns_world)
-        optimizer = agent.compute.optimizer
-        self.optimizers = {
-            "predictor": optimizer(agent.predictor.parameters(), online.predictor_learning_rate),
-            "decoder": optimizer(agent.decoder.parameters(), online.decoder_learning_rate),
-            "policy": optimizer(agent.policy.parameters(), online.clone_learning_rate),
-        }
-        learning = {name: self.optimizers[name] for name in ("predictor", "decoder")}
-        if learns_world:
-            world = optimizer(agent.world_model.parameters(), online.world_model_learning_rate)
-            self.optimizers["world_model"] = learning["world_model"] = world
-        own = ReplaySampler(replay, *self._reach, generator, config.frame_stack)
-        self.finetuning = Finetuning(config, agent, learning, own)
+        self.finetuning = Finetuning(config, agent, ReplaySampler(replay, agent.window, videos.generator))
         self.cloning = Cloning(
-            online.clone_updates,
-            online.clone_batch_size,
             config.policy,
-            self.optimizers["policy"],
-            agent.encoder,
-            agent.predictor,
-            agent.policy,
+            agent,
             videos,
-            agent.compute,
+            updates=online.clone_updates,
+            batch_size=online.clone_batch_size,
+            learning_rate=online.clone_learning_rate,
         )
 
-    @property
-    def rounds(self) -> int:
-        """Rounds of the whole phase."""
-        return self.config.online.rounds
+    def run(self, loop: Loop) -> None:
+        """Algorithm 1: every round collects transitions, fine-tunes p and d on them, and clones pi."""
+        rounds = self.config.online.rounds
+        while self.round < rounds:
+            title = f"4/4 {self.label} {self.round + 1}/{rounds}"
+            if self.part == "collect":
+                self.collect(loop)
+                self.part = "finetune"
+            if self.part == "finetune":
+                if self._prepare_finetuning():
+                    loop.train(self.finetuning, f"{title} fine-tune")
+                self.part, self.finetuning.done = "clone", 0
+            if self.part == "clone":
+                last = self.round == rounds - 1
+                self.cloning.begin_round(self.round + 1, anneals=self.config.online.clone_anneal and last)
+                loop.train(self.cloning, f"{title} clone")
+            self.part, self.cloning.done = "collect", 0
+            self.round += 1
 
-    def begin_finetuning(self) -> bool:
-        """Makes `finetuning` ready for this round; False where no episode is long enough for a window."""
-        online, kept = self.config.online, int(self.replay.acted.sum())
-        self.finetuning.restart(self.round)
-        self.finetuning.updates = online.finetune_updates_for(kept)
-        return self.finetuning.sampler.refresh()
+    def collect(self, loop: Loop) -> None:
+        """Brings the transitions of the round; offline they are all there."""
 
-    def begin_cloning(self) -> None:
-        """Makes `cloning` ready for this round; the rounds of its draws follow that of the pre-imitation."""
-        self.cloning.restart(self.round + 1)
-        self.cloning.anneals = self.config.online.clone_anneal and self.round == self.rounds - 1
+    def state_dict(self) -> dict[str, Any]:
+        learners = {learner.name: learner.state_dict() for learner in (self.finetuning, self.cloning)}
+        return {"round": self.round, "part": self.part, **learners}
 
-    @property
-    def _reach(self) -> tuple[int, int]:
-        """Frames of a window before and after o_t."""
-        return self.config.latent_actions.past_frames, self.config.latent_actions.future_frames
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.round, self.part = state["round"], state["part"]
+        for learner in (self.finetuning, self.cloning):
+            learner.load_state_dict(state[learner.name])
+
+    def _prepare_finetuning(self) -> bool:
+        """Sets fine-tuning to this round's transitions; False where no episode is long enough for a window."""
+        learner = self.finetuning
+        learner.round = self.round
+        learner.updates = self.config.online.finetune_updates_for(int(self.replay.acted.sum()))
+        return learner.sampler.refresh()
 
 
-class Online(Decoding):
-    """Phase 4 in the environments. A round is: collect (at random in the first), fine-tune, clone."""
+class Online(Rounds):
+    """The rounds in environments: at random in the first round, then sampled from the policy."""
 
-    def __init__(
-        self,
-        config: Config,
-        agent: Agent,
-        env: PixelEnv,
-        videos: WindowSampler,
-        generator: torch.Generator,
-    ) -> None:
-        most = 2 * config.online.interactions  # frames, if every episode were of one step
-        replay = Replay(min(config.online.capacity, most), env.num_envs, env.spec, agent.compute.device)
-        super().__init__(config, agent, replay, videos, generator)
+    label = "online"
+
+    def __init__(self, config: Config, agent: Agent, policy: Policy, env: Budget, videos: WindowSampler) -> None:
+        max_frames = 2 * config.online.interactions  # if every episode had one step
+        replay = Replay(min(config.online.capacity, max_frames), env.num_envs, env.spec, agent.compute.device)
+        super().__init__(config, agent, replay, videos)
         self.env = env
-        self.collector = Collector(env, replay, config.online.interactions)
-        self._actor = Actor(agent, env.num_envs, generator)
+        self.collector = Collector(env, replay)
+        self._actor = Actor(policy, env.num_envs, videos.generator)
+        self._saved_collector: Mapping[str, Any] | None = None
 
-    @property
-    def round_end(self) -> int:
-        """Interactions after this round's collection."""
-        return self.config.online.round_end(self.round)
+    def run(self, loop: Loop) -> None:
+        if self._saved_collector is not None:
+            self._rebuild(loop, self._saved_collector)
+        super().run(loop)
 
-    def replay_log(self, actions: np.ndarray) -> Iterator[int]:
-        """Brings fresh environments and an empty replay to the state after `actions` [interactions] were taken, a call
-        of the environments at a time; gives the interactions of each.
+    def collect(self, loop: Loop) -> None:
+        end = self.config.online.round_end(self.round)
+        while self.collector.interactions < end:
+            envs = self.collector.envs_to_step(end)
+            with loop.spend("collecting", len(envs)):
+                self._step(envs)
+            loop.safe_point()
+        loop.collected(self.round, self.collector.interactions, self.replay, self._decoder_metrics(loop))
 
-        The calls are those of collecting: short ones at the end of each round where the environments do not
-        divide it. Scores of the rounds before the last are dropped.
-        """
-        collector, round_end = self.collector, self.config.online.round_end
-        number = 0
-        while collector.interactions < len(actions):
-            if collector.interactions == round_end(number):
-                self.env.pop_episodes()
-                number += 1
-            envs = collector.envs_to_step(min(round_end(number), len(actions)))
-            collector.step(actions[collector.interactions : collector.interactions + len(envs)], envs)
-            yield len(envs)
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "collector": self.collector.state_dict()}
 
-    def collect_step(self) -> None:
-        """One call of the environments: at random in the first round, then sampled from the policy."""
-        envs = self.collector.envs_to_step(self.round_end)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._saved_collector = state["collector"]
+
+    def _rebuild(self, loop: Loop, saved: Mapping[str, Any]) -> None:
+        """Brings fresh environments and the replay to where the saved log of actions leads."""
+        online = self.config.online
+        round_ends = [online.round_end(number) for number in range(online.rounds)]
+        with loop.restoring("repeating the logged actions", len(saved["actions"]), "interactions") as advance:
+            for interactions in self.collector.rebuild(saved, round_ends):
+                advance(interactions)
+        if self.part != "collect":  # this round's episodes are logged already
+            self.env.pop_episodes()
+
+    def _step(self, envs: np.ndarray) -> None:
+        """One call of the environments `envs`."""
         explores, actions = self._exploration()
         if not explores[envs].all():
             chosen = self._actor(self.collector.frames[envs])
@@ -131,17 +142,32 @@ class Online(Decoding):
     def _exploration(self) -> tuple[np.ndarray, np.ndarray]:
         """(whether each environment explores now [num_envs] bool, its random action [num_envs, ...]).
 
-        A function of seed and interactions alone, so that a resumed run goes on with the same ones.
+        Both are a function of seed and interactions alone, so a resumed run explores as it would have.
         """
         online, num_envs = self.config.online, self.env.num_envs
-        held = self.collector.interactions // (num_envs * online.exploration_steps)
-        rng = np.random.default_rng((self.config.seed, held))
-        share = 1.0 if self.round == 0 else online.exploration
-        return rng.random(num_envs) < share, self.agent.spec.actions.draw(rng, num_envs)
+        period = self.collector.interactions // (num_envs * online.exploration_steps)
+        rng = np.random.default_rng((self.config.seed, period))
+        probability = 1.0 if self.round == 0 else online.exploration
+        return rng.random(num_envs) < probability, self.env.spec.actions.draw(rng, num_envs)
 
-    def newest_windows(self, generator: torch.Generator) -> ReplaySampler | None:
-        """Windows of the newest round's transitions, on which d has not trained before fine-tuning."""
-        round_start = self.round * self.config.online.round_interactions
-        sampler = ReplaySampler(self.collector.replay, *self._reach, generator, self.config.frame_stack)
-        newest = (self.collector.interactions - round_start) // self.env.num_envs
-        return sampler if sampler.refresh(newest) else None
+    def _decoder_metrics(self, loop: Loop) -> dict[str, float]:
+        """How well d names the actions of this round's transitions, on which it has not trained yet."""
+        sampler = ReplaySampler(self.replay, self.agent.window, self._metrics_generator())
+        begin = self.round * self.config.online.round_interactions
+        newest = (self.collector.interactions - begin) // self.env.num_envs
+        if self.round == 0 or not sampler.refresh(newest):
+            return {}
+        agreement, constant = decoder_agreement(self.agent, sampler, _CHECKED_TRANSITIONS)
+        name = agreement_name(self.agent)
+        if agreement <= constant and self.round in (_CHECKED_ROUND, self.config.online.rounds - 1):
+            loop.warn(
+                [
+                    f"decoded actions have a {name.replace('_', ' ')} of {agreement:.0%} on own transitions; "
+                    f"a constant answer has {constant:.0%}"
+                ]
+            )
+        return {f"decoder_{name}": agreement, f"{name}_of_one_answer": constant}
+
+    def _metrics_generator(self) -> torch.Generator:
+        """A generator for metrics alone: drawing from it leaves training unchanged."""
+        return torch.Generator(self.agent.compute.device).manual_seed(self.config.seed + 1)

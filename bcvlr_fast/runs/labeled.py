@@ -1,25 +1,24 @@
-"""Transitions with their actions from a user's labelled videos: what offline decoding has in place of interaction.
+"""Transitions with actions from a user's labeled videos, which take the place of interaction (the paper's table 10).
 
-The paper's table 10. No other training reads actions of videos, and this one only those that `--labels` names.
+No training reads actions of other videos than those that `--labels` names.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.videos import labels as evaluation_labels
-from bcvlr_fast.experts import recorder
-from bcvlr_fast.runs import expert_videos as training_videos
-from bcvlr_fast.training.compute import choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name, spec
-from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import replays
 from bcvlr_fast.data.replay import Replay
+from bcvlr_fast.envs import parse_name, spec
+from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.runs import expert_videos
+from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training.compute import choose_device
+from bcvlr_fast.videos.labels import as_actions
 
 
-def labelled_replay(config: Config, screen: Screen) -> Replay:
+def labeled_replay(config: Config, screen: Screen) -> Replay:
     """The first `labelled_frames` frames of `config.labels` with their actions.
 
     Raises UserError where there are none, or fewer frames, or actions that are not the environment's.
@@ -30,14 +29,14 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
         source = replays.load_file(path, parse_name(config.env)[1])
         path = recorder.default_folder(config.env, source)
         recorder.record(config.env, source, path, screen)
-    videos = training_videos.open_of(config, path)
-    labels, env = evaluation_labels.load(path), spec(config.env)
+    videos, _, labels = expert_videos.open_matching(config, path)
+    env = spec(config.env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
     count = config.labelled_frames
     ends = videos.lengths.cumsum() - 1
     ends = ends[ends < count]
     try:
-        action = evaluation_labels.as_actions(labels.action[:count], ends, env.actions) if labels else None
+        action = as_actions(labels.action[:count], ends, env.actions) if labels else None
     except ValueError as error:
         raise UserError(f"labels: {path}: within episodes {error}") from None
     if action is None:

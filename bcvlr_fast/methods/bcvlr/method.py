@@ -1,0 +1,79 @@
+"""BCV-LR as a method: its networks and four phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+from bcvlr_fast.config import Config
+from bcvlr_fast.envs.specs import EnvSpec
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.features import Features
+from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
+from bcvlr_fast.methods.bcvlr.online import Online, Rounds
+from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.learner import Learner
+from bcvlr_fast.training.loop import Loop
+
+
+class BCVLR:
+    """Behavior Cloning from Videos via Latent Representations (NeurIPS 2025, arXiv 2512.21586)."""
+
+    sees: ClassVar[Sight] = Sight.VIDEOS
+
+    def __init__(
+        self, config: Config, spec: EnvSpec, compute: Compute, generator: torch.Generator, *, restored: bool = False
+    ) -> None:
+        """`generator` draws what the phases draw; it is also the generator of their sources."""
+        self.config, self.generator = config, generator
+        self.agent = Agent(config, spec, compute, restored=restored)
+        self.policy = self.agent.acting_policy()
+
+    def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
+        return {
+            "features": lambda: LearnerPhase("1/4 features", self._features(sources)),
+            "latent_actions": lambda: LearnerPhase("2/4 latent actions", self._latent_actions(sources)),
+            "pre_imitation": lambda: PreImitation("3/4 pre-imitation", self._pre_imitation(sources)),
+            "online": lambda: self._online(sources),
+        }
+
+    def _features(self, sources: Sources) -> Learner | None:
+        if self.config.features.objective == "none":
+            return None
+        return Features(self.config.features, self.agent, sources.videos)
+
+    def _latent_actions(self, sources: Sources) -> Learner:
+        self.agent.encoder.requires_grad_(False)
+        return LatentActions(self.config.latent_actions, self.agent, sources.videos)
+
+    def _pre_imitation(self, sources: Sources) -> Learner:
+        self.agent.encoder.requires_grad_(False)
+        config = self.config.policy
+        return Cloning(
+            config,
+            self.agent,
+            sources.videos,
+            updates=config.updates,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+
+    def _online(self, sources: Sources) -> Phase:
+        self.agent.encoder.requires_grad_(False)
+        if sources.transitions is not None:
+            return Rounds(self.config, self.agent, sources.transitions, sources.videos)
+        env = sources.make_env(self.config.online.num_envs, self.config.online.interactions)
+        return Online(self.config, self.agent, self.policy, env, sources.videos)
+
+
+class PreImitation(LearnerPhase):
+    """Phase 3, with a warning where pi learned nothing."""
+
+    def report(self, loop: Loop, metrics: dict[str, float]) -> None:
+        if metrics.get("explained", 1.0) <= 0:
+            loop.warn(["the policy explains none of the latent actions' variance"])

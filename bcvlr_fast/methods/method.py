@@ -1,0 +1,92 @@
+"""What a method of learning is: its phases, its policy, and what it may see."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bcvlr_fast.data.replay import Replay
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.envs.budget import Budget
+from bcvlr_fast.envs.specs import EnvSpec
+from bcvlr_fast.methods.policy import Policy
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.learner import Learner
+from bcvlr_fast.training.loop import Loop
+
+
+class Sight(enum.Flag):
+    """What a method may see."""
+
+    VIDEOS = enum.auto()
+    REWARD = enum.auto()
+    LABELS = enum.auto()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run gives a method to learn from, restricted to what the method may see."""
+
+    videos: WindowSampler
+    """Windows of the expert's training videos."""
+    make_env: Callable[[int, int], Budget]
+    """(environments, interactions) -> fresh environments that allow so many interactions."""
+    labels: Tensor | None = None
+    """The expert's actions at `videos.centers`, [W] int64 or [W, A] float32; None unless the method sees LABELS."""
+    transitions: Replay | None = None
+    """A user's labeled transitions, which take the place of interaction where they are given."""
+
+
+class Phase(Protocol):
+    """A part of training that can be saved and resumed at every safe point of its loop."""
+
+    def run(self, loop: Loop) -> None:
+        """Continues to the end of the phase."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Method(Protocol):
+    """Networks and the phases that train them."""
+
+    sees: ClassVar[Sight]
+    agent: nn.Module
+    """Everything that a checkpoint keeps of the networks."""
+    policy: Policy
+    """What acts after training."""
+
+    def __init__(
+        self, config: Any, spec: EnvSpec, compute: Compute, generator: torch.Generator, *, restored: bool = False
+    ) -> None:
+        """`restored` networks get their weights from a checkpoint."""
+
+    def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
+        """What makes each phase, by name, in order; a phase is made when it begins."""
+
+
+class LearnerPhase:
+    """A phase of one learner, or of none."""
+
+    def __init__(self, title: str, learner: Learner | None) -> None:
+        self.title, self.learner = title, learner
+
+    def run(self, loop: Loop) -> None:
+        if self.learner is not None:
+            self.report(loop, loop.train(self.learner, self.title))
+
+    def report(self, loop: Loop, metrics: dict[str, float]) -> None:
+        """Reports what the last metrics show."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.learner is None else self.learner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.learner is not None:
+            self.learner.load_state_dict(state)

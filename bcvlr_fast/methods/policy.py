@@ -1,0 +1,173 @@
+"""Policy: what acts, and nothing else. Saved as policy.safetensors and policy.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bcvlr_fast.envs.specs import Actions
+from bcvlr_fast.nn.encoder import Encoder
+from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
+from bcvlr_fast.nn.pretrained import PretrainedEncoder
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.training.graph import capture
+
+CARD, WEIGHTS = "policy.json", "policy.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """What a policy sees, what it answers, and the shapes of its networks."""
+
+    env: str
+    """suite:task that it was learned for."""
+    method: str
+    frame_shape: tuple[int, int, int]
+    """(C, H, W) of one uint8 frame."""
+    frame_stack: int
+    """Frames of an observation, oldest first, concatenated along the channels."""
+    actions: Actions
+    rendering: str = "stock"
+    """How MuJoCo drew the frames it learned from."""
+    exploration_noise: float = 0.0
+    """Standard deviation of the noise of sampled continuous actions."""
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Arguments of the encoder, the latent policy and the action decoder."""
+    scale: float = 1 / 255
+    """Pixels are multiplied by it, and then `shift` is added."""
+    shift: float = -0.5
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """(frame_stack * C, H, W)."""
+        channels, height, width = self.frame_shape
+        return self.frame_stack * channels, height, width
+
+
+class Policy(nn.Module):
+    """d(pi(f(observation))): actions from frames, in plain PyTorch, so that it exports.
+
+    Discrete actions are numbered from 0 and continuous ones lie in -1..1; `card.actions` has the environment's own
+    numbers.
+    """
+
+    def __init__(self, card: PolicyCard, encoder: nn.Module, policy: nn.Module, decoder: nn.Module, compute: Compute):
+        super().__init__()
+        self.card, self.compute = card, compute
+        self.encoder, self.policy, self.decoder = encoder, policy, decoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits of discrete actions, or continuous actions before clipping, [B, A] float32, of observations
+        [B, frame_stack * C, H, W] uint8."""
+        pixels = frames.float().mul(self.card.scale).add(self.card.shift).to(self.compute.dtype)
+        pixels = pixels.contiguous(memory_format=self.compute.memory_format)
+        with self.compute.autocast():
+            return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
+
+    @overload
+    def act(self, frames: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray: ...
+    @overload
+    def act(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+    @torch.no_grad()
+    def act(self, frames: np.ndarray | Tensor, generator: torch.Generator | None = None) -> np.ndarray | Tensor:
+        """Actions [B] int64 or [B, A] float32 in -1..1 for observations [B, frame_stack * C, H, W] uint8.
+
+        Greedy without a generator, else sampled with it (continuous actions with Gaussian noise). Arrays give arrays,
+        tensors on the policy's device give tensors. Raises ValueError for frames of another shape or type.
+        """
+        if isinstance(frames, np.ndarray):
+            return self.act(torch.from_numpy(frames).to(self.compute.device), generator).cpu().numpy()
+        if frames.dtype != torch.uint8 or frames.shape[1:] != self.card.observation_shape:
+            expected = f"uint8 {['B', *self.card.observation_shape]}"
+            raise ValueError(f"frames: expected {expected}, got {frames.dtype} {list(frames.shape)}")
+        decoded = self(frames)
+        if self.card.actions.continuous:
+            if generator is not None:
+                decoded = decoded + self.card.exploration_noise * torch.empty_like(decoded).normal_(generator=generator)
+            return cast(Tensor, decoded.clamp(-1, 1))
+        if generator is None:
+            return cast(Tensor, decoded.argmax(dim=1))
+        # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
+        clocks = torch.empty_like(decoded).exponential_(generator=generator)
+        return cast(Tensor, (decoded.softmax(dim=1) / clocks).argmax(dim=1))
+
+    def save(self, folder: Path) -> None:
+        """Writes policy.safetensors and policy.json into `folder`."""
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+        (folder / CARD).write_text(json.dumps({"format": _FORMAT, **asdict(self.card)}, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto", precision: str = "auto") -> Policy:
+        """The policy that `save` wrote into `folder`. Raises UserError naming the file that is missing or damaged."""
+        try:
+            known = json.loads((folder / CARD).read_text())
+            if known.pop("format") != _FORMAT:
+                raise ValueError(f"format: expected {_FORMAT}")
+            known["frame_shape"] = tuple(known["frame_shape"])
+            actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["actions"].items()}
+            known["actions"] = Actions(**actions)
+            card = PolicyCard(**known)
+            policy = build_policy(card, choose_compute(choose_device(device), precision))
+            policy.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"policy: {folder}: expected {CARD} and {WEIGHTS} of a policy ({error})") from None
+        return policy
+
+
+def build_policy(card: PolicyCard, compute: Compute) -> Policy:
+    """A policy with the networks that its card describes, whose weights are still to be loaded."""
+    channels, height, _ = card.observation_shape
+    networks = card.networks
+    encoder = build_encoder(channels, height, networks["encoder"], load=False)
+    policy = Policy(
+        card, encoder, LatentPolicy(encoder, **networks["policy"]), ActionDecoder(**networks["decoder"]), compute
+    )
+    compute.network(policy)
+    return policy.eval()
+
+
+def build_encoder(in_channels: int, side: int, arguments: dict[str, Any], *, load: bool) -> Encoder:
+    """The encoder f, or the pretrained network in its place (`load` fetches its published weights)."""
+    if "model" in arguments:
+        return PretrainedEncoder(in_channels, side, **arguments, load=load)
+    return Encoder(in_channels, side, **arguments)
+
+
+class Actor:
+    """Samples actions of a policy for up to `num_envs` environments: on a GPU one graph, copies from and to pinned
+    memory included."""
+
+    def __init__(self, policy: Policy, num_envs: int, generator: torch.Generator) -> None:
+        device = policy.compute.device
+        pinned = device.type == "cuda"
+        self._policy, self._generator = policy, generator
+        self._host_frames = torch.zeros(
+            (num_envs, *policy.card.observation_shape), dtype=torch.uint8, pin_memory=pinned
+        )
+        self._frames = torch.empty_like(self._host_frames, device=device)
+        actions = torch.from_numpy(policy.card.actions.empty(num_envs))
+        self._actions = actions.pin_memory() if pinned else actions
+        self._choose = capture(self._act, device, generator)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Actions [k, ...] for observations [k, stack * C, H, W] uint8, k up to num_envs."""
+        self._host_frames[: len(frames)].copy_(torch.from_numpy(frames))
+        self._choose()
+        if self._frames.is_cuda:
+            torch.cuda.current_stream(self._frames.device).synchronize()
+        return self._actions[: len(frames)].numpy().copy()
+
+    def _act(self) -> None:
+        self._frames.copy_(self._host_frames, non_blocking=True)
+        self._actions.copy_(self._policy.act(self._frames, self._generator), non_blocking=True)
