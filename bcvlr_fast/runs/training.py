@@ -1,0 +1,126 @@
+"""A whole run: the phases of its method, the closing evaluation, and the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bcvlr_fast import config
+from bcvlr_fast.config import Config
+from bcvlr_fast.data.replay import Replay
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.envs.scoring import EVALUATION_SEED
+from bcvlr_fast.evaluation.evaluation import RESULT, evaluate
+from bcvlr_fast.evaluation.health import HeldOut
+from bcvlr_fast.evaluation.likeness import size_warnings
+from bcvlr_fast.evaluation.report import Subject, write_report
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.method import Method, Sight, Sources
+from bcvlr_fast.methods.registry import load_part
+from bcvlr_fast.runs.diagnostics import RunDiagnostics
+from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
+from bcvlr_fast.runs.labeled import labeled_replay
+from bcvlr_fast.runs.run import DONE, Run
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
+
+STATUS, VIDEOS = "status.json", "videos.json"
+"""Files of a run folder: written at its end; where its videos are."""
+
+
+def train(
+    settings: Config,
+    folder: Path,
+    videos_path: Path,
+    screen: Screen,
+    *,
+    track: str = "none",
+    start: float | None = None,
+    profiled: tuple[int, int] | None = None,
+    resume_folder: Path | None = None,
+) -> None:
+    """Runs all phases, the closing evaluation and the report in `folder`; the arguments are those of `Run`."""
+    videos = open_run_videos(settings, videos_path, settings.window.observations)
+    transitions = labeled_replay(settings, screen) if settings.labels else None
+    run = Run(folder, settings, screen, track=track, start=start, profiled=profiled, resume_folder=resume_folder)
+    try:
+        (folder / VIDEOS).write_text(json.dumps({"path": str(videos_path.resolve())}))
+        with run.signals():
+            held_out = learn(run, videos, transitions)
+            run.finish_training()
+            policy = run.method.policy
+            policy.save(folder)
+            with run.spent.on("evaluation", settings.episodes):
+                scores = None if videos.labels is None else videos.labels.episode_return
+                evaluation = evaluate(policy, settings.episodes, EVALUATION_SEED, screen, scores)
+            (folder / RESULT).write_text(evaluation.to_json())
+            screen.table(evaluation.table())
+            means = {name: score.mean for name, score in evaluation.scores.items()}
+            run.log.write(DONE, run.progress.updates, {"stage": "evaluation", **means})
+            with run.spent.on("report", 1):
+                write_report(folder, subject_of(settings, run.method, videos, held_out))
+    finally:
+        run.close()
+    _finish(run)
+
+
+def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, until: str = DONE) -> HeldOut | None:
+    """Places the videos' frames and runs the phases up to `until`; returns the held-out windows."""
+    settings, screen, method = run.config, run.screen, run.method
+    store = videos.store(run.compute, settings.frames_gb)
+    run.place(store.placement)
+    sampler = videos.sampler(store, settings.window, settings, run.generator)
+    env = settings.env.split(",")[0]
+    held_out = videos.held_out_windows(env, settings.window, run.compute, settings.frames_gb, screen)
+    if not run.phase_name:
+        run.warn_of("videos", size_warnings(videos.manifest))
+    episodes = len(videos.train.lengths) + len(videos.held_out.lengths)
+    frames = len(videos.train.frames) + len(videos.held_out.frames)
+    screen.say(f"videos: {episodes} episodes, {frames:,} frames ({store.placement}), {videos.path}")
+    labels = _labels_at(sampler, videos, env) if Sight.LABELS in method.sees else None
+    sources = Sources(sampler, run.make_env, labels, transitions)
+    run.learn(sources, RunDiagnostics(run, store, held_out), until=until)
+    return held_out
+
+
+def subject_of(settings: Config, method: Method, videos: RunVideos, held_out: HeldOut | None) -> Subject:
+    """What the report of a run is about."""
+    online = settings.online.interactions if Sight.LABELS not in method.sees else 0
+    seen = "with the expert's actions" if Sight.LABELS in method.sees else "no actions, no rewards"
+    return Subject(
+        policy=method.policy,
+        expert=videos.expert,
+        levels=videos.expert_levels,
+        held_out=held_out,
+        agent=method.agent if isinstance(method.agent, Agent) else None,
+        title=f"{settings.method} on {settings.env}, {settings.preset}, seed {settings.seed}",
+        configuration=config.to_json(settings),
+        films=settings.films,
+        summary=(
+            f"Learned from expert videos ({seen}) and {online:,} reward-free interactions, preset "
+            f"`{settings.preset}`, seed {settings.seed}."
+        ),
+    )
+
+
+def _labels_at(sampler: WindowSampler, videos: RunVideos, env: str) -> Tensor:
+    actions = videos.actions(env, videos.train, 0)
+    if actions is None:
+        raise UserError(f"videos: {videos.path}: expected the expert's actions, which this method learns from")
+    kept = torch.from_numpy(actions if actions.ndim == 2 else actions.astype(np.int64))
+    return kept.to(sampler.centers.device)[sampler.centers]
+
+
+def _finish(run: Run) -> None:
+    minutes, peaks = (time.monotonic() - run.start) / 60, run.peaks()
+    status = {"minutes": round(minutes, 2), **peaks, "spent": run.spent.parts}
+    (run.folder / STATUS).write_text(json.dumps(status))
+    run.screen.say(f"time: {run.spent.line()}")
+    run.screen.say(f"report: {run.folder / 'report.html'}")
+    memory = ", ".join(f"{name.removesuffix('_gb').replace('_', ' ')} {gb:.1f} GB" for name, gb in peaks.items())
+    run.screen.say(f"done in {minutes:.1f} minutes, {memory}")
