@@ -118,5 +118,5 @@ def _ours(frames: int, device: torch.device, precision: str) -> float:
         command = [sys.executable, "-m", "bcvlr_fast.expert", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        spent_s: float = [row["time_s"] for row in logger.read(out) if row["phase"] == "ppo"][-1]
+        spent_s: float = [row["time_s"] for row in logger.read_metrics(out) if row["phase"] == "ppo"][-1]
     return frames / spent_s

@@ -23,12 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from bcvlr_fast import config
 from bcvlr_fast.config import Config
 from bcvlr_fast.kernels import reference_only
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine, usable_cores
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device, measured_tflops
-from bcvlr_fast.training.learner import Stage
-from phases import PHASES, random_frames, stage_of, store_of
+from bcvlr_fast.training.learner import Learner
 from rows import RESULTS, Row, write
 
 _FRAMES, _FRAMES_PROJECTED = 20_000, 2_000
@@ -119,8 +119,8 @@ def _parts(spent: dict[str, dict[str, float]], settings: Config, compute: Comput
     store = store_of(random_frames(_FRAMES), compute.device)
     gflop = {}
     for phase in (*PHASES, "pre-imitation"):
-        stage = stage_of(phase, settings, compute, store)
-        gflop[phase.replace("-", "_") if phase == "pre-imitation" else stage.name] = _gflop(stage)
+        learner = learner_of(phase, settings, compute, store)
+        gflop[phase.replace("-", "_") if phase == "pre-imitation" else learner.name] = _gflop(learner)
     units = {"collecting": "interactions", "evaluation": "episodes", "report": "reports"}
     found = []
     for name, known in spent.items():
@@ -148,9 +148,9 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
     store = store_of(random_frames(_FRAMES_PROJECTED), compute.device)
     parts, kernels = [], {}
     for phase, count in counts.items():
-        stage = stage_of(phase, settings, compute, store)
-        work = _gflop(stage)
-        seconds, busy, longest = _timed(stage, compute)
+        learner = learner_of(phase, settings, compute, store)
+        work = _gflop(learner)
+        seconds, busy, longest = _timed(learner, compute)
         part: Row = {"phase": phase, "count": count, "ms": seconds * 1e3, "hours": count * seconds / 3600}
         part["tflops"] = work / seconds / 1e3
         part["share_of_peak"] = part["tflops"] / peak
@@ -170,34 +170,34 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
     return {"hours": hours, "parts": parts, "kernels": kernels, "on_gpu": compute.device.type == "cuda"}
 
 
-def _gflop(stage: Stage) -> float:
+def _gflop(learner: Learner) -> float:
     """GFLOP of an update, counted: of torch's convolutions, which the counter knows."""
-    stage.step()
-    before = stage.done
+    learner.step()
+    before = learner.done
     with reference_only(), FlopCounterMode(display=False) as counter:
-        stage._run(stage.together)
-    assert stage.done == before
-    return float(counter.get_total_flops()) / stage.together / 1e9
+        learner._run(learner.together)
+    assert learner.done == before
+    return float(counter.get_total_flops()) / learner.together / 1e9
 
 
-def _timed(stage: Stage, compute: Compute) -> tuple[float, float, list[tuple[str, float]]]:
+def _timed(learner: Learner, compute: Compute) -> tuple[float, float, list[tuple[str, float]]]:
     """(seconds an update, share of them that the GPU computes, its longest kernels with their shares)."""
     on_gpu = compute.device.type == "cuda"
     steps = 5 if on_gpu else 1
     for _ in range(4 if on_gpu else 1):
-        stage.step()
+        learner.step()
     if on_gpu:
         torch.cuda.synchronize()
-    start, before = time.perf_counter(), stage.done
+    start, before = time.perf_counter(), learner.done
     for _ in range(steps):
-        stage.step()
+        learner.step()
     if not on_gpu:
-        return (time.perf_counter() - start) / (stage.done - before), 1.0, []
+        return (time.perf_counter() - start) / (learner.done - before), 1.0, []
     torch.cuda.synchronize()
-    seconds = (time.perf_counter() - start) / (stage.done - before)
+    seconds = (time.perf_counter() - start) / (learner.done - before)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(steps):
-            stage.step()
+            learner.step()
         torch.cuda.synchronize()
     return seconds, *_busy(profile)
 

@@ -35,14 +35,14 @@ from bcvlr_fast.config import Config, preset
 from bcvlr_fast.envs import spec
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.features import contrastive_loss, prototype_loss
-from bcvlr_fast.methods.bcvlr.latent_actions import frame_features, predict_next
+from bcvlr_fast.methods.bcvlr.features import build_heads, contrastive_loss, prototype_loss
+from bcvlr_fast.methods.bcvlr.latent_actions import prediction_error
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.heads import ContrastiveHeads, Heads, PrototypeHeads
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.training.compute import Compute, choose_compute
 from official import suite_of
-from phases import PHASES, random_frames, stage_of, store_of
 from rows import report
 
 _FRAMES = 32_768
@@ -148,9 +148,8 @@ def _our_losses(env: str, given: dict[str, Tensor], compute: Compute) -> dict[st
     agent = Agent(config, spec(env), compute)
     encoder = agent.encoder
     assert isinstance(encoder, Encoder)
-    kind = PrototypeHeads if config.features.objective == "prototypes" else ContrastiveHeads
-    heads = compute.network(kind(config.features, encoder))
-    assert isinstance(heads, Heads)
+    heads = build_heads(config.features, encoder)
+    compute.network(heads)
     networks: dict[str, nn.Module] = {"heads": heads, **dict(agent.named_children())}
     for name, module in networks.items():
         with torch.no_grad():
@@ -166,15 +165,16 @@ def _our_losses(env: str, given: dict[str, Tensor], compute: Compute) -> dict[st
     now, following = (frames[stack].flatten(1, 2).float() / 255 - 0.5 for stack in stacks)
     action_loss = F.mse_loss if agent.spec.actions.continuous else F.cross_entropy
     with torch.no_grad():
-        features = frame_features(encoder, frames, index, compute)
-        result = predict_next(agent.predictor, agent.codebook, agent.world_model, features, compute, update=False)
+        features = agent.frame_features(frames, index)
+        z = agent.latent_action(features)
+        code = agent.codebook(z)
         cloned = agent.policy(encoder(now))
         losses = {
             **_our_feature_losses(config, encoder, heads, now, following),
-            "commitment": config.latent_actions.commitment * result.code.commitment,
-            "prediction_error": result.prediction_error,
-            "cloning": F.mse_loss(cloned, result.latent_action),
-            "action": action_loss(agent.decoder(result.latent_action), given["action"]),
+            "commitment": config.latent_actions.commitment * code.commitment,
+            "prediction_error": prediction_error(agent, features, code),
+            "cloning": F.mse_loss(cloned, z),
+            "action": action_loss(agent.decoder(z), given["action"]),
         }
     return {name: value.item() for name, value in losses.items()}
 
@@ -184,10 +184,12 @@ def _our_feature_losses(
 ) -> dict[str, Tensor]:
     target = nn.ModuleList([encoder, heads.projector])
     if isinstance(heads, PrototypeHeads):
-        return {"prototypes": prototype_loss(encoder, heads, target, now, following, config.features)[0]}
+        heads.normalize_prototypes()
+        how = {"temperature": config.features.temperature, "iterations": config.features.sinkhorn_iterations}
+        return {"prototypes": prototype_loss(encoder, heads, target, now, following, **how)[0]}  # type: ignore[arg-type]
     assert isinstance(heads, ContrastiveHeads)
-    contrast, reconstruction, _ = contrastive_loss(encoder, heads, target, now, following)
-    return {"contrast": contrast, "reconstruction": reconstruction}
+    loss = contrastive_loss(encoder, heads, target, now, following, alpha=config.features.reconstruction_weight)
+    return {"contrast": loss.contrast, "reconstruction": loss.reconstruction}
 
 
 def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, str]]:
@@ -278,26 +280,26 @@ def test_update(
 def _timed(phase: str, config: Any, compute: Compute, store: Any, how: str) -> Callable[[], float]:
     """Seconds an update over the second of two steps of the phase: the first finds no memory kept, for what a side
     keeps is given back after its turn; all of them together with the official code's would be too much."""
-    stage = stage_of(phase, config, compute, store)
+    learner = learner_of(phase, config, compute, store)
     if compute.device.type == "cpu":
-        stage.together = min(stage.together, _MOST_TOGETHER)
+        learner.together = min(learner.together, _MOST_TOGETHER)
     else:
         if how == "eager":
-            stage._step = lambda: stage._run(stage.together)
+            learner._step = lambda: learner._run(learner.together)
         for _ in range(4):  # until the graph is recorded
-            stage.step()
+            learner.step()
 
     def step() -> None:
         with reference_only() if how == "references" else contextlib.nullcontext():
-            stage.step()
+            learner.step()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
 
     def once() -> float:
         step()
-        before, start = stage.done, time.perf_counter()
+        before, start = learner.done, time.perf_counter()
         step()
-        seconds = (time.perf_counter() - start) / (stage.done - before)
+        seconds = (time.perf_counter() - start) / (learner.done - before)
         _give_memory_back()
         return seconds
 

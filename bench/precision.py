@@ -21,13 +21,13 @@ from bcvlr_fast.config import replace_in
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos import open_videos
-from phases import PHASES, stage_of
 from rows import RESULTS, Row, write
 
 _ENV = "procgen:bossfight"
@@ -77,13 +77,13 @@ def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, upda
             ("online", "finetune_batch_size"),
         ):
             settings = replace_in(settings, section, **{field: _BATCH_ON_CPU})
-    stage = stage_of(phase, settings, compute, store, seed, actions.astype(np.int64))
-    while stage.done < updates - updates // 10:
-        stage.step()
-    stage.read_metrics()
-    while stage.done < updates:
-        stage.step()
-    return stage.read_metrics()["loss"]
+    learner = learner_of(phase, settings, compute, store, seed, actions.astype(np.int64))
+    while learner.done < updates - updates // 10:
+        learner.step()
+    learner.read_metrics()
+    while learner.done < updates:
+        learner.step()
+    return learner.read_metrics()["loss"]
 
 
 def _row(phase: str, losses: dict[str, list[float]], updates: int) -> Row:

@@ -25,10 +25,12 @@ from matplotlib.figure import Figure
 from bcvlr_fast import config
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import make, spec
-from bcvlr_fast.methods.bcvlr.agent import Actor, Agent
+from bcvlr_fast.envs.specs import FRAME_SHAPE
+from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
+from bcvlr_fast.methods.policy import Actor
 from bcvlr_fast.system.host import machine, usable_cores
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
-from phases import FRAME, PHASES, random_frames, stage_of, store_of
 from rows import RESULTS, Row, write
 
 _ENV = "procgen:bossfight"
@@ -82,18 +84,18 @@ def _by_batch(settings: Config, compute: Compute) -> Iterator[Row]:
     for phase in PHASES:
         section, field = _FIELDS[phase]
         for size in _BATCHES:
-            stage = stage_of(phase, replace_in(settings, section, **{field: size}), compute, store)
-            yield _row(phase, "windows in a batch", size, _updates_per_second(stage, compute))
+            learner = learner_of(phase, replace_in(settings, section, **{field: size}), compute, store)
+            yield _row(phase, "windows in a batch", size, _updates_per_second(learner, compute))
 
 
 def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for count in _FRAMES:
             file = Path(folder) / "sparse.npy"
-            frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, *FRAME))
+            frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, *FRAME_SHAPE))
             store = store_of(frames, compute.device)
-            stage = stage_of("features", settings, compute, store)
-            speed = _updates_per_second(stage, compute)
+            learner = learner_of("features", settings, compute, store)
+            speed = _updates_per_second(learner, compute)
             yield _row("features", "frames in the store", count, speed, placement=store.placement)
             file.unlink()
         file = Path(folder) / "real.npy"
@@ -101,8 +103,8 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
         for what, count, budget_gb in (("within", _BUDGET_FRAMES, 0.0), ("4 times", 4 * _BUDGET_FRAMES, 1.0)):
             _forget(file)
             store = store_of(np.load(file, mmap_mode="r")[:count], compute.device, budget_gb)
-            stage = stage_of("features", settings, compute, store)
-            speed = _updates_per_second(stage, compute, before=functools.partial(_forget, file))
+            learner = learner_of("features", settings, compute, store)
+            speed = _updates_per_second(learner, compute, before=functools.partial(_forget, file))
             against = f"frames on disk, {what} the budget of 1 GB"
             yield _row("features", against, count, speed, placement=store.placement)
 
@@ -121,7 +123,7 @@ def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
     for size in _ENVS:
         env = make(_ENV, size, 0)
         frames = env.reset()
-        actor = Actor(agent, size, torch.Generator(compute.device))
+        actor = Actor(agent.acting_policy(), size, torch.Generator(compute.device))
 
         def alone(env: Any = env, size: int = size) -> None:
             env.step(env.spec.actions.draw(rng, size))
@@ -134,16 +136,16 @@ def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
         env.close()
 
 
-def _updates_per_second(stage: Any, compute: Compute, before: Callable[[], None] = lambda: None) -> float:
+def _updates_per_second(learner: Any, compute: Compute, before: Callable[[], None] = lambda: None) -> float:
     def step() -> None:
         before()
-        stage.step()
+        learner.step()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
 
     for _ in range(4 if compute.device.type == "cuda" else 1):
         step()
-    return float(stage.together / _seconds(step))
+    return float(learner.together / _seconds(step))
 
 
 def _seconds(step: Callable[[], None]) -> float:

@@ -106,7 +106,7 @@ def test_nothing_that_trains_names_a_reward(folder: str) -> None:
 def readers(attribute: str) -> set[str]:
     """Folders outside of envs/ that read an `attribute` of something."""
     files = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "envs"]
-    return {path.parent.name for path in files if attribute in {w for w in words(path)}}
+    return {path.parent.name for path in files if attribute in words(path)}
 
 
 def test_rewards_and_states_of_the_environments_are_read_by_experts_alone() -> None:

@@ -106,7 +106,7 @@ def keep(file: Path, row: dict[str, Any]) -> None:
 
 def continuous_figures(folder: Path) -> dict[str, Any]:
     """Shares of the variance of actions that are explained: of own ones, by the last decoder, and of the expert's."""
-    rounds = [row for row in logger.read(folder) if "decoder_variance_explained" in row]
+    rounds = [row for row in logger.read_metrics(folder) if "decoder_variance_explained" in row]
     health = json.loads((folder / HEALTH).read_text())
     figures = {name: health[name] for name in ("labelling_explained", "policy_explained")}
     return {"own_explained": rounds[-1]["decoder_variance_explained"], **figures}
@@ -119,7 +119,7 @@ def diagnosis(folder: Path) -> dict[str, Any]:
     actions on held-out windows; what these tell of the true ones under any names, of the latent actions; where all are
     well, what is left is cloning.
     """
-    rounds = [row for row in logger.read(folder) if "decoder_accuracy" in row]
+    rounds = [row for row in logger.read_metrics(folder) if "decoder_accuracy" in row]
     own, commonest = (rounds[-1][name] for name in ("decoder_accuracy", "accuracy_of_one_answer"))
     health = json.loads((folder / HEALTH).read_text())
     information, named = health["labelling_information"], health["labelling_accuracy"]

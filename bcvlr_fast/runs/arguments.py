@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bcvlr_fast import config
-from bcvlr_fast.system.command import call, parse
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import chosen_rendering, parse_name
+from bcvlr_fast.system.command import parse
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import LOCK, check_writable
 
 if TYPE_CHECKING:
-    from bcvlr_fast.data.replay import Replay
-    from bcvlr_fast.runs.run import Run
     from bcvlr_fast.system.screen import Screen
 
 

@@ -16,7 +16,8 @@ from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_exce
 from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import chosen_rendering, parse_name, spec
 from bcvlr_fast.evaluation.health import HeldOut
-from bcvlr_fast.experts import behaviors as behaviours, recorder, replays
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import recorder, replays
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen

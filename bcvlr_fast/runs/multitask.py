@@ -19,7 +19,6 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 
-
 def split_tasks(settings: Config) -> list[Config]:
     """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
 

@@ -302,9 +302,7 @@ class Run:
 
     def _restore(self, saved: State) -> None:
         if saved.get("format") == 1 and saved["phase"] != DONE:
-            raise UserError(
-                f"resume: {self.folder}: its checkpoints are of bcvlr_fast 0.1: resume it with that version, or train anew"
-            )
+            raise UserError(f"resume: {self.folder}: a checkpoint of an earlier version (format 1): train anew")
         device = self.compute.device.type
         if saved.get("device", device) != device:
             raise UserError(f"resume: {self.folder}: the run is on {saved['device']}, got device {device}")

@@ -21,7 +21,6 @@ from bcvlr_fast.evaluation.likeness import size_warnings
 from bcvlr_fast.evaluation.report import Subject, write_report
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.method import Method, Sight, Sources
-from bcvlr_fast.methods.registry import load_part
 from bcvlr_fast.runs.diagnostics import RunDiagnostics
 from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast.data import frames
-from bcvlr_fast.data.frames import FrameStore, WindowSampler, episode_positions, window_centres, with_fewer_still
+from bcvlr_fast.data.frames import FrameStore, episode_positions
+from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_excess_still
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.kernels import random_shift
 
 CPU = torch.device("cpu")
@@ -24,19 +26,19 @@ def test_windows_never_cross_an_end(lengths: list[int], past: int, future: int) 
         for t in range(len(episode))
         if t >= past and t + future < len(episode) and episode[t - past] == episode[t + future]
     ]
-    found = window_centres(episode_positions(np.array(lengths)), past, future)
+    found = window_centers(episode_positions(np.array(lengths)), Window(past, future))
     assert found.tolist() == expected
 
 
 def test_sampler_draws_every_window_with_its_own_generator() -> None:
     frames = np.zeros((12, 1, 2, 2), np.uint8)
     store = FrameStore.from_episodes(frames, np.array([5, 7]), CPU)
-    sampler = WindowSampler(store, 1, 1, torch.Generator().manual_seed(3))
-    drawn = sampler.centres[sampler.draw_rows((2000,))]
+    sampler = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(3))
+    drawn = sampler.centers[sampler.draw_rows((2000,))]
     assert set(drawn.tolist()) == {1, 2, 3, 6, 7, 8, 9, 10}
     assert sampler.take(torch.tensor([2, 7]))[1].tolist() == [[1, 6], [2, 7], [3, 8]]
-    again = WindowSampler(store, 1, 1, torch.Generator().manual_seed(3))
-    assert torch.equal(drawn, again.centres[again.draw_rows((2000,))])
+    again = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(3))
+    assert torch.equal(drawn, again.centers[again.draw_rows((2000,))])
 
 
 def test_still_windows_are_left_out_down_to_a_share() -> None:
@@ -45,14 +47,14 @@ def test_still_windows_are_left_out_down_to_a_share() -> None:
     moves = np.sort(rng.choice(390, 30, replace=False))
     for t in moves:  # a pixel changes after frame t
         frames[t + 1 :, :, t % 4, t // 4 % 4] ^= 200
-    centres = np.arange(5, 395)
+    centers = np.arange(5, 395)
     moves = moves[moves >= 5]
     for share, still in ((0.5, len(moves)), (0.0, 0), (0.9, 9 * len(moves)), (1.0, 390 - len(moves))):
-        kept = with_fewer_still(frames, centres, share, np.random.default_rng(1))
+        kept = without_excess_still(frames, centers, share, np.random.default_rng(1))
         assert np.isin(moves, kept).all()
         assert len(kept) == len(np.unique(kept)) == len(moves) + still
         assert (np.diff(kept) > 0).all()
-        assert np.isin(kept, centres).all()
+        assert np.isin(kept, centers).all()
 
 
 def test_take_from_another_device_gathers_only_the_batch() -> None:
@@ -83,10 +85,10 @@ def test_eight_million_frames_from_disk(tmp_path: Path, monkeypatch: pytest.Monk
     before = private_bytes()
     store = FrameStore.from_episodes(mapped, np.full(count // episode, episode), CPU)
     assert store.placement == "mapped"
-    assert len(store.windows(1, 1)) == count - 2 * (count // episode)
-    sampler = WindowSampler(store, 1, 1, torch.Generator().manual_seed(0))
+    assert len(window_centers(store.position, Window(1, 1))) == count - 2 * (count // episode)
+    sampler = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(0))
     for _ in range(20):
-        taken, index = sampler.take(sampler.centres[sampler.draw_rows((256,))])
+        taken, index = sampler.take(sampler.centers[sampler.draw_rows((256,))])
         assert random_shift(taken, index.T).shape == (256, 9, 64, 64)
     taken, index = store.take(torch.from_numpy(marked)[:, None])
     assert taken[index[:, 0], 0, 0, 0].tolist() == (marked % 251).tolist()

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from bcvlr_fast.data.replay import Replay, ReplaySampler
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 
 SPEC = EnvSpec((3, 1, 1), Actions(False, 15), 15.0)
@@ -39,11 +40,11 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
             (first, e0, _), (centre, _, action), (_, e2, _) = kept[i - past], kept[i], kept[i + 1]
             if e0 == e2 and action >= 0:
                 expected.add((env, first, centre, action))
-    sampler = ReplaySampler(replay, past, 1, torch.Generator().manual_seed(0))
+    sampler = ReplaySampler(replay, Window(past, 1), torch.Generator().manual_seed(0))
     assert sampler.refresh()
-    centres = sampler.centres[sampler.draw_rows((20_000,))]
-    actions = sampler.action[centres]
-    frames, index = sampler.take(centres)
+    centers = sampler.centers[sampler.draw_rows((20_000,))]
+    actions = sampler.action[centers]
+    frames, index = sampler.take(centers)
     windows = frames[index.T].flatten(2).int()  # [B, 3, (env, hi, lo)]
     number = windows[:, :, 1] * 200 + windows[:, :, 2]
     found = {(int(w[0, 0]), int(n[0]), int(n[1]), int(a)) for w, n, a in zip(windows, number, actions, strict=True)}
@@ -57,10 +58,10 @@ def test_newest_leaves_older_windows_out() -> None:
     replay = Replay(100, 1, SPEC, torch.device("cpu"))
     for i in range(50):
         replay.append(np.array([0]), np.full((1, 3, 1, 1), i, np.uint8), np.array([0]))
-    sampler = ReplaySampler(replay, 1, 1, torch.Generator())
+    sampler = ReplaySampler(replay, Window(1, 1), torch.Generator())
     assert sampler.refresh(newest=10)
-    assert sampler.centres[: int(sampler.count)].tolist() == list(range(41, 49))
+    assert sampler.centers[: int(sampler.count)].tolist() == list(range(41, 49))
 
 
 def test_an_empty_ring_has_no_windows() -> None:
-    assert not ReplaySampler(Replay(100, 2, SPEC, torch.device("cpu")), 1, 1, torch.Generator()).refresh()
+    assert not ReplaySampler(Replay(100, 2, SPEC, torch.device("cpu")), Window(1, 1), torch.Generator()).refresh()

@@ -4,16 +4,13 @@ import fcntl
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from bcvlr_fast import config
-from bcvlr_fast.methods.bcvlr.online import Online
+from bcvlr_fast.data.collector import OtherFrames
 from bcvlr_fast.runs import arguments
 from bcvlr_fast.runs.run import Run
 from bcvlr_fast.system.errors import Diverged, UserError
@@ -21,7 +18,7 @@ from bcvlr_fast.system.host import versions
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training import metrics_log as logger
-from bcvlr_fast.videos import open_videos
+from bcvlr_fast.training.loop import Loop
 from helpers.processes import resume_to_the_end_of, signalled
 from helpers.tiny import TINY, command, run, wait_until
 
@@ -61,7 +58,7 @@ def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, 
     code, message = signalled("240 interactions", signal.SIGKILL, *TINY, "--videos", str(videos), "--out", str(out))
     assert code == -signal.SIGKILL, message
     resume_to_the_end_of(folder, out)
-    rows = logger.read(out)
+    rows = logger.read_metrics(out)
     assert [row["interactions"] for row in rows if row.get("stage") == "round"] == [240, 480, 700]
     assert sorted(row["time_s"] for row in rows) == [row["time_s"] for row in rows]
 
@@ -115,7 +112,7 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
 
     def trained() -> bool:
         saved, _ = checkpoint.load_newest(out / "ckpt")
-        return saved is not None and saved.state["cursor"]["phase"] == "done"
+        return saved is not None and saved["phase"] == "done"
 
     wait_until(trained, limit_s=120)
     process.send_signal(signal.SIGTERM)
@@ -128,7 +125,7 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
 
 def opened(folder: Path) -> Run:
     settings = config.preset("procgen:bossfight", "quick")
-    return Run(folder, settings, Screen(), "none", time.monotonic())
+    return Run(folder, settings, Screen())
 
 
 def saved_run(folder: Path, **changes: object) -> Run:
@@ -137,8 +134,13 @@ def saved_run(folder: Path, **changes: object) -> Run:
     owner.save()
     owner.close()
     (kept,) = (folder / "ckpt").iterdir()
-    other = checkpoint.load(kept)
-    other.state |= changes
+    other = checkpoint.load_checkpoint(kept)
+    for name, value in changes.items():
+        parts = name.split("__")
+        inner = other
+        for part in parts[:-1]:
+            inner = inner[part]
+        inner[parts[-1]] = value
     checkpoint.save(folder / "ckpt", int(kept.name.removeprefix("step-")), other)
     return opened(folder)
 
@@ -155,23 +157,22 @@ def test_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "numpy was" not in shown
 
 
-def test_frames_placed_elsewhere_are_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    owner = saved_run(tmp_path / "run", placement="mapped")
-    owner.load_videos(open_videos(dataset, (3, 64, 64)))
+def test_frames_placed_elsewhere_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    owner = saved_run(tmp_path / "run", progress__placement="mapped")
+    owner.place("device")
     owner.close()
-    assert "the frames were placed as 'mapped', are as 'device'" in "".join(capsys.readouterr())
+    assert "the frames were placed as 'mapped' and are now 'device'" in "".join(capsys.readouterr())
 
 
 def test_environments_that_play_differently_are_refused(tmp_path: Path) -> None:
-    owner = saved_run(tmp_path / "run", frames="another digest")
-    assert owner.restored is not None
-    owner.restored.tensors["actions"] = torch.zeros(4, dtype=torch.uint8)
-    collector = SimpleNamespace(frames=np.zeros((2, 3, 64, 64), np.uint8))
-    owner.restored.state["attached"] = True
-    online = Online.__new__(Online)
-    online.__dict__.update(replay_log=lambda _: iter(()), collector=collector)
+    owner = opened(tmp_path / "run")
+
+    class Differs:
+        def run(self, loop: Loop) -> None:  # noqa: ARG002
+            raise OtherFrames
+
     with pytest.raises(UserError, match="the same actions lead to other frames"):
-        owner.attach(online)  # type: ignore[arg-type]
+        owner._run_phase(Differs())  # type: ignore[arg-type]
     owner.close()
 
 
@@ -179,7 +180,7 @@ def test_diverged_weights_are_never_saved(tmp_path: Path) -> None:
     owner = opened(tmp_path / "run")
     owner.save()
     with torch.no_grad():
-        next(owner.agent.policy.parameters()).fill_(float("nan"))
+        next(owner.method.agent.policy.parameters()).fill_(float("nan"))
     with pytest.raises(Diverged, match="not finite"):
         owner.save()
     owner.close()
@@ -200,7 +201,7 @@ def test_sigterm_exits_75(finished: tuple[Path, Path, str], tmp_path: Path) -> N
     _, videos, _ = finished
     long = [*TINY, "--features.updates", "100000", "--videos", str(videos), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command("train", *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: bool(logger.read(tmp_path / "run")), limit_s=60)
+    wait_until(lambda: bool(logger.read_metrics(tmp_path / "run")), limit_s=60)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bcvlr_fast.config import Config
-from bcvlr_fast.runs.expert_videos import join, use
-from bcvlr_fast.runs.labelled import labelled_replay
+from bcvlr_fast.runs.expert_videos import join, open_matching, open_run_videos
+from bcvlr_fast.runs.labeled import labeled_replay
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
@@ -39,7 +39,7 @@ def drawn_as(dataset: Path, rendering: str) -> None:
 def weights(folder: Path) -> dict[str, np.ndarray]:
     saved, _ = checkpoint.load_newest(folder / "ckpt")
     assert saved is not None
-    return {name: value.numpy() for name, value in saved.tensors.items() if name.startswith("network.agent.")}
+    return {name: value.numpy() for name, value in saved["agent"].items()}
 
 
 def test_tasks_of_other_actions_are_refused_at_once(tmp_path: Path) -> None:
@@ -63,12 +63,12 @@ def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> N
         own = out / f"procgen-{game}"
         assert json.loads((own / "config.json").read_text())["env"] == f"procgen:{game}"
         assert (own / "report.html").exists()
-        stages = {row.get("stage") for row in logger.read(own)}
+        stages = {row.get("stage") for row in logger.read_metrics(own)}
         assert "features" not in stages
         assert "finetuning" in stages
         after = weights(own)
-        assert all((after[name] == before[name]).all() for name in after if ".encoder." in name)
-        assert any((after[name] != before[name]).any() for name in after if ".policy." in name)
+        assert all((after[name] == before[name]).all() for name in after if name.startswith("encoder."))
+        assert any((after[name] != before[name]).any() for name in after if name.startswith("policy."))
     (out / "procgen-maze" / "status.json").unlink()
     done = run("--resume", str(out))
     assert done.returncode == 0, done.stderr
@@ -110,14 +110,15 @@ def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
     wanted = Config(env="procgen:miner,procgen:maze", held_out=0.2, video_frames=40)
     joined = join(folders, wanted, Screen(quiet=True))
-    assert use(wanted, joined).lengths.tolist() == [20, 20, 20, 20]
+    videos = open_run_videos(wanted, joined, 4)
+    assert [*videos.train.lengths, *videos.held_out.lengths] == [20, 20, 20, 20]
 
 
 def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) -> None:
     arguments = ["--videos", str(dataset), "--labels", str(dataset), "--labelled-frames", "120"]
     done = run(*TINY, *arguments, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    rows = logger.read(tmp_path / "run")
+    rows = logger.read_metrics(tmp_path / "run")
     assert {"finetuning", "cloning", "evaluation"} <= {row.get("stage") for row in rows}
     assert not [row for row in rows if row.get("stage") == "round"]
     finetuned = [row["accuracy"] for row in rows if row.get("stage") == "finetuning"]
@@ -145,7 +146,7 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
         labels.action[3] = 255
         labels.save(dataset)
     with pytest.raises(UserError, match=said[damage]):
-        labelled_replay(settings, Screen(quiet=True))
+        labeled_replay(settings, Screen(quiet=True))
 
 
 def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> None:
@@ -192,4 +193,4 @@ def test_labels_of_another_number_of_frames_are_found(dataset: Path, tmp_path: P
     other = noise(tmp_path / "other", "procgen:bossfight", [60, 60])
     (other / "evaluation_only.npz").write_bytes((dataset / "evaluation_only.npz").read_bytes())
     with pytest.raises(UserError, match="is not of these videos"):
-        use(Config(), other)
+        open_matching(Config(), other)

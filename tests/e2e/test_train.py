@@ -24,7 +24,7 @@ def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, st
     assert "about" in screen.splitlines()[1]
     for name in ("config.json", "environment.json", "metrics.jsonl", "evaluation.json", "report.html", "README.md"):
         assert (folder / name).stat().st_size > 0, name
-    rows = logger.read(folder)
+    rows = logger.read_metrics(folder)
     assert {"features", "latent_actions", "cloning", "finetuning", "round", "evaluation"} <= {
         r.get("stage") for r in rows
     }

@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from bcvlr_fast import config
+from bcvlr_fast.config import Config
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Score
 from bcvlr_fast.evaluation import health, plots
 from bcvlr_fast.evaluation.evaluation import Evaluation
 from bcvlr_fast.evaluation.films import side_by_side
-from bcvlr_fast.evaluation.health import LatentReport
+from bcvlr_fast.evaluation.health import HeldOut, LatentReport
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.runs.expert_videos import open_run_videos
+from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.videos import open_videos
 from bcvlr_fast.videos.mp4 import write_mp4
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
@@ -35,27 +37,27 @@ def report(codes_used: int = 61, **change: float | None) -> LatentReport:
     return LatentReport(code_use=use, **figures)  # type: ignore[arg-type]
 
 
-def test_a_sound_phase_has_no_complaints() -> None:
-    assert report().complaints() == []
-    assert report(probe=None).complaints() == []
+def test_a_sound_phase_has_no_warnings() -> None:
+    assert report().warnings() == []
+    assert report(probe=None).warnings() == []
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prediction_error": 1.0}, "no better than copying"),
+        ({"prediction_error": 1.0}, "no better than a copy"),
         ({"spread": 0.0}, "the same latent action"),
         ({"codes_used": 1}, "collapsed (perplexity 1.0)"),
         ({"codes_used": 4}, "120 of 128 codes"),
-        ({"probe": 0.09}, "do not tell true actions apart"),
+        ({"probe": 0.09}, "do not separate true actions"),
     ],
 )
 def test_each_fault_is_one_line(change: dict, message: str) -> None:
-    (line,) = report(**change).complaints()
+    (line,) = report(**change).warnings()
     assert message in line
 
 
-def test_probe_weighs_rare_actions_like_common_ones() -> None:
+def test_probe_weights_rare_actions_like_common_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = (torch.rand(4096, generator=generator) < 0.05).long()
     z = torch.randn(4096, 8, generator=generator)
@@ -67,11 +69,15 @@ def test_probe_weighs_rare_actions_like_common_ones() -> None:
     assert seeing > 0.9
 
 
+def held_out_windows(dataset: Path, settings: Config) -> HeldOut | None:
+    videos = open_run_videos(settings, dataset, settings.window.observations)
+    return videos.held_out_windows(settings.env, settings.window, FP32, 0.0, Screen(quiet=True))
+
+
 def test_reports_on_held_out_videos(dataset: Path) -> None:
     settings = config.preset("procgen:bossfight", "quick")
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
-    videos = open_videos(dataset, (3, 64, 64))
-    held_out = health.held_out_windows(videos, settings, FP32)
+    held_out = held_out_windows(dataset, settings)
     assert held_out is not None
     truth = held_out.true_actions()
     assert truth is not None
@@ -80,17 +86,17 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     latent = health.latent_report(agent, held_out)
     assert latent.codes == 128
     assert latent.copy_error > 0
-    actions = health.action_report(agent, held_out)
+    actions = health.action_report(agent.acting_policy(), held_out, agent)
     assert actions is not None
     assert np.sum(actions.confusion) == windows
     assert latent.code_use.sum() == pytest.approx(2)
     assert 1 <= latent.perplexity <= 64
     (dataset / "evaluation_only.npz").unlink()
-    unlabelled = health.held_out_windows(videos, settings, FP32)
+    unlabelled = held_out_windows(dataset, settings)
     assert unlabelled is not None
     assert unlabelled.true_actions() is None
     assert health.latent_report(agent, unlabelled).probe is None
-    assert health.action_report(agent, unlabelled) is None
+    assert health.action_report(agent.acting_policy(), unlabelled, agent) is None
 
 
 def test_score_interval_covers_the_mean() -> None:
@@ -144,11 +150,11 @@ def test_plots_are_svg() -> None:
 
 
 def test_videos_of_another_size_or_environment_are_noticed() -> None:
-    from bcvlr_fast.evaluation.likeness import colour_complaints, size_complaints
+    from bcvlr_fast.evaluation.likeness import color_warnings, size_warnings
     from bcvlr_fast.videos import Manifest
 
     def sizes(*found: list[int]) -> list[str]:
-        return size_complaints(Manifest("", "test", [9], [3, 64, 64], source_sizes=list(found)))
+        return size_warnings(Manifest("", "test", [9], [3, 64, 64], source_sizes=list(found)))
 
     assert sizes([64, 64], [1080, 1080]) == []
     assert "1080 x 1920 were squeezed" in sizes([1080, 1920])[0]
@@ -160,5 +166,5 @@ def test_videos_of_another_size_or_environment_are_noticed() -> None:
         seen = [env.reset()] + [env.step(rng.integers(15, size=32)).next_frames() for _ in range(20)]
         return np.concatenate(seen[::5])
 
-    assert colour_complaints(frames("maze", 1), frames("maze", 50)) == []
-    assert "of the videos' colours" in colour_complaints(frames("maze", 1), frames("bigfish", 50))[0]
+    assert color_warnings(frames("maze", 1), frames("maze", 50)) == []
+    assert "of the videos' colors" in color_warnings(frames("maze", 1), frames("bigfish", 50))[0]

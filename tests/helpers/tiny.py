@@ -3,8 +3,9 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,5 +42,14 @@ def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
     saved, complaints = checkpoint.load_newest(folder / "ckpt")
     assert saved is not None
     assert complaints == []
-    assert saved.state["cursor"]["phase"] == "done"
-    return saved.tensors
+    assert saved["phase"] == "done"
+    return {name: value for name, value in leaves(saved) if isinstance(value, torch.Tensor)}
+
+
+def leaves(state: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested dictionaries, named by its path."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, value

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.data.frames import WindowSampler
+from bcvlr_fast.data.sampling import WindowSampler
 
 
 def drawn_rows(sampler: WindowSampler, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randint(1 << 62, shape, generator=generator) % len(sampler.centres)
+    return torch.randint(1 << 62, shape, generator=generator) % len(sampler.centers)
 
 
 def assert_moved_alike(found: nn.Module, wanted: nn.Module, noise: float = 1e-4) -> None:

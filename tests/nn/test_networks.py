@@ -7,7 +7,7 @@ from torch import nn
 from bcvlr_fast import config
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.nn.heads import ContrastiveHeads
+from bcvlr_fast.methods.bcvlr.features import build_heads
 from bcvlr_fast.nn.latent_actions import Codebook
 from bcvlr_fast.nn.world_model import ActionConvolution, WorldModel
 from bcvlr_fast.training.compute import Compute
@@ -40,7 +40,7 @@ def test_paper_parameter_counts(paper_agent: Agent, name: str, parameters: int) 
 
 def test_paper_heads_and_codebook(paper_agent: Agent) -> None:
     settings = config.preset("procgen:bossfight", "paper")
-    heads = ContrastiveHeads(settings.features, paper_agent.encoder)
+    heads = build_heads(settings.features, paper_agent.encoder)
     assert count(heads.projector) == 65_536 * 256 + 256
     assert count(heads.predictor) + count(heads.bilinear) == 328_448
     assert count(heads.pixel_decoder) == 771
@@ -88,4 +88,4 @@ def test_world_model_refuses_odd_sides() -> None:
     encoder = Agent(settings, spec("procgen:bossfight"), FP32).encoder
     encoder.side = 24
     with pytest.raises(ValueError, match="power of two"):
-        WorldModel(settings.latent_actions, encoder)
+        WorldModel(encoder, seen_frames=2, window_frames=3, latent_dim=8, width=4)

@@ -85,7 +85,7 @@ def test_frames_of_a_stack_pass_one_by_one_and_nothing_learns(tmp_path: Path) ->
     assert not any(p.requires_grad for p in encoder.parameters())
     assert torch.equal(encoder.network.norm.running_mean, known.norm.running_mean)
     frames = torch.randint(0, 256, (2, 9, 64, 64), dtype=torch.uint8)
-    assert agent.act(frames, None).shape == (2, 2)  # p, w and pi fit its maps
+    assert agent.acting_policy().act(frames).shape == (2, 2)  # p, w and pi fit its maps
 
 
 @pytest.mark.usefixtures("timm")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.data.frames import FrameStore
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.training.batches import Batches
 
 CPU = torch.device("cpu")
@@ -22,7 +24,7 @@ def sampler_of(placement: str, folder: Path, seed: int = 5) -> WindowSampler:
     np.save(file, frames)
     store = FrameStore.from_episodes(np.load(file, mmap_mode="r"), LENGTHS, CPU)
     store.placement = placement
-    return WindowSampler(store, 1, 2, torch.Generator().manual_seed(seed))
+    return WindowSampler(store, Window(1, 2), torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("placement", ["device", "mapped"])
@@ -37,13 +39,13 @@ def test_a_batch_is_of_windows(placement: str, last: int | None, tmp_path: Path)
         assert batches.rows.shape == (4, 64)
         assert batches.index.shape == (4, 4 if last is None else last + 1, 64)
         pixels = batches.frames[batches.index][:, :, :, 0, 0, 0].long()  # [count, F, B]: the frames' numbers
-        centres = sampler.centres[batches.rows]
+        centers = sampler.centers[batches.rows]
         steps = torch.tensor([-1, 0, 1, 2] if last is None else range(last + 1))
-        assert torch.equal(pixels, centres[:, None] + steps[:, None])
+        assert torch.equal(pixels, centers[:, None] + steps[:, None])
         for step in (0, int(steps[-1])):
-            assert torch.equal(batches.frames[batches.observation(2, step)][:, 0, 0, 0, 0].long(), centres[2] + step)
-        seen |= set(centres.flatten().tolist())
-    assert seen == set(sampler.centres.tolist())
+            assert torch.equal(batches.frames[batches.observation(2, step)][:, 0, 0, 0, 0].long(), centers[2] + step)
+        seen |= set(centers.flatten().tolist())
+    assert seen == set(sampler.centers.tolist())
 
 
 def test_a_streamed_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:

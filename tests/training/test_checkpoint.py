@@ -1,19 +1,22 @@
 """Whole, checked, and the newest valid one."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from torch import nn
 
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training import checkpoint
-from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.checkpoint import State, load_optimizer_state, optimizer_state
 
 
-def some(step: int) -> Checkpoint:
-    return Checkpoint({"x": torch.full((3,), float(step))}, {"step": step})
+def some(step: int) -> State:
+    return {"x": torch.full((3,), float(step)), "position": {"step": step}}
 
 
 def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
@@ -24,18 +27,15 @@ def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
     adam = torch.optim.Adam(net.parameters(), lr=0.1, fused=True)
     net(torch.randn(5, 3, 6, 6)).square().sum().backward()
     adam.step()
-    saved = Checkpoint()
-    saved.put_network("net", net)
-    saved.put_optimizer("adam", adam)
-    checkpoint.save(tmp_path, 1, saved)
+    checkpoint.save(tmp_path, 1, {"parts": {"net": net.state_dict(), "adam": optimizer_state(adam)}})
 
     loaded, complaints = checkpoint.load_newest(tmp_path)
     assert loaded is not None
     assert complaints == []
     other = network()
     other_adam = torch.optim.Adam(other.parameters(), lr=0.1, fused=True)
-    loaded.get_network("net", other)
-    loaded.get_optimizer("adam", other_adam)
+    other.load_state_dict(loaded["parts"]["net"])
+    load_optimizer_state(other_adam, loaded["parts"]["adam"])
     x = torch.randn(5, 3, 6, 6)
     for n, a in ((net, adam), (other, other_adam)):
         a.zero_grad()
@@ -52,7 +52,7 @@ def test_three_are_kept_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".new").mkdir()  # left by a killed process
     checkpoint.save(tmp_path, 4, some(9))
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{s:012d}" for s in (2, 3, 4)]
-    assert checkpoint.load(tmp_path / "step-000000000004").state == {"step": 9}
+    assert checkpoint.load_checkpoint(tmp_path / "step-000000000004")["position"] == {"step": 9}
 
 
 def test_a_save_that_fails_is_one_line_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +86,34 @@ def test_a_damaged_one_is_passed_over_with_a_line(tmp_path: Path, damage: str) -
         (newest / "manifest.json").write_text("{")
     loaded, complaints = checkpoint.load_newest(tmp_path)
     assert loaded is not None
-    assert loaded.state["step"] == 1
+    assert loaded["position"]["step"] == 1
     assert len(complaints) == 1
     assert str(newest) in complaints[0]
 
 
 def test_none_at_all(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path) == (None, [])
+
+
+def test_networks_of_a_format_1_checkpoint_are_read(tmp_path: Path) -> None:
+    """Runs of before can still be evaluated."""
+    folder = tmp_path / "step-000000000001"
+    folder.mkdir()
+    safetensors.torch.save_file(
+        {"network.agent.x": torch.ones(2), "optimizer.y": torch.ones(2)}, folder / "tensors.safetensors"
+    )
+    (folder / "state.json").write_text('{"cursor": {"phase": "done"}}')
+    sums = {f: hashlib.sha256((folder / f).read_bytes()).hexdigest() for f in ("tensors.safetensors", "state.json")}
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "sha256": sums}))
+    state, damaged = checkpoint.load_newest(tmp_path)
+    assert state is not None
+    assert not damaged
+    assert (state["phase"], list(state["agent"])) == ("done", ["x"])
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path, 1, some(1))
+    manifest = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(UserError, match="expected format 2 or older, got 3"):
+        checkpoint.load_newest(tmp_path)

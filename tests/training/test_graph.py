@@ -14,12 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bcvlr_fast import config
 from bcvlr_fast.config import Config, replace_in
 from bcvlr_fast.envs import spec
-from bcvlr_fast.methods.bcvlr.agent import Actor, Agent
+from bcvlr_fast.envs.specs import FRAME_SHAPE
+from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
+from bcvlr_fast.methods.policy import Actor, Policy
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
-from bcvlr_fast.training.learner import Stage, largest_divisor
-from phases import FRAME, PHASES, random_frames, stage_of, store_of
+from bcvlr_fast.training.learner import Learner, largest_divisor
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing to capture")
@@ -60,43 +62,47 @@ class NoHostReads(TorchDispatchMode):
 SPEC = spec("procgen:bossfight")
 
 
-def make(phase: str, scale: str, device: torch.device) -> Stage:
+def make(phase: str, scale: str, device: torch.device) -> Learner:
     compute = Compute(device, torch.float32)
-    return stage_of(phase, small(scale), compute, store_of(random_frames(1200), device))
+    return learner_of(phase, small(scale), compute, store_of(random_frames(1200), device))
+
+
+def acting() -> Policy:
+    return Agent(small("quick"), SPEC, Compute(CPU, torch.float32)).acting_policy()
 
 
 @pytest.mark.parametrize("scale", ["paper", "quick"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_no_update_reads_a_value_on_the_host(phase: str, scale: str) -> None:
-    stage = make(phase, scale, CPU)
-    stage.step()  # optimisers make their state
+    learner = make(phase, scale, CPU)
+    learner.step()  # optimisers make their state
     with NoHostReads():
-        stage.prepare(2)
-        stage.update(0)
-        stage.update(1)
+        learner.prepare(2)
+        learner.update(0)
+        learner.update(1)
 
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_acting_reads_no_value_on_the_host(sampled: bool) -> None:
-    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
+    policy = acting()
     with NoHostReads():
-        agent.act(torch.zeros(3, *FRAME, dtype=torch.uint8), torch.Generator() if sampled else None)
+        policy.act(torch.zeros(3, *FRAME_SHAPE, dtype=torch.uint8), torch.Generator() if sampled else None)
 
 
 def test_actions_are_sampled_in_their_shares() -> None:
-    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
+    policy = acting()
     shares = torch.tensor([0.5, 0.3, 0.2, *[0.0] * 12])
-    agent.decoded = lambda frames: shares.log().expand(len(frames), -1)  # type: ignore[method-assign]
+    policy.forward = lambda frames: shares.log().expand(len(frames), -1)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
-    found = agent.act(torch.zeros(20_000, 1), generator).bincount(minlength=15) / 20_000
+    frames = torch.zeros(1, *FRAME_SHAPE, dtype=torch.uint8).expand(20_000, -1, -1, -1)
+    found = policy.act(frames, generator).bincount(minlength=15) / 20_000
     torch.testing.assert_close(found, shares, atol=0.012, rtol=0)  # 3.4 standard errors
 
 
 def test_an_actor_acts_for_the_frames_given() -> None:
-    agent = Agent(small("quick"), SPEC, Compute(CPU, torch.float32))
-    frames = random_frames(8)
-    actor = Actor(agent, 8, torch.Generator().manual_seed(3))
-    assert (actor(frames) == agent.act(torch.from_numpy(frames), torch.Generator().manual_seed(3)).numpy()).all()
+    policy, frames = acting(), random_frames(8)
+    actor = Actor(policy, 8, torch.Generator().manual_seed(3))
+    assert (actor(frames) == policy.act(frames, torch.Generator().manual_seed(3))).all()
     assert actor(frames[:3]).shape == (3,)
 
 
@@ -110,11 +116,11 @@ def test_the_check_finds_a_read() -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_an_update_leaves_its_state_where_it_is(phase: str) -> None:
     """Weights, moments, codes, statistics and targets keep their memory: a replay finds them there."""
-    stage = make(phase, "paper", CPU)
-    stage.step()
-    held = places(stage)
-    stage.step()
-    assert places(stage) == held
+    learner = make(phase, "paper", CPU)
+    learner.step()
+    held = places(learner)
+    learner.step()
+    assert places(learner) == held
     assert len(held) > 10
 
 
@@ -122,31 +128,31 @@ def test_labels_are_renewed_in_place() -> None:
     """A graph of the first round reads them in the second; and they are the changed p's."""
     settings = small("quick")
     compute = Compute(CPU, torch.float32)
-    stage = stage_of("pre-imitation", settings, compute, store_of(random_frames(600), CPU))
-    assert isinstance(stage, Cloning)
-    assert stage.label_all
-    stage.step()
-    assert stage._all_labels is not None
-    before, place = stage._all_labels.clone(), stage._all_labels.data_ptr()
-    stage.step()
-    assert torch.equal(stage._all_labels, before)
+    learner = learner_of("pre-imitation", settings, compute, store_of(random_frames(600), CPU))
+    assert isinstance(learner, Cloning)
+    assert learner.label_all
+    learner.step()
+    assert learner._all_labels is not None
+    before, place = learner._all_labels.clone(), learner._all_labels.data_ptr()
+    learner.step()
+    assert torch.equal(learner._all_labels, before)
     with torch.no_grad():
-        for parameter in stage.predictor.parameters():
+        for parameter in learner.agent.predictor.parameters():
             parameter.mul_(1.5)
-    stage.restart(1)
-    stage.step()
-    assert stage._all_labels.data_ptr() == place
-    assert not torch.equal(stage._all_labels, before)
+    learner.begin_round(1)
+    learner.step()
+    assert learner._all_labels.data_ptr() == place
+    assert not torch.equal(learner._all_labels, before)
 
 
 def test_a_finished_stage_goes() -> None:
     """By reference count: its weights, and on a GPU its graph's memory, are not left to the collector."""
-    stage = make("features", "quick", CPU)
-    stage.step()
-    held = weakref.ref(stage)
+    learner = make("features", "quick", CPU)
+    learner.step()
+    held = weakref.ref(learner)
     gc.disable()
     try:
-        del stage
+        del learner
         assert held() is None
     finally:
         gc.enable()
@@ -163,23 +169,23 @@ def test_compiled_networks_give_the_same_losses(phase: str, monkeypatch: pytest.
     losses = []
     for compiled in (False, True):
         compute = Compute(CPU, torch.float32, compile=compiled)
-        stage = stage_of(phase, small("quick"), compute, store_of(random_frames(1200), CPU))
-        stage.step()
-        losses.append(stage.read_metrics()["loss"])
+        learner = learner_of(phase, small("quick"), compute, store_of(random_frames(1200), CPU))
+        learner.step()
+        losses.append(learner.read_metrics()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def places(stage: Stage) -> list[int]:
-    return [t.data_ptr() for t in state_of(stage)]
+def places(learner: Learner) -> list[int]:
+    return [t.data_ptr() for t in state_of(learner)]
 
 
-def state_of(stage: Stage) -> list[Tensor]:
+def state_of(learner: Learner) -> list[Tensor]:
     """Every tensor that an update may write to and that lives on."""
-    owner: Any = getattr(stage, "agent", stage)
+    owner: Any = getattr(learner, "agent", learner)
     modules = [m for m in vars(owner).values() if isinstance(m, torch.nn.Module)]
     modules += list(owner.children()) if isinstance(owner, torch.nn.Module) else []
-    found = [t for m in [*modules, *stage.networks.values()] for t in m.state_dict(keep_vars=True).values()]
-    for optimizer in stage.optimizers.values():
+    found = [t for m in [*modules, *learner.networks.values()] for t in m.state_dict(keep_vars=True).values()]
+    for optimizer in learner.optimizers.values():
         found += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
     return found
 
@@ -191,10 +197,10 @@ def test_streamed_frames_teach_the_same_twice(phase: str) -> None:
     assert store.placement == "mapped"
     losses = []
     for _ in range(2):
-        stage = stage_of(phase, small("quick"), Compute(CPU, torch.float32), store)
+        learner = learner_of(phase, small("quick"), Compute(CPU, torch.float32), store)
         for _ in range(3):
-            stage.step()
-        losses.append(stage.read_metrics()["loss"])
+            learner.step()
+        losses.append(learner.read_metrics()["loss"])
     assert losses[0] == losses[1]
     assert math.isfinite(losses[0])
 
@@ -220,38 +226,38 @@ def test_steps_and_their_rest_are_the_same_updates(together: int) -> None:
     """10 updates one by one, or by four with two left over: only the draws' order tells them apart, so none here."""
     weights = []
     for size in (1, together):
-        stage = make("fine-tuning", "quick", CPU)
-        stage.updates, stage.together = 10, size
-        stage.batches.sampler.count.fill_(1)
-        stage.config = replace_in(stage.config, "online", finetune_shift_pad=0)  # type: ignore[attr-defined]
-        while stage.done < stage.updates:
-            stage.step()
-        assert stage.done == 10
-        weights.append(torch.cat([p.detach().flatten() for p in state_of(stage) if p.is_floating_point()]))
+        learner = make("fine-tuning", "quick", CPU)
+        learner.updates, learner.together = 10, size
+        learner.batches.sampler.count.fill_(1)
+        learner.config = replace_in(learner.config, "online", finetune_shift_pad=0)  # type: ignore[attr-defined]
+        while learner.done < learner.updates:
+            learner.step()
+        assert learner.done == 10
+        weights.append(torch.cat([p.detach().flatten() for p in state_of(learner) if p.is_floating_point()]))
     assert torch.equal(weights[0], weights[1])
 
 
 def test_metrics_are_means_since_the_last_reading() -> None:
-    stage = make("latent actions", "quick", CPU)
+    learner = make("latent actions", "quick", CPU)
     losses = []
-    update = stage.update
-    stage.update = lambda number: losses.append(update(number)) or losses[-1]  # type: ignore[method-assign]
+    update = learner.update
+    learner.update = lambda number: losses.append(update(number)) or losses[-1]  # type: ignore[method-assign]
     for _ in range(3):
-        stage.step()
-    assert stage.read_metrics()["loss"] == pytest.approx(sum(float(m["loss"].detach()) for m in losses) / 3)
-    stage.step()
-    assert stage.read_metrics()["loss"] == pytest.approx(float(losses[-1]["loss"].detach()))
+        learner.step()
+    assert learner.read_metrics()["loss"] == pytest.approx(sum(float(m["loss"].detach()) for m in losses) / 3)
+    learner.step()
+    assert learner.read_metrics()["loss"] == pytest.approx(float(losses[-1]["loss"].detach()))
 
 
 def test_one_bad_update_shows_in_the_mean() -> None:
-    stage = make("latent actions", "quick", CPU)
-    update = stage.update
+    learner = make("latent actions", "quick", CPU)
+    update = learner.update
     for bad in (True, False, False):
-        stage.update = lambda number, bad=bad: {  # type: ignore[method-assign]
+        learner.update = lambda number, bad=bad: {  # type: ignore[method-assign]
             k: v * float("nan") if bad else v for k, v in update(number).items()
         }
-        stage.step()
-    assert math.isnan(stage.read_metrics()["loss"])
+        learner.step()
+    assert math.isnan(learner.read_metrics()["loss"])
 
 
 @pytest.fixture
@@ -271,17 +277,17 @@ def test_captured_updates_equal_plain_ones(phase: str) -> None:
     device = torch.device("cuda", 0)
     ends = []
     for captured in (False, True):
-        stage = make(phase, "paper", device)
-        stage.together = 4
+        learner = make(phase, "paper", device)
+        learner.together = 4
         if not captured:
-            stage._step = lambda stage=stage: stage._run(4)  # type: ignore[method-assign]
+            learner._step = lambda learner=learner: learner._run(4)  # type: ignore[method-assign]
         for step in range(8):
             if step == 6:
-                stage.batches.sampler.count.fill_(11)
-                for optimizer in stage.optimizers.values():
+                learner.batches.sampler.count.fill_(11)
+                for optimizer in learner.optimizers.values():
                     optimizer.param_groups[0]["lr"].mul_(0.5)
-            stage.step()
-        ends.append([*(t.clone() for t in state_of(stage)), stage.batches.sampler.generator.get_state()])
+            learner.step()
+        ends.append([*(t.clone() for t in state_of(learner)), learner.batches.sampler.generator.get_state()])
     for plain, replayed in zip(*ends, strict=True):
         assert torch.equal(plain, replayed)
 

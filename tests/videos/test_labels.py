@@ -1,18 +1,9 @@
 """Labels of videos as actions of an environment."""
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 
-from bcvlr_fast import config
 from bcvlr_fast.envs.specs import Actions
-from bcvlr_fast.evaluation import health
-from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.videos import labels as evaluation_labels
-from bcvlr_fast.videos import open_videos
 from bcvlr_fast.videos.labels import NO_ACTION, as_actions
 
 ENDS = np.array([2, 5])
@@ -57,16 +48,3 @@ def test_actions_of_another_kind_or_missing_ones_are_refused(action: np.ndarray,
 def test_videos_without_actions_have_none() -> None:
     assert as_actions(np.full(6, NO_ACTION, np.uint8), ENDS, Actions(False, 15)) is None
     assert as_actions(np.full((6, 2), np.nan, np.float32), ENDS, Actions(True, 2)) is None
-
-
-def test_figures_do_without_labels_of_another_kind(dataset: Path) -> None:
-    labels = evaluation_labels.load(dataset)
-    assert labels is not None
-    action = np.zeros((len(labels.action), 7), np.float32)
-    dataclasses.replace(labels, action=action).save(dataset)
-    settings = config.preset("procgen:bossfight", "quick")
-    compute = Compute(torch.device("cpu"), torch.float32)
-    held_out = health.held_out_windows(open_videos(dataset, (3, 64, 64)), settings, compute)
-    assert held_out is not None
-    assert held_out.true_actions() is None
-    assert "labels are not procgen:bossfight's actions: expected integers" in held_out.unusable

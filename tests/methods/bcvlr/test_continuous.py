@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast import config
-from bcvlr_fast.config import Config, PolicyConfig, replace_in
-from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.replay import Replay, ReplaySampler
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.evaluation.health import probe_explained
@@ -47,19 +49,17 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
     agent = Agent(settings, SPEC, FP32)
     frames = np.random.default_rng(0).integers(0, 256, (sum(LENGTHS), 3, 64, 64), dtype=np.uint8)
     store = FrameStore.from_episodes(frames, np.array(LENGTHS), FP32.device)
-    latent = settings.latent_actions
-    generator = torch.Generator().manual_seed(1)
-    return agent, WindowSampler(store, latent.past_frames, latent.future_frames, generator, stack=settings.frame_stack)
+    return agent, WindowSampler(store, settings.window, torch.Generator().manual_seed(1))
 
 
-def stacked(sampler: WindowSampler, centres: Tensor) -> Tensor:
+def stacked(sampler: WindowSampler, centers: Tensor) -> Tensor:
     """[B, 9, 64, 64] uint8 by hand: three frames, the episode's first in place of those before it."""
-    first = torch.where(centres < LENGTHS[0], 0, LENGTHS[0])
-    return torch.cat([sampler.store.frames[torch.maximum(centres - back, first)] for back in (2, 1, 0)], dim=1)
+    first = torch.where(centers < LENGTHS[0], 0, LENGTHS[0])
+    return torch.cat([sampler.store.frames[torch.maximum(centers - back, first)] for back in (2, 1, 0)], dim=1)
 
 
-def pixels(sampler: WindowSampler, centres: Tensor) -> Tensor:
-    return stacked(sampler, centres).float() / 255 - 0.5
+def pixels(sampler: WindowSampler, centers: Tensor) -> Tensor:
+    return stacked(sampler, centers).float() / 255 - 0.5
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_a_batch_holds_the_stacks_of_its_observations(placement: str) -> None:
         batches.draw(2)
         for later in (0, 1):
             found = batches.frames[batches.observation(1, later)].flatten(1, 2)
-            assert torch.equal(found, stacked(sampler, sampler.centres[batches.rows[1]] + later))
-    assert torch.equal(sampler.observations(sampler.centres), stacked(sampler, sampler.centres))
-    assert 0 in sampler.centres  # an episode's first frame is an observation too
+            assert torch.equal(found, stacked(sampler, sampler.centers[batches.rows[1]] + later))
+    assert torch.equal(sampler.observations(sampler.centers), stacked(sampler, sampler.centers))
+    assert 0 in sampler.centers  # an episode's first frame is an observation too
 
 
 def test_features_update_by_prototypes() -> None:
     """Against Proto-RL's loop: exponentials over the temperature, three scalings of rows and columns."""
     settings = small()
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    stage = Features(settings.features, agent, sampler)
     encoder, heads, target = (copy.deepcopy(m) for m in (agent.encoder, stage.heads, stage.target))
     assert isinstance(heads, PrototypeHeads)
     trained = [*encoder.parameters(), *heads.parameters()]
@@ -104,12 +104,12 @@ def test_features_update_by_prototypes() -> None:
     stage.step()
     assert stage.done == 2
     generator = torch.Generator().manual_seed(1)
-    drawn = sampler.centres[drawn_rows(sampler, (2, 8), generator)]
-    for update, centres in enumerate(drawn):
+    drawn = sampler.centers[drawn_rows(sampler, (2, 8), generator)]
+    for update, centers in enumerate(drawn):
         views = []
         for later in range(2):
             offset = torch.randint(9, (8, 2), generator=generator)
-            padded = F.pad(stacked(sampler, centres + later).float(), (4,) * 4, mode="replicate")
+            padded = F.pad(stacked(sampler, centers + later).float(), (4,) * 4, mode="replicate")
             crops = [padded[i, :, y : y + 64, x : x + 64] for i, (y, x) in enumerate(offset.tolist())]
             views.append(torch.stack(crops) / 255 - 0.5)
         weight = heads.prototypes.weight
@@ -139,7 +139,7 @@ def test_every_objective_teaches_the_encoder(objective: str) -> None:
     settings = replace_in(small(), "features", objective=objective, learning_rate=3e-3, shift_pad=0)
     agent, sampler = make(settings)
     before = copy.deepcopy(agent.encoder)
-    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    stage = Features(settings.features, agent, sampler)
     reconstructs = isinstance(stage.heads, ContrastiveHeads) and stage.heads.pixel_decoder is not None
     assert reconstructs == (objective == "contrastive+reconstruction")
     losses = []
@@ -153,15 +153,14 @@ def test_every_objective_teaches_the_encoder(objective: str) -> None:
 def test_latent_actions_update_on_two_observations() -> None:
     settings = small()
     agent, sampler = make(settings)
-    latent = settings.latent_actions
-    stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
+    stage = LatentActions(settings.latent_actions, agent, sampler)
     plain = copy.deepcopy(agent).train()
     stage.step()
-    centres = sampler.centres[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
+    centers = sampler.centers[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
     with torch.no_grad():
-        now, following = (plain.encoder(pixels(sampler, centres + later)) for later in (0, 1))
+        now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
     z = plain.predictor.head(plain.predictor.trunk(torch.cat([now, following], dim=1)))
-    code = plain.codebook(z, update=False)
+    code = plain.codebook(z)
     error = (plain.world_model(now, code.quantised) - following).square().mean()
     trained = [*plain.predictor.parameters(), *plain.world_model.parameters()]
     (error + 0.05 * code.commitment).backward()
@@ -174,13 +173,12 @@ def test_latent_actions_update_on_two_observations() -> None:
 def test_cloning_update_of_the_fully_connected_policy() -> None:
     settings = small()
     agent, sampler = make(settings)
-    adam = torch.optim.Adam(agent.policy.parameters(), lr=1e-3)
-    stage = Cloning(1, 6, PolicyConfig(), adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage = Cloning(settings.policy, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
     plain = copy.deepcopy(agent)
     stage.step()
-    centres = sampler.centres[drawn_rows(sampler, (1, 6), torch.Generator().manual_seed(1))[0]]
+    centers = sampler.centers[drawn_rows(sampler, (1, 6), torch.Generator().manual_seed(1))[0]]
     with torch.no_grad():
-        now, following = (plain.encoder(pixels(sampler, centres + later)) for later in (0, 1))
+        now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
         z = plain.predictor(torch.cat([now, following]))
     trunk = plain.policy.trunk
     hidden = F.linear(now.flatten(1), trunk[1].weight, trunk[1].bias)
@@ -198,15 +196,13 @@ def test_cloning_update_of_the_fully_connected_policy() -> None:
 def test_dropped_stacks_hold_the_newest_frame_alone() -> None:
     settings = small()
     agent, sampler = make(settings)
-    adam = torch.optim.Adam(agent.policy.parameters(), lr=1e-3)
-    index = sampler.rows_of(sampler.centres[:6], 0, 0).T
-    z = torch.zeros(6, settings.latent_actions.latent_dim)
     for share in (0.0, 1.0):
-        dropping = PolicyConfig(stack_dropout=share)
-        stage = Cloning(1, 6, dropping, adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
-        loss = stage.loss(sampler.store.frames, index, z)
-        newest = stage.loss(sampler.store.frames, index[:, -1:].expand(-1, 3), z)
-        assert torch.equal(loss, newest) == (share == 1.0)
+        dropping = dataclasses.replace(settings.policy, stack_dropout=share)
+        stage = Cloning(dropping, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
+        stage.prepare(1)
+        index = stage.batches.observation(0)
+        newest = agent.frame_features(stage.batches.frames, index[:, -1:].expand(-1, 3).T)
+        assert torch.equal(stage._features(0), newest) == (share == 1.0)
     drawn = torch.cat([sampler.draw_chances(1000, share) for share in (0.0, 0.25, 1.0)], dim=1).float().mean(dim=0)
     assert drawn[[0, 2]].tolist() == [0, 1]
     assert abs(drawn[1] - 0.25) < 0.06
@@ -219,7 +215,7 @@ def own_windows(sampler: WindowSampler, actions: Tensor, capacity: int = 59) -> 
         last = row + 1 in np.cumsum(LENGTHS)
         frame = sampler.store.frames[row : row + 1].numpy()
         replay.append(np.array([0]), frame, None if last else actions[row : row + 1].numpy(), ends=last)
-    own = ReplaySampler(replay, 0, 1, sampler.generator, stack=3)
+    own = ReplaySampler(replay, Window(0, 1, 3), sampler.generator)
     assert own.refresh()
     return own
 
@@ -229,24 +225,23 @@ def test_finetuning_update_of_numbers_and_of_the_world_model() -> None:
     agent, sampler = make(settings)
     actions = torch.rand(60, 2) * 2 - 1
     rates = {"predictor": 1e-3, "decoder": 1e-3, "world_model": 1e-5}
-    optimizers = {name: torch.optim.Adam(getattr(agent, name).parameters(), lr=rate) for name, rate in rates.items()}
-    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
+    stage = Finetuning(settings, agent, own_windows(sampler, actions))
     plain = copy.deepcopy(agent).train()
     stage.step()
     metrics = stage.read_metrics()
-    centres = sampler.centres[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
+    centers = sampler.centers[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
     with torch.no_grad():
-        now, following = (plain.encoder(pixels(sampler, centres + later)) for later in (0, 1))
+        now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
     z = plain.predictor(torch.cat([now, following]))
-    code = plain.codebook(z, update=False)
+    code = plain.codebook(z)
     decoded = plain.decoder(z)
-    action_loss = (decoded - actions[centres]).square().mean()
+    action_loss = (decoded - actions[centers]).square().mean()
     error = (plain.world_model(now, code.quantised) - following).square().mean()
     (action_loss + 1e-3 * (error + 0.05 * code.commitment)).backward()
     for name, rate in rates.items():
         torch.optim.Adam(getattr(plain, name).parameters(), lr=rate).step()
     assert metrics["action_loss"] == pytest.approx(action_loss.item(), rel=1e-5)
-    spread = actions[centres].var(dim=0).mean()
+    spread = actions[centers].var(dim=0).mean()
     assert metrics["variance_explained"] == pytest.approx(float(1 - action_loss.detach() / spread), rel=1e-4)
     for name in rates:
         assert_moved_alike(getattr(agent, name), getattr(plain, name))
@@ -256,8 +251,8 @@ def test_a_replay_that_wrapped_round_keeps_whole_stacks_alone() -> None:
     """Of an episode whose beginning was overwritten, observations that would need it are left out."""
     _, sampler = make(small())
     own = own_windows(sampler, torch.zeros(60, 2), capacity=40)
-    centres = own.centres[: int(own.count)]
-    seen = own.observations(centres)
+    centers = own.centers[: int(own.count)]
+    seen = own.observations(centers)
     numbers = [next(t for t in range(60) if torch.equal(sampler.store.frames[t], frame[-3:])) for frame in seen]
     assert torch.equal(seen, stacked(sampler, torch.tensor(numbers)))
     kept = range(60 - own.replay.slots, 60)
@@ -271,9 +266,10 @@ def test_continuous_actions_are_the_mean_or_noisy_and_in_range() -> None:
     settings = replace_in(small(), "online", exploration_noise=0.3)
     agent, sampler = make(settings)
     seen = sampler.observations(torch.zeros(4000, dtype=torch.int64))
-    mean = agent.act(seen[:1], None)
-    assert torch.equal(mean, agent.decoded(seen[:1]).clamp(-1, 1))
-    noisy = agent.act(seen, torch.Generator().manual_seed(0))
+    policy = agent.acting_policy()
+    mean = policy.act(seen[:1])
+    assert torch.equal(mean, policy(seen[:1]).clamp(-1, 1))
+    noisy = policy.act(seen, torch.Generator().manual_seed(0))
     assert noisy.abs().max() <= 1
     torch.testing.assert_close((noisy - mean).mean(dim=0), torch.zeros(2), atol=0.02, rtol=0)
     torch.testing.assert_close((noisy - mean).std(dim=0), torch.full((2,), 0.3), atol=0.02, rtol=0)

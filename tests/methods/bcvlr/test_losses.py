@@ -10,16 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast import config
-from bcvlr_fast.config import Config, PolicyConfig, replace_in
-from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.replay import Replay, ReplaySampler
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.cloning import Cloning
-from bcvlr_fast.methods.bcvlr.features import Features, contrastive_loss
-from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
-from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions, copy_error, frame_features, predict_next
-from bcvlr_fast.nn.heads import ContrastiveHeads
+from bcvlr_fast.methods.bcvlr.cloning import Cloning, cloning_loss
+from bcvlr_fast.methods.bcvlr.features import Features, build_heads, contrastive_loss
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, finetuning_loss
+from bcvlr_fast.methods.bcvlr.latent_actions import (
+    LatentActions,
+    copy_error,
+    latent_action_loss,
+    prediction_error,
+)
 from bcvlr_fast.training.compute import Compute
 from helpers.updates import assert_moved_alike, drawn_rows
 
@@ -56,7 +62,7 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
     frames = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
     store = FrameStore.from_episodes(frames, np.array([25, 35]), FP32.device)
-    return agent, WindowSampler(store, 1, 1, torch.Generator().manual_seed(1))
+    return agent, WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(1))
 
 
 def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
@@ -66,10 +72,14 @@ def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
         last = row in (24, 59)
         frame = sampler.store.frames[row : row + 1].numpy()
         replay.append(np.array([0]), frame, None if last else actions[row : row + 1].numpy(), ends=last)
-    own = ReplaySampler(replay, 1, 1, sampler.generator)
+    own = ReplaySampler(replay, Window(1, 1), sampler.generator)
     assert own.refresh()
-    assert own.centres[: int(own.count)].tolist() == sampler.centres.tolist()
+    assert own.centers[: int(own.count)].tolist() == sampler.centers.tolist()
     return own
+
+
+def cloning(settings: Config, agent: Agent, sampler: WindowSampler, **how: float) -> Cloning:
+    return Cloning(settings.policy, agent, sampler, batch_size=6, **how)  # type: ignore[arg-type]
 
 
 def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
@@ -89,16 +99,17 @@ def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
     assert not torch.allclose(agent.predictor(frames.flatten(0, 1)), agent.predictor(changed.flatten(0, 1)))
     seen: list[Tensor] = []
     agent.world_model.forward = lambda features, _: seen.append(features) or features[:, -channels:]
-    result = predict_next(agent.predictor, agent.codebook, agent.world_model, frames.flatten(0, 1), FP32, update=False)
+    features = frames.flatten(0, 1)
+    error = prediction_error(agent, features, agent.codebook(agent.latent_action(features)))
     assert torch.equal(seen[0], torch.cat([frames[0], frames[1]], dim=1))
     wanted = (frames[1] - frames[2]).square().mean()
-    torch.testing.assert_close(result.prediction_error, wanted)
-    torch.testing.assert_close(copy_error(frames.flatten(0, 1), agent.world_model), wanted)
+    torch.testing.assert_close(error, wanted)
+    torch.testing.assert_close(copy_error(agent, features), wanted)
 
 
-def features_of(encoder: nn.Module, sampler: WindowSampler, centres: Tensor) -> list[Tensor]:
+def features_of(encoder: nn.Module, sampler: WindowSampler, centers: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [encoder(pixels(sampler, centres + step)) for step in (-1, 0, 1)]
+        return [encoder(pixels(sampler, centers + step)) for step in (-1, 0, 1)]
 
 
 def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
@@ -114,25 +125,26 @@ def distance(a: nn.Module, b: nn.Module) -> float:
 
 def test_contrastive_loss_is_equation_1() -> None:
     agent, sampler = make(small())
-    heads = ContrastiveHeads(small().features, agent.encoder)
+    heads = build_heads(small().features, agent.encoder)
     target = nn.ModuleList([copy.deepcopy(agent.encoder), copy.deepcopy(heads.projector)])
     anchor, positive = pixels(sampler, torch.arange(5)), pixels(sampler, torch.arange(5) + 1)
-    contrast, reconstruction, _ = contrastive_loss(agent.encoder, heads, target, anchor, positive)
+    loss = contrastive_loss(agent.encoder, heads, target, anchor, positive, alpha=0.1)
     a = heads.predictor(heads.projector(agent.encoder(anchor)))
     b = target[1](target[0](positive))
     weight = heads.bilinear.weight
     score = torch.stack([torch.stack([a[i] @ (weight @ b[j]) for j in range(5)]) for i in range(5)])
     by_hand = torch.stack([-(score[i, i] - score[i].exp().sum().log()) for i in range(5)]).mean()
-    torch.testing.assert_close(contrast, by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.contrast, by_hand, rtol=1e-4, atol=1e-5)
     rebuilt = heads.pixel_decoder(agent.encoder(anchor))
-    torch.testing.assert_close(reconstruction, (rebuilt - anchor).square().mean())
+    by_hand = by_hand + 0.1 * (rebuilt - anchor).square().mean()
+    torch.testing.assert_close(loss.total, by_hand, rtol=1e-4, atol=1e-5)
 
 
 @SIZES
 def test_features_update(sized: Callable[..., Config]) -> None:
     settings = sized()
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    stage = Features(settings.features, agent, sampler)
     encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
     target, initial = copy.deepcopy(stage.target), copy.deepcopy(stage.target)
     generator = torch.Generator().manual_seed(1)
@@ -140,12 +152,12 @@ def test_features_update(sized: Callable[..., Config]) -> None:
     adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
     stage.step()
     assert stage.done == 2
-    drawn = sampler.centres[drawn_rows(sampler, (2, 8), generator)]
-    for update, centres in enumerate(drawn):
+    drawn = sampler.centers[drawn_rows(sampler, (2, 8), generator)]
+    for update, centers in enumerate(drawn):
         offset = torch.randint(3, (2, 8, 2), generator=generator)
         views = []
         for view in range(2):
-            padded = F.pad(sampler.store.frames[centres].float(), (1,) * 4, mode="replicate")
+            padded = F.pad(sampler.store.frames[centers].float(), (1,) * 4, mode="replicate")
             crops = [padded[i, :, y : y + 64, x : x + 64] for i, (y, x) in enumerate(offset[view].tolist())]
             views.append(torch.stack(crops) / 255 - 0.5)
         query = heads.predictor(heads.projector(encoder(views[0])))
@@ -170,7 +182,7 @@ def test_features_update(sized: Callable[..., Config]) -> None:
 def test_reconstruction_can_stay_untrained_as_officially() -> None:
     settings = replace_in(small(), "features", train_reconstruction=False)
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent.encoder, sampler, FP32)
+    stage = Features(settings.features, agent, sampler)
     before = copy.deepcopy(stage.heads.pixel_decoder)
     stage.step()
     pairs = zip(stage.heads.pixel_decoder.parameters(), before.parameters(), strict=True)
@@ -181,17 +193,16 @@ def test_reconstruction_can_stay_untrained_as_officially() -> None:
 @pytest.mark.parametrize("output", ["tanh_half", "linear"])
 def test_latent_actions_update(sized: Callable[..., Config], output: str) -> None:
     settings = sized(world_model_output=output)
-    latent = settings.latent_actions
     agent, sampler = make(settings)
-    stage = LatentActions(latent, agent.encoder, agent.predictor, agent.codebook, agent.world_model, sampler, FP32)
+    stage = LatentActions(settings.latent_actions, agent, sampler)
     plain = copy.deepcopy(agent).train()
     codes = plain.codebook.codes.clone()
     stage.step()
     metrics = stage.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
-    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
-    past, now, future = features_of(plain.encoder, sampler, centres)
+    centers = sampler.centers[drawn_rows(sampler, (6,), generator)]
+    past, now, future = features_of(plain.encoder, sampler, centers)
     z = predicted(plain.predictor, past, now, future)
     split = z.view(6, 2, 16, 4)
     distance = (split.permute(0, 1, 3, 2)[:, :, :, None] - codes[None, :, None]).square().sum(4)  # [B, K, P, M]
@@ -217,18 +228,17 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     """16 updates draw more windows than the store has, so all are labelled at once; 1 does not."""
     settings = sized()
     agent, sampler = make(settings)
-    adam = torch.optim.AdamW(agent.policy.parameters(), lr=2e-4, weight_decay=0.01)
-    stage = Cloning(updates, 6, PolicyConfig(), adam, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage = cloning(settings, agent, sampler, updates=updates, learning_rate=2e-4, weight_decay=0.01)
     assert stage.label_all == (updates == 16)
     plain = copy.deepcopy(agent)
     stage.step()
     assert stage.done == updates
 
     generator = torch.Generator().manual_seed(1)
-    drawn = sampler.centres[drawn_rows(sampler, (updates, 6), generator)]
+    drawn = sampler.centers[drawn_rows(sampler, (updates, 6), generator)]
     adam = torch.optim.AdamW(plain.policy.parameters(), lr=2e-4, weight_decay=0.01)
-    for centres in drawn:
-        past, now, future = features_of(plain.encoder, sampler, centres)
+    for centers in drawn:
+        past, now, future = features_of(plain.encoder, sampler, centers)
         with torch.no_grad():
             z = predicted(plain.predictor, past, now, future)
         loss = (plain.policy(now) - z).square().mean()
@@ -238,21 +248,22 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     assert_moved_alike(agent.policy, plain.policy, noise(sized))
 
 
-@pytest.mark.parametrize("rate", [4e-3, torch.tensor(4e-3)])  # a number, or a tensor that graphs read
-def test_cloning_anneals_where_it_is_told_to(rate: float | Tensor) -> None:
+@pytest.mark.parametrize("as_tensor", [False, True])  # a number, or a tensor that graphs read
+def test_cloning_anneals_where_configured(as_tensor: bool) -> None:
     agent, sampler = make(small())
-    optimizer = torch.optim.SGD(agent.policy.parameters(), lr=rate)
-    stage = Cloning(4, 6, PolicyConfig(), optimizer, agent.encoder, agent.predictor, agent.policy, sampler, FP32)
+    stage = cloning(small(), agent, sampler, updates=4, learning_rate=4e-3)
+    (group,) = stage.optimizers["policy"].param_groups
+    rate = group["lr"] = torch.tensor(4e-3) if as_tensor else 4e-3
     stage.together = 1
     for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
-        stage.restart(0)
-        stage.anneals = anneals
+        stage.begin_round(0, anneals=anneals)
+        stage.done = 0
         found = []
         while stage.done < stage.updates:
             stage.step()
-            found.append(float(optimizer.param_groups[0]["lr"]))
+            found.append(float(group["lr"]))
         assert found == pytest.approx(wanted)
-    assert not isinstance(rate, Tensor) or optimizer.param_groups[0]["lr"] is rate
+    assert not as_tensor or group["lr"] is rate
 
 
 @SIZES
@@ -260,22 +271,18 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     settings = sized()
     agent, sampler = make(settings)
     actions = torch.randint(15, (60,))
-    optimizers = {
-        "predictor": torch.optim.Adam(agent.predictor.parameters(), lr=2e-5),
-        "decoder": torch.optim.Adam(agent.decoder.parameters(), lr=1e-3),
-    }
-    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
+    stage = Finetuning(settings, agent, own_windows(sampler, actions))
     plain = copy.deepcopy(agent).train()
     stage.step()
     metrics = stage.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
-    centres = sampler.centres[drawn_rows(sampler, (6,), generator)]
-    past, now, future = features_of(plain.encoder, sampler, centres)
+    centers = sampler.centers[drawn_rows(sampler, (6,), generator)]
+    past, now, future = features_of(plain.encoder, sampler, centers)
     z = predicted(plain.predictor, past, now, future)
-    code = plain.codebook(z, update=False)
+    code = plain.codebook(z)
     prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantised)
-    action_loss = F.cross_entropy(plain.decoder(z), actions[centres])
+    action_loss = F.cross_entropy(plain.decoder(z), actions[centers])
     loss = action_loss + 15 * ((prediction - future).square().mean() + 0.05 * code.commitment)
     loss.backward()
     torch.optim.Adam(plain.predictor.parameters(), lr=2e-5).step()
@@ -287,14 +294,33 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
 
 
 def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:
+    agent, sampler = make(small())
+    features = agent.frame_features(*sampler.take(sampler.centers[:6]))
+    actions = torch.randint(15, (6,))
+    loss = finetuning_loss(agent, features, agent.latent_action(features), None, actions, beta=0.0, commitment=0.05)
+    assert torch.equal(loss.total, loss.action)
+    assert float(loss.regularization) == 0.0
+
+
+def test_without_regularization_the_codebook_stays() -> None:
     settings = replace_in(small(), "online", regularisation=0.0)
     agent, sampler = make(settings)
-    actions = torch.randint(15, (60,))
-    optimizers = {"decoder": torch.optim.Adam(agent.decoder.parameters())}
-    stage = Finetuning(settings, agent, optimizers, own_windows(sampler, actions))
-    loss = stage.loss(sampler.take(sampler.centres[:6])[1])
-    assert torch.equal(loss.total, loss.action)
-    assert float(loss.regularisation) == 0.0
+    codes = agent.codebook.codes.clone()
+    Finetuning(settings, agent, own_windows(sampler, torch.randint(15, (60,)))).step()
+    assert torch.equal(agent.codebook.codes, codes)
+
+
+def test_losses_change_no_mode_and_move_no_codebook() -> None:
+    agent, sampler = make(small())
+    features = agent.frame_features(*sampler.take(sampler.centers[:6]))
+    before = copy.deepcopy(agent.state_dict())
+    z = agent.latent_action(features)
+    code = agent.codebook(z)
+    latent_action_loss(agent, features, code, commitment=0.05)[0].backward(retain_graph=True)
+    finetuning_loss(agent, features, z, code, torch.zeros(6, dtype=torch.int64), beta=1.0, commitment=0.05)
+    cloning_loss(agent, features[:6], z)
+    assert not any(module.training for module in agent.modules())
+    assert all(torch.equal(a, b) for a, b in zip(agent.state_dict().values(), before.values(), strict=True))
 
 
 def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
@@ -302,11 +328,7 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
     agent, sampler = make(settings)
     agent.encoder.requires_grad_(False)
     before = copy.deepcopy(agent)
-    optimizers = {
-        "predictor": torch.optim.Adam(agent.predictor.parameters()),
-        "decoder": torch.optim.Adam(agent.decoder.parameters()),
-    }
-    Finetuning(settings, agent, optimizers, own_windows(sampler, torch.zeros(60, dtype=torch.int64))).step()
+    Finetuning(settings, agent, own_windows(sampler, torch.zeros(60, dtype=torch.int64))).step()
     for name in ("encoder", "world_model", "policy"):
         pairs = zip(getattr(agent, name).parameters(), getattr(before, name).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs), name
@@ -315,20 +337,19 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
 class Whole(nn.Identity):
     """An encoder whose features are the frames."""
 
-    in_channels = 3
-
 
 def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
-    _, sampler = make(small())
-    centres = sampler.centres[:16]
-    frames, index = sampler.take(centres)
-    window = frame_features(Whole(), frames, index, FP32, sampler.draw_shifts(16, 2), 2)
+    agent, sampler = make(small())
+    agent.encoder = Whole()
+    centers = sampler.centers[:16]
+    frames, index = sampler.take(centers)
+    window = agent.frame_features(frames, index, sampler.draw_shifts(16, 2), 2)
     window = torch.cat(window.chunk(3), dim=1)
-    plain = torch.cat([pixels(sampler, centres + step) for step in (-1, 0, 1)], dim=1)
+    plain = torch.cat([pixels(sampler, centers + step) for step in (-1, 0, 1)], dim=1)
     padded = F.pad(plain, (2,) * 4, mode="replicate")
     crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
     matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
     assert bool((matches.sum(dim=0) == 1).all())
     assert len(set(matches.int().argmax(dim=0).tolist())) > 3
-    unshifted = frame_features(Whole(), frames, index, FP32)
+    unshifted = agent.frame_features(frames, index)
     torch.testing.assert_close(torch.cat(unshifted.chunk(3), dim=1), plain)

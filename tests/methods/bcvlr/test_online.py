@@ -8,11 +8,16 @@ import torch
 
 from bcvlr_fast import config
 from bcvlr_fast.config import Config, replace_in
-from bcvlr_fast.data.frames import FrameStore, WindowSampler
+from bcvlr_fast.data.frames import FrameStore
+from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import make, spec
+from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.online import Online
 from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.learner import Learner
+from bcvlr_fast.training.loop import PlainLoop
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
 NUM_ENVS = 8
@@ -30,12 +35,11 @@ def online_phase(**online: object) -> Online:
         agent.decoder.layers[-1].weight.zero_()
         agent.decoder.layers[-1].bias.fill_(-1e3)
         agent.decoder.layers[-1].bias[4] = 0
-    env = make(settings.env, settings.online.num_envs, 0)
+    env = Budget(make(settings.env, settings.online.num_envs, 0), settings.online.interactions)
     generator = torch.Generator().manual_seed(0)
-    latent = settings.latent_actions
     videos = FrameStore.from_episodes(np.zeros((20, 3, 64, 64), np.uint8), np.array([20]), FP32.device)
-    sampler = WindowSampler(videos, latent.past_frames, latent.future_frames, generator)
-    return Online(settings, agent, env, sampler, generator)
+    sampler = WindowSampler(videos, settings.window, generator)
+    return Online(settings, agent, agent.acting_policy(), env, sampler)
 
 
 def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndarray:
@@ -43,9 +47,9 @@ def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndar
     online = online_phase(exploration=share, exploration_steps=steps)
     online.round = round_
     for _ in range(calls):
-        online.collect_step()
+        online._step(online.collector.envs_to_step(online.env.interactions))
     online.env.close()
-    return online.collector.taken().reshape(calls, NUM_ENVS)
+    return np.asarray(online.collector.state_dict()["actions"]).reshape(calls, NUM_ENVS)
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -68,13 +72,16 @@ def test_later_rounds_explore_in_the_share_asked_for() -> None:
 def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: int) -> None:
     """Also where the environments do not divide a round of 100, so that each ends in a short call."""
     first, second = (online_phase(num_envs=num_envs, round_interactions=100, interactions=300) for _ in range(2))
+    ends = [100, 200, 300]
     while first.collector.interactions < stop:
-        if first.collector.interactions == first.round_end:
+        if first.collector.interactions == ends[first.round]:
             first.env.pop_episodes()
             first.round += 1
-        first.collect_step()
+        first._step(first.collector.envs_to_step(ends[first.round]))
     assert stop < 300 or first.collector.interactions == stop
-    assert sum(second.replay_log(first.collector.taken())) == first.collector.interactions
+    state = first.collector.state_dict()
+    state["actions"] = torch.from_numpy(state["actions"])
+    assert sum(second.collector.rebuild(state, ends)) == first.collector.interactions
     np.testing.assert_array_equal(first.collector.frames, second.collector.frames)
     np.testing.assert_array_equal(first.collector.replay.action, second.collector.replay.action)
     assert torch.equal(first.collector.replay.store.frames, second.collector.replay.store.frames)
@@ -84,12 +91,16 @@ def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: in
 
 @pytest.mark.parametrize("anneal", [False, True])
 def test_the_last_round_alone_anneals(anneal: bool) -> None:
-    online = online_phase(interactions=300, round_interactions=100, clone_anneal=anneal)
+    online = online_phase(interactions=300, round_interactions=100, clone_anneal=anneal, finetune_updates=0)
     found = []
-    for round_ in range(online.rounds):
-        online.round = round_
-        online.begin_cloning()
-        found.append(online.cloning.anneals)
+
+    class Watch(PlainLoop):
+        def train(self, learner: Learner, title: str) -> dict[str, float]:  # noqa: ARG002
+            if isinstance(learner, Cloning):
+                found.append(learner.anneals)
+            return {}
+
+    online.run(Watch())
     online.env.close()
     assert found == [False, False, anneal]
 
