@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Act, Score, play
 from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.registry import read_config
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
@@ -68,12 +68,12 @@ def load_agent(folder: Path, device: str = "auto") -> tuple[Agent, Config]:
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"run: {folder}: expected a run folder with config.json")
-    settings = config.load(file)
+    settings = read_config(file, Config)
     saved, complaints = checkpoint.load_newest(folder / "ckpt")
     if complaints or saved is None:
         raise UserError(f"run: {folder}: {complaints[0] if complaints else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
-    agent = Agent(settings, spec(settings.env.split(",")[0]), compute, restored=True)
+    agent = Agent(settings, spec(settings.first_env), compute, restored=True)
     saved.get_network("agent", agent)
     return agent, settings
 
@@ -113,12 +113,12 @@ def evaluate(agent: Agent, settings: Config, episodes: int, seed: int, videos: P
     labels = evaluation_labels.load(videos)
     if labels is not None and np.isfinite(labels.episode_return).all():
         scores["expert"] = Score.of(labels.episode_return)
-    return Evaluation(settings.env, seed, scores, agent.spec.score)
+    return Evaluation(settings.first_env, seed, scores, agent.spec.score)
 
 
 def make_seen(settings: Config, num_envs: int, seed: int, level: int | None = None, blind: bool = False) -> Stacked:
     """The environments of a run as its policy sees them."""
-    env = make(settings.env, num_envs, seed, level, settings.rendering, blind)
+    env = make(settings.first_env, num_envs, seed, level, settings.rendering, blind)
     return Stacked(env, settings.frame_stack)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.evaluation.evaluation import make_seen
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.videos import Videos
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.labels import NO_LEVEL

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.frames import FrameStore, WindowSampler
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import variance_explained
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.latent_actions import copy_error, frame_features, predict_next
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.videos import Videos
@@ -61,7 +61,7 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
         return HeldOut(sampler, None)
     own = labels.action[len(videos.frames) - len(held_out.frames) : len(videos.frames)]
     ends = held_out.lengths.cumsum() - 1
-    env = settings.env.split(",")[0]
+    env = settings.first_env
     try:
         return HeldOut(sampler, evaluation_labels.as_actions(own, ends, spec(env).actions))
     except ValueError as error:

@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
 from bcvlr_fast.evaluation import films, health, plots
 from bcvlr_fast.evaluation.evaluation import RESULT
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training import metrics_log as logger
 from bcvlr_fast.videos import Videos, mp4
@@ -46,10 +46,10 @@ def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out
         parts.append(_section("True actions and what d(p) decodes", plots.confusion(actions.confusion)))
     if latent:
         parts.append(_section("Codebook use on held-out frames", plots.code_use(latent.code_use)))
-    parts.append(_section("Configuration", f"<pre>{html.escape(config.to_json(settings))}</pre>"))
+    parts.append(_section("Configuration", f"<pre>{html.escape(to_json(settings))}</pre>"))
     machine = (folder / "environment.json").read_text()
     parts.append(_section("Machine", f"<pre>{html.escape(machine)}</pre>"))
-    title = f"BCV-LR on {settings.env}, {settings.preset}, seed {settings.seed}"
+    title = f"BCV-LR on {settings.task_name}, {settings.preset}, seed {settings.seed}"
     (folder / "report.html").write_text(_PAGE.format(title=html.escape(title), body="\n".join(parts)))
     (folder / "README.md").write_text(_model_card(settings, evaluation))
 
@@ -127,9 +127,9 @@ def _model_card(settings: Config, evaluation: dict[str, Any]) -> str:
     table = "\n".join(_score_rows(evaluation, "| {} |", " | "))
     return f"""---
 library_name: bcvlr_fast
-tags: [reinforcement-learning, imitation-learning, learning-from-videos, {settings.env.partition(":")[0]}]
+tags: [reinforcement-learning, imitation-learning, learning-from-videos, {settings.first_env.partition(":")[0]}]
 ---
-# BCV-LR policy for {settings.env}
+# BCV-LR policy for {settings.task_name}
 
 Learned from expert videos (no actions, no rewards) and {settings.online.interactions:,} reward-free interactions,
 preset `{settings.preset}`, seed {settings.seed}. Method: Behavior Cloning from Videos via Latent Representations

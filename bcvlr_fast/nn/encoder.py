@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
-from bcvlr_fast.config import EncoderConfig
 from bcvlr_fast.nn.layers import ResidualBlock, initialise_orthogonal
+
+if TYPE_CHECKING:
+    from bcvlr_fast.methods.bcvlr.config import EncoderConfig
 
 
 class Encoder(nn.Module):

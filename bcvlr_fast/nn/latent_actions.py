@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.kernels import NearestCode, nearest_code, stack_frames
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import Impala
+
+if TYPE_CHECKING:
+    from bcvlr_fast.methods.bcvlr.config import LatentActionsConfig
 
 
 class LatentActionPredictor(nn.Module):

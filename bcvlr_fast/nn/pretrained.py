@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.config import EncoderConfig
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.system.errors import UserError
+
+if TYPE_CHECKING:
+    from bcvlr_fast.methods.bcvlr.config import EncoderConfig
 
 _COLOURS = 3
 _LEAST_SIDE = 4

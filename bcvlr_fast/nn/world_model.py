@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import ResidualBlock
+
+if TYPE_CHECKING:
+    from bcvlr_fast.methods.bcvlr.config import LatentActionsConfig
 
 
 class WorldModel(nn.Module):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from bcvlr_fast import config
-from bcvlr_fast.experts import recorder
-from bcvlr_fast.videos import labels as evaluation_labels
-from bcvlr_fast.config import Config
 from bcvlr_fast.envs import chosen_rendering, parse_name, spec
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import behaviors as behaviours, replays
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
+from bcvlr_fast.videos import labels as evaluation_labels
 
 _JOINED_ROWS = 4096
 
@@ -22,7 +21,7 @@ _JOINED_ROWS = 4096
 def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
     """The dataset to learn from: the videos asked for, imported on first use where they are none yet, or replays,
     bundled or a file of one's own, recorded on first use; several are joined. Raises UserError where there are none."""
-    paths = config.video_paths(settings)
+    paths = settings.videos
     if len(paths) > 1:
         found = [_find(settings, path, screen, dry_run) for path in paths]
         return found[0] if dry_run else join(found, settings, screen)
@@ -30,22 +29,23 @@ def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
 
 
 def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
-    suite, task = parse_name(settings.env)
+    suite, task = parse_name(settings.first_env)
     if suite == "procgen" and (path is None or replays.is_replays(path)):
         source = replays.load(task) if path is None else replays.load_file(path, task)
-        folder = recorder.default_folder(settings.env, source)
+        folder = recorder.default_folder(settings.first_env, source)
         if not dry_run:
-            recorder.record(settings.env, source, folder, screen)
+            recorder.record(settings.first_env, source, folder, screen)
         return folder
     if path is None or path.suffix == behaviours.SUFFIX:
-        expert = behaviours.load_file(path, settings.env) if path else behaviours.load(settings.env)
+        expert = behaviours.load_file(path, settings.first_env) if path else behaviours.load(settings.first_env)
         frames, steps = settings.expert_frames, settings.expert_steps
         return recorder.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             use(settings, path)
         return path
-    options = importing.Options(spec(settings.env).frame_shape, spec(settings.env).steps_per_s, env=settings.env)
+    env = settings.first_env
+    options = importing.Options(spec(env).frame_shape, spec(env).steps_per_s, env=env)
     try:
         importing.find_parts(path, options)
         folder = importing.default_folder(path, options)
@@ -73,10 +73,10 @@ def use(settings: Config, path: Path) -> Videos:
 def open_of(settings: Config, path: Path) -> Videos:
     """Dataset `path`. Raises UserError where it is of another environment than the run, drawn otherwise, or its labels
     are of other videos."""
-    names = settings.env.split(",")
+    names = settings.env
     videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
     if manifest.env not in ("", *names):
-        raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.env}")
+        raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {', '.join(names)}")
     drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
     if drawn not in ("", own):
         raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")

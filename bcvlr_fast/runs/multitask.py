@@ -9,13 +9,13 @@ import shutil
 import time
 from pathlib import Path
 
-from bcvlr_fast import config
-from bcvlr_fast.runs import expert_videos as training_videos
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
 from bcvlr_fast.envs import spec
-from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.runs import expert_videos as training_videos
 from bcvlr_fast.runs.pretrain import pretrain
 from bcvlr_fast.runs.run import Run
+from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 
@@ -24,7 +24,7 @@ def split_tasks(settings: Config) -> list[Config]:
 
     Raises UserError where their numbers differ, for labels of several, or for environments that no agent can share.
     """
-    names, paths = settings.env.split(","), config.video_paths(settings)
+    names, paths = settings.env, settings.videos
     if len(names) > 1 and settings.labels:
         raise UserError("labels: expected one environment, whose actions they are")
     shapes = [(spec(name).frame_shape, spec(name).actions.continuous, spec(name).actions.size) for name in names]
@@ -32,10 +32,10 @@ def split_tasks(settings: Config) -> list[Config]:
         if shape != shapes[0]:
             raise UserError(f"env: {name} has other frames or actions than {names[0]}: they cannot share a pretraining")
     if len(names) == 1 or not paths:
-        return [dataclasses.replace(settings, env=name) for name in names]
+        return [dataclasses.replace(settings, env=(name,)) for name in names]
     if len(names) != len(paths):
         raise UserError(f"videos: expected {len(names)} paths, one for each environment, got {len(paths)}")
-    return [dataclasses.replace(settings, env=n, videos=p) for n, p in zip(names, paths, strict=True)]
+    return [dataclasses.replace(settings, env=(n,), videos=(p,)) for n, p in zip(names, paths, strict=True)]
 
 
 def train_tasks(
@@ -50,18 +50,18 @@ def train_tasks(
     _pretrain(settings, training_videos.join(videos, settings, screen), folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
         gc.collect()  # a run's frames are gigabytes, and it refers to itself
-        own = folder / task.env.replace(":", "-")
+        own = folder / task.first_env.replace(":", "-")
         if (own / "status.json").exists():
             continue
         _begin_as(own, folder / "pretraining")
-        screen.say(f"\n{task.env}, run folder {own}")
+        screen.say(f"\n{task.first_env}, run folder {own}")
         train(task, own, path, screen, track, resume_folder=folder)
     (folder / "status.json").write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
 
 
 def _pretrain(settings: Config, videos: Path, folder: Path, screen: Screen, track: str, start: float) -> None:
     run = Run(folder / "pretraining", settings, screen, track, start, resume_folder=folder)
-    (folder / "config.json").write_text(config.to_json(settings))
+    (folder / "config.json").write_text(to_json(settings))
     try:
         run.load_videos(training_videos.use(settings, videos))
         with run.signals():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bcvlr_fast.evaluation import health
+from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.features import Features
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
-from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.runs.run import Run
 
 _SMALLEST_EXPLAINED = 0.0

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from bcvlr_fast.evaluation.likeness import colour_complaints
-from bcvlr_fast.methods.bcvlr.online import Decoding, Online
 from bcvlr_fast.methods.bcvlr.finetuning import agent_agreement, decoder_agreement
+from bcvlr_fast.methods.bcvlr.online import Decoding, Online
 from bcvlr_fast.runs.run import Run
 
 _CHECKED_TRANSITIONS = 1024

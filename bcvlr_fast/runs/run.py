@@ -16,23 +16,24 @@ from types import FrameType
 import numpy as np
 import torch
 
-from bcvlr_fast.training import checkpoint, metrics_log as logger
-from bcvlr_fast import config
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.data.frames import FrameStore, WindowSampler, with_fewer_still
+from bcvlr_fast.envs import spec
 from bcvlr_fast.evaluation import health
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.online import Decoding, Online
 from bcvlr_fast.system.command import ending_signals
-from bcvlr_fast.training.compute import choose_compute, choose_device
-from bcvlr_fast.config import Config
-from bcvlr_fast.envs import spec
 from bcvlr_fast.system.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.system.files import lock_folder
-from bcvlr_fast.data.frames import FrameStore, WindowSampler, with_fewer_still
 from bcvlr_fast.system.host import DRAWN_BY, machine, versions
-from bcvlr_fast.methods.bcvlr.online import Decoding, Online
-from bcvlr_fast.training.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training import checkpoint
+from bcvlr_fast.training import metrics_log as logger
+from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.compute import choose_compute, choose_device
 from bcvlr_fast.training.learner import Stage
+from bcvlr_fast.training.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.videos import Videos
 
 PHASES = ("features", "latent_actions", "pre_imitation", "online", "done")
@@ -76,7 +77,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)
-        self.agent = Agent(settings, spec(settings.env.split(",")[0]), self.compute, restored=self.restored is not None)
+        self.agent = Agent(settings, spec(settings.first_env), self.compute, restored=self.restored is not None)
         self.cursor = Cursor()
         self.updates = 0
         self.online: Decoding | None = None
@@ -90,7 +91,7 @@ class Run:
             kept_log_bytes = self.restored.state["log_bytes"]
         if not (folder / "config.json").exists():
             (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
-            (folder / "config.json").write_text(config.to_json(settings))
+            (folder / "config.json").write_text(to_json(settings))
         self.log = logger.MetricsLog(folder, track, self.start, kept_log_bytes)
         self._saved_s = time.monotonic()
         self._stop: int | None = None

@@ -12,7 +12,6 @@ import pytest
 from bcvlr_fast import report
 from bcvlr_fast.envs import make
 from bcvlr_fast.experts import replays
-from bcvlr_fast.runs import arguments
 from bcvlr_fast.training import metrics_log as logger
 from bcvlr_fast.videos import mp4
 from helpers.tiny import TINY, run
@@ -138,11 +137,6 @@ def test_a_report_without_pyav_says_so(
     page = (folder / "report.html").read_text()
     assert "PyAV is not installed" in page
     assert "<video" not in page
-
-
-def test_flags_may_have_underscores_but_values_keep_theirs() -> None:
-    assert arguments._dashed("--config_file=my_file.json") == "--config-file=my_file.json"
-    assert arguments._dashed("my_file.json") == "my_file.json"
 
 
 OUT = ["--out", "never"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import config
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Score
 from bcvlr_fast.evaluation import health, plots
@@ -14,6 +13,7 @@ from bcvlr_fast.evaluation.evaluation import Evaluation
 from bcvlr_fast.evaluation.films import side_by_side
 from bcvlr_fast.evaluation.health import LatentReport
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.videos import open_videos
 from bcvlr_fast.videos.mp4 import write_mp4
@@ -68,7 +68,7 @@ def test_probe_weighs_rare_actions_like_common_ones() -> None:
 
 
 def test_reports_on_held_out_videos(dataset: Path) -> None:
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
     videos = open_videos(dataset, (3, 64, 64))
     held_out = health.held_out_windows(videos, settings, FP32)

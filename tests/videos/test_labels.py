@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import config
 from bcvlr_fast.envs.specs import Actions
 from bcvlr_fast.evaluation import health
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos import open_videos
@@ -64,7 +64,7 @@ def test_figures_do_without_labels_of_another_kind(dataset: Path) -> None:
     assert labels is not None
     action = np.zeros((len(labels.action), 7), np.float32)
     dataclasses.replace(labels, action=action).save(dataset)
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     compute = Compute(torch.device("cpu"), torch.float32)
     held_out = health.held_out_windows(open_videos(dataset, (3, 64, 64)), settings, compute)
     assert held_out is not None

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy

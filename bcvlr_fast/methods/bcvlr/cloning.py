@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import PolicyConfig
 from bcvlr_fast.data.frames import WindowSampler
 from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.methods.bcvlr.config import PolicyConfig
 from bcvlr_fast.methods.bcvlr.latent_actions import frame_features
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.policy import LatentPolicy

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.replay import ReplaySampler
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import variance_explained
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.latent_actions import frame_features, predict_next
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.learner import Metrics, Stage

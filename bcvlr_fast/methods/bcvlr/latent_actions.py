@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.data.frames import WindowSampler
 from bcvlr_fast.kernels import NearestCode, random_shift, stack_frames
+from bcvlr_fast.methods.bcvlr.config import LatentActionsConfig
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.world_model import WorldModel

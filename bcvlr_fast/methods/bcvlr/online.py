@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.frames import WindowSampler
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.envs import PixelEnv
 from bcvlr_fast.methods.bcvlr.agent import Actor, Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
 
 

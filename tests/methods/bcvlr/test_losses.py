@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, PolicyConfig, replace_in
+from bcvlr_fast.config.fields import replace_in
 from bcvlr_fast.data.frames import FrameStore, WindowSampler
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config, PolicyConfig
 from bcvlr_fast.methods.bcvlr.features import Features, contrastive_loss
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions, copy_error, frame_features, predict_next
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.nn.heads import ContrastiveHeads
 from bcvlr_fast.training.compute import Compute
 from helpers.updates import assert_moved_alike, drawn_rows
@@ -28,7 +29,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 
 def paper_sized(**latent: object) -> Config:
     """The official rules (not the quick ones) and networks, on small batches."""
-    settings = config.preset("procgen:bossfight", "paper")
+    settings = preset("procgen:bossfight", "paper")
     settings = replace_in(settings, "features", batch_size=8)
     settings = replace_in(settings, "latent_actions", batch_size=6, **latent)
     settings = replace_in(settings, "policy", batch_size=6)
