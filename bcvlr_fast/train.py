@@ -5,38 +5,35 @@ python -m bcvlr_fast.train --env procgen:bossfight
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
-from bcvlr_fast.runs.arguments import _updates, announce, resolve
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.runs.arguments import resolve
 from bcvlr_fast.system.command import call
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     start = time.monotonic()
-    arguments, folder, why = resolve(argv)
-    profiled = _updates(arguments.profile)
-    settings = Config(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Config)})
-    if arguments.print_config:
-        print(config.to_json(settings))
+    request = resolve(argv)
+    if request.print_config:
+        print(to_json(request.settings, request.sources))
         return
+    from bcvlr_fast.runs.announce import announce
     from bcvlr_fast.runs.start import start_run
     from bcvlr_fast.system.screen import Screen
 
     screen = Screen()
-    announce(settings, folder, why, screen)
+    announce(request.settings, request.folder, request.why, screen)
     start_run(
-        settings,
-        folder,
+        request.settings,
+        request.folder,
         screen,
-        track=arguments.track,
+        track=request.track,
         start=start,
-        profiled=profiled,
-        dry_run=arguments.dry_run,
+        profiled=request.profile,
+        dry_run=request.dry_run,
     )
 
 

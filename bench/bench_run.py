@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.presets import SCALES
 from bcvlr_fast.kernels import reference_only
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
+from bcvlr_fast.methods.registry import read_config
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine, usable_cores
@@ -39,14 +41,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="procgen:bossfight")
-    parser.add_argument("--scale", choices=config.PRESETS, default="quick")
+    parser.add_argument("--scale", choices=SCALES, default="quick")
     parser.add_argument("--run", type=Path, help="a finished run to take instead of a new one")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=Path, default=RESULTS)
     parser.add_argument("--without-projection", action="store_true", help="leave scale paper out")
     arguments, flags = parser.parse_known_args()
     folder = arguments.run or _train(arguments, flags)
-    settings = config.load(folder / "config.json")
+    settings = read_config(folder / "config.json", Config)
     there, here = json.loads((folder / "environment.json").read_text()), machine()
     if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"]):
         raise UserError(f"run: {folder} ran on {there['gpu'] or there['cpu']}, not on this machine")
@@ -55,7 +57,7 @@ def main() -> None:
     peak = max(measured_tflops(compute), _product_tflops(compute))
     status = json.loads((folder / "status.json").read_text())
     row: Row = {
-        "env": settings.env,
+        "env": settings.first_env,
         "scale": settings.preset,
         "precision": str(compute.dtype).removeprefix("torch."),
         "commit": there["commit"],
@@ -65,7 +67,7 @@ def main() -> None:
     }
     print(table(row))
     if not arguments.without_projection:
-        row["projection"] = _projection(settings.env, status["spent"], compute, peak)
+        row["projection"] = _projection(settings.first_env, status["spent"], compute, peak)
         print(projection_table(row["projection"]))
     write(arguments.rows / "runs.jsonl", [row], lambda r: (r["env"], r["scale"], r["precision"]), compute.device)
 
@@ -135,7 +137,7 @@ def _parts(spent: dict[str, dict[str, float]], settings: Config, compute: Comput
 
 
 def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, peak: float) -> Row:
-    settings = config.preset(env, "paper")
+    settings = preset(env, "paper")
     online = settings.online
     kept = [min(online.round_end(number), online.capacity) for number in range(online.rounds)]
     counts = {

@@ -31,12 +31,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bcvlr_fast.config import Config, preset
 from bcvlr_fast.envs import spec
 from bcvlr_fast.kernels import reference_only
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import build_heads, contrastive_loss, prototype_loss
 from bcvlr_fast.methods.bcvlr.latent_actions import prediction_error
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.heads import ContrastiveHeads, Heads, PrototypeHeads

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import replace_in
+from bcvlr_fast.config.fields import replace_in
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _final_loss(phase: str, compute: Compute, store: FrameStore, seed: int, updates: int, actions: np.ndarray) -> float:
-    settings = config.preset(_ENV, "quick")
+    settings = preset(_ENV, "quick")
     if compute.device.type == "cpu":
         for section, field in (
             ("features", "batch_size"),

@@ -22,11 +22,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config.fields import replace_in
+from bcvlr_fast.config.presets import SCALES
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.methods.policy import Actor
 from bcvlr_fast.system.host import machine, usable_cores
@@ -50,7 +52,7 @@ _FIELDS = {  # phase: the section of the configuration and the field of its batc
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=config.PRESETS, help="sizes of the networks; paper on a GPU, else quick")
+    parser.add_argument("--scale", choices=SCALES, help="sizes of the networks; paper on a GPU, else quick")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
@@ -58,7 +60,7 @@ def main() -> None:
     compute = choose_compute(choose_device(arguments.device), "auto")
     torch.set_num_threads(usable_cores())
     scale = arguments.scale or ("paper" if compute.device.type == "cuda" else "quick")
-    settings = config.preset(_ENV, scale)
+    settings = preset(_ENV, scale)
     rows = []
     measured = itertools.chain(_by_batch(settings, compute), _by_frames(settings, compute), _by_envs(settings, compute))
     for row in measured:
@@ -118,7 +120,7 @@ def _forget(file: Path) -> None:
 
 
 def _by_envs(settings: Config, compute: Compute) -> Iterator[Row]:
-    agent = Agent(settings, spec(settings.env), compute)
+    agent = Agent(settings, spec(settings.first_env), compute)
     rng = np.random.default_rng(0)
     for size in _ENVS:
         env = make(_ENV, size, 0)

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PROCGEN_GAMES, make, spec
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, play
 from bcvlr_fast.experts import recorder, replays
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
@@ -59,7 +59,7 @@ def main() -> None:
 def cloned(game: str, seed: int, compute: Compute) -> Row:
     """Trains and scores a policy."""
     name = f"procgen:{game}"
-    settings = config.preset(name, "quick")
+    settings = preset(name, "quick")
     expert = replays.load(game)
     folder = recorder.default_folder(name, expert)
     recorder.record(name, expert, folder, Screen())

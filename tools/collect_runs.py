@@ -12,8 +12,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
+from bcvlr_fast.methods.registry import read_config
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 
@@ -22,16 +24,16 @@ def row_of(folder: Path) -> dict[str, object]:
     """What a results file keeps of the run in `folder`. Raises UserError for one that has not finished."""
     if not (folder / "status.json").is_file():
         raise UserError(f"{folder}: not a finished run")
-    settings = config.load(folder / "config.json")
+    settings = read_config(folder / "config.json", Config)
     evaluation = json.loads((folder / "evaluation.json").read_text())
     shared = folder.parent / "pretraining" / "config.json"
     return {
-        "env": settings.env,
+        "env": settings.first_env,
         "preset": settings.preset,
         "seed": settings.seed,
-        "videos": settings.videos.name if settings.videos else "bundled expert",
+        "videos": ",".join(path.name for path in settings.videos) or "bundled expert",
         "labels": settings.labels.name if settings.labels else None,
-        "pretrained_on": config.load(shared).env if shared.exists() else settings.env,
+        "pretrained_on": ",".join(read_config(shared, Config).env) if shared.exists() else settings.first_env,
         "interactions": 0 if settings.labels else settings.online.interactions,
         "score": evaluation["score"],
         "scores": evaluation["scores"],
@@ -44,8 +46,8 @@ def row_of(folder: Path) -> dict[str, object]:
 
 def changed(settings: Config) -> dict[str, Any]:
     """The settings that differ from the preset's, but for those that have a place of their own in the row."""
-    found, preset = (json.loads(config.to_json(c)) for c in (settings, config.preset(settings.env, settings.preset)))
-    return _differing(found, preset, apart={"seed", "device", "videos", "labels", "rendering"})
+    found, base = (json.loads(to_json(c)) for c in (settings, preset(settings.first_env, settings.preset)))
+    return _differing(found, base, apart={"seed", "device", "videos", "labels", "rendering"})
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:

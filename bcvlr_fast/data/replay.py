@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler, window_centers
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs.specs import EnvSpec
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
-from bcvlr_fast.data.window import Window
 
 _DRAW_BELOW = 1 << 62
 """Rows are random integers below this modulo the count: uniform to one part in 2^40 for any count."""

@@ -67,6 +67,14 @@ class Method(Protocol):
     ) -> None:
         """`restored` networks get their weights from a checkpoint."""
 
+    @property
+    def summary(self) -> str:
+        """What the policy is learned from, in a sentence."""
+
+    @classmethod
+    def check(cls, config: Any, spec: EnvSpec, restored: bool) -> None:
+        """Raises UserError where what `config` names is missing; called before a run writes anything."""
+
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
         """What makes each phase, by name, in order; a phase is made when it begins."""
 

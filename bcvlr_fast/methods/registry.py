@@ -1,25 +1,60 @@
-"""The methods by name. Importing this module imports none of them."""
+"""Methods by name: their configurations and presets. Importing it imports no method."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bcvlr_fast.config import files
+from bcvlr_fast.config.presets import Preset, build
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.system.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from bcvlr_fast.methods.method import Method
+
+R = TypeVar("R", bound=RunConfig)
+CONFIGS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.config:Config"}
+METHODS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.method:BCVLR"}
+PRESETS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.presets:TABLE"}
 
 
-class Entry(NamedTuple):
-    """Where a method's parts are defined, each as module:name."""
-
-    config: str
-    preset: str
-    method: str
-
-
-METHODS = {
-    "bcv-lr": Entry("bcvlr_fast.config:Config", "bcvlr_fast.config:preset", "bcvlr_fast.methods.bcvlr.method:BCVLR"),
-}
+def config_type(method: str) -> type[RunConfig]:
+    """The configuration class of `method`. Raises UserError for an unknown one."""
+    found = _named(CONFIGS, method)
+    assert isinstance(found, type)
+    assert issubclass(found, RunConfig)
+    return found
 
 
-def load_part(method: str, part: str) -> Any:
-    """The `part` (config, preset or method) of a method, imported now."""
-    module, _, name = getattr(METHODS[method], part).partition(":")
+def method_type(method: str) -> type[Method]:
+    """The class of `method`, imported now. Raises UserError for an unknown one."""
+    found: type[Method] = _named(METHODS, method)
+    return found
+
+
+def preset_for(method: str) -> Callable[[Sequence[str], str], Preset[RunConfig]]:
+    """(environments, scale) -> preset of `method`. Raises UserError for an unknown method."""
+    return functools.partial(build, config_type(method)(method=method), _named(PRESETS, method))
+
+
+def read_config(file: Path, kind: type[R]) -> R:
+    """The configuration that a run saved in `file`; RunConfig is the `kind` of every method.
+
+    Raises UserError for a file that is no whole configuration, or one of a method with another kind.
+    """
+    config = files.read_saved(file, config_type)
+    if not isinstance(config, kind):
+        raise UserError(f"{file}: method: {config.method} cannot be used here")
+    return config
+
+
+def _named(places: dict[str, str], method: str) -> Any:
+    known = tuple(places)
+    if method not in known:
+        raise UserError(f"method: expected one of {', '.join(known)}, got '{method}'{did_you_mean(method, known)}")
+    module, _, name = places[method].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,142 +1,172 @@
-"""From the command line to the settings of a run and its folder."""
+"""From a command line, or from Python keywords, to the settings of a run and its folder."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.fields import flat, with_absolute_paths
+from bcvlr_fast.config.files import read_overrides
+from bcvlr_fast.config.overlay import dotted, overlay
+from bcvlr_fast.config.presets import differing
+from bcvlr_fast.config.run import DEFAULT_METHOD, RunConfig, validate
 from bcvlr_fast.envs import chosen_rendering, parse_name
-from bcvlr_fast.system.command import parse
+from bcvlr_fast.methods.registry import config_type, preset_for, read_config
+from bcvlr_fast.runs.options import CommandArguments, Early, grouped, options_type, ungrouped
+from bcvlr_fast.system.command import parse, parse_known
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import LOCK, check_writable
 
-if TYPE_CHECKING:
-    from bcvlr_fast.system.screen import Screen
-
-
-_TFLOP = {("paper", False): 55_400.0, ("quick", False): 200.0, ("paper", True): 28_600.0, ("quick", True): 310.0}
-"""What the measured residual blocks would do in the time of a run, by scale and by whether it sees stacked frames: at
-scale `paper` what its updates take, at scale `quick` twice that or more, for much of it is not convolutions."""
-_ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
-"""Of that time; several tasks share the rest."""
+_COMMAND_LINE = "command line"
+_HELP = {"-h", "--help", "-H", "--help-verbose"}
+_MAY_DIFFER = ("device", "episodes")
+"""Settings that a resumed run may change."""
 
 
 @dataclass(frozen=True)
-class Arguments(Config):
-    """Learn a policy from expert videos alone: no actions, no rewards."""
+class Request:
+    """What a command line asks for."""
 
-    env_factory: str = ""
-    """module:function that makes a gymnasium.Env: the same as --env factory:module:function."""
-    out: Path | None = None
-    """Run folder; default runs/<env>/<time>-s<seed>."""
-    resume: str = "never"
-    """never, auto (the run in --out, or the environment's newest unfinished one; starts anew where there is none),
-    or a run folder."""
-    config_file: Path | None = None
-    """JSON of an earlier run's configuration; flags on top override it."""
-    track: Literal["none", "tensorboard"] = "none"
-    profile: str = ""
-    """Updates FIRST:END of each stage to profile: for Nsight on a GPU, as a trace in the run folder on a CPU."""
-    print_config: bool = False
-    """Print the resolved configuration as JSON and stop."""
-    dry_run: bool = False
-    """Check everything that can be checked, say what would run, and stop."""
+    settings: RunConfig
+    folder: Path
+    """Run folder: an empty or missing one, or that of the run to resume."""
+    why: str
+    """Reason for the preset."""
+    sources: Mapping[str, str]
+    """Where each setting that is not a default comes from, by dotted name."""
+    track: str
+    profile: tuple[int, int] | None
+    """(first, end) of the updates of each phase to profile."""
+    print_config: bool
+    dry_run: bool
 
 
-def resolve(argv: list[str]) -> tuple[Arguments, Path, str]:
-    """(arguments with the preset filled in, run folder, why this preset) from the command line."""
-    argv = _with_factory([_dashed(a) for a in argv])
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--env", "--preset", "--device", "--config-file", "--resume", "--out"):
-        first.add_argument(flag)
-    try:
-        early, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from None
-    folder = _resumed(early)
-    kept = None if folder is None else config.load(folder / "config.json")
-    base, why = _base(early, kept, helping=bool({"-h", "--help"} & set(argv)))
-    default = Arguments(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Config)})
-    arguments = parse(Arguments, argv, default)
-    videos = (
-        Path(",".join(str(path.absolute()) for path in config.video_paths(arguments))) if arguments.videos else None
-    )
-    labels = arguments.labels.absolute() if arguments.labels else None
-    weights = arguments.encoder.pretrained_weights
-    if weights:
-        encoder = dataclasses.replace(arguments.encoder, pretrained_weights=weights.absolute())
-        arguments = dataclasses.replace(arguments, encoder=encoder)
-    scale = base.preset if arguments.preset == "auto" else arguments.preset
-    names = arguments.env.split(",")
-    for name in names:
-        parse_name(name)
-    rendering = chosen_rendering(names[0], arguments.rendering)
-    arguments = dataclasses.replace(arguments, preset=scale, videos=videos, labels=labels, rendering=rendering)
-    config.validate(arguments)
-    if folder is not None and kept is not None:
-        _same_settings(dataclasses.replace(kept, rendering=chosen_rendering(names[0], kept.rendering)), arguments)
-        if arguments.out not in (None, folder):
-            raise UserError(f"out: a resumed run stays in its folder ({folder}), got {arguments.out}")
-        why = f"resumed from {folder}"
+@dataclass(frozen=True)
+class _Base:
+    """The settings that options change, where they come from, and the reason for their preset."""
+
+    settings: RunConfig
+    sources: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+def resolve(argv: Sequence[str]) -> Request:
+    """What a command line asks for. Raises UserError where it is wrong; `--help` prints and raises SystemExit."""
+    early = parse_known(Early, argv)
+    if early.env_factory:
+        early = dataclasses.replace(early, env=(f"factory:{early.env_factory}",))
+    resumed = _resumed(early)
+    kept = None if resumed is None else read_config(resumed / "config.json", RunConfig)
+    base = _base(early, kept, helping=not _HELP.isdisjoint(argv))
+    options = options_type(type(base.settings))
+    given: Any = parse(options, argv, grouped(options, base.settings), compact_help=True)
+    command: CommandArguments = given.command
+    settings = ungrouped(given, type(base.settings))
+    if early.env_factory:
+        settings = dataclasses.replace(settings, env=early.env)
+    if settings.preset == "auto":
+        settings = overlay(settings, {"preset": base.settings.preset})
+    settings = _finished(settings)
+    sources = _sources(settings, base)
+    if resumed is None or kept is None:
+        folder, why = folder_for(settings, command.out), base.why
     else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = (
-            arguments.out
-            or Path("runs") / arguments.env.replace(":", "-").replace(",", "+") / f"{stamp}-s{arguments.seed}"
-        )
-        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
-            raise UserError(f"out: {folder} is not an empty folder (go on with it: --resume {folder})")
+        folder, why = resumed, f"resumed from {resumed}"
+        _check_resumed(_finished(kept), settings, command.out, folder)
     check_writable(folder, "out")
-    return arguments, folder, why
+    profile = _updates(command.profile)
+    return Request(settings, folder, why, sources, command.track, profile, command.print_config, command.dry_run)
 
 
-def _updates(text: str) -> tuple[int, int] | None:
-    """(first, end) of FIRST:END; None of an empty text."""
-    if not text:
-        return None
-    first, _, end = text.partition(":")
-    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise UserError(f"profile: expected updates FIRST:END such as 20:30, got '{text}'")
-    return int(first), int(end)
+def settings_for(
+    env: str | Sequence[str],
+    videos: str | Path | Sequence[str | Path] = (),
+    *,
+    preset: str = "auto",
+    method: str = DEFAULT_METHOD,
+    **overrides: Any,
+) -> RunConfig:
+    """The settings of a run, from Python.
+
+    `overrides` are settings by name; those of a section are a dict or have a dotted name:
+    `online={"interactions": 4096}` or `**{"online.interactions": 4096}`. Raises UserError as the command line does.
+    """
+    names = (env,) if isinstance(env, str) else tuple(env)
+    paths = [videos] if isinstance(videos, str | Path) else list(videos)
+    early = Early(names, method=method, preset=preset, device=overrides.get("device", "auto"))
+    return _finished(_from_preset(early, {"videos": paths, **overrides}, "").settings)
 
 
-def _dashed(argument: str) -> str:
-    """--some_flag=value as --some-flag=value."""
-    name, equals, value = argument.partition("=")
-    return (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+def _base(early: Early, kept: RunConfig | None, helping: bool) -> _Base:
+    if kept is not None and early.config_file is None:
+        return _Base(_finished(kept), dict.fromkeys(flat(kept), "resumed run"))
+    if helping:
+        return _Base(config_type(early.method or DEFAULT_METHOD)())
+    if early.config_file is None:
+        return _from_preset(early, {}, "")
+    return _from_preset(early, read_overrides(early.config_file), str(early.config_file))
 
 
-def _with_factory(argv: list[str]) -> list[str]:
-    """--env-factory module:function as --env factory:module:function."""
-    found: list[str] = []
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name == "--env-factory":
-            found += ["--env", f"factory:{value}"] if equals else [name]
-        elif found and found[-1] == "--env-factory":
-            found[-1:] = ["--env", f"factory:{argument}"]
-        else:
-            found.append(argument)
-    return found
+def _from_preset(early: Early, overrides: Mapping[str, Any], source: str) -> _Base:
+    """The preset that `early` or `overrides` names, with `overrides` in place of its values."""
+    method = overrides.get("method", early.method or DEFAULT_METHOD)
+    named = overlay(config_type(method)(), overrides, f"{source}: " if source else "")  # before anything is looked up
+    for name, own in (("method", early.method), ("preset", early.preset)):
+        if name in overrides and own not in ("", "auto", getattr(named, name)):
+            raise UserError(f"{name}: {source} is of {name} {getattr(named, name)}, got {own}")
+    env = named.env if "env" in overrides else early.env or named.env
+    _check_names(env)
+    scale, why = (named.preset, "") if named.preset != "auto" else (early.preset, "as asked")
+    if scale == "auto":
+        scale, why = _scale_of(early.device)
+    preset = preset_for(method)(env, scale)
+    settings = overlay(preset.config, {**overrides, "preset": scale})
+    sources = {**dict.fromkeys(("env", "method"), _COMMAND_LINE), **preset.sources, "rendering": "this machine"}
+    sources["preset"] = _COMMAND_LINE if early.preset != "auto" else why
+    sources |= dict.fromkeys(dotted(overrides), source)
+    return _Base(settings, sources, f"from {source}" if source else why)
 
 
-def _same_settings(kept: Config, asked: Config) -> None:
-    """Raises UserError where a resumed run is asked to become another one."""
-    for item in dataclasses.fields(Config):
-        old, new = getattr(kept, item.name), getattr(asked, item.name)
-        if old != new and item.name not in ("device", "episodes"):
-            raise UserError(f"resume: {item.name}: a run goes on with its own settings ({old}), got {new}")
+def _scale_of(device: str) -> tuple[str, str]:
+    """(scale, reason) of preset auto."""
+    import torch
+
+    cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    return ("paper", "a CUDA device is there") if cuda else ("quick", "no CUDA device in use; --preset paper overrides")
 
 
-def _resumed(early: argparse.Namespace) -> Path | None:
-    """The run folder to go on in, if that is asked for; with auto, None where there is none yet."""
-    if early.resume in (None, "never"):
+def _finished(settings: RunConfig) -> RunConfig:
+    """`settings` that mean the same on any machine and in any folder. Raises UserError for invalid ones."""
+    _check_names(settings.env)
+    validate(settings)
+    rendering = chosen_rendering(settings.first_env, settings.rendering)
+    return with_absolute_paths(dataclasses.replace(settings, rendering=rendering))
+
+
+def _check_names(env: tuple[str, ...]) -> None:
+    """Raises UserError for environments that do not exist, for a list with commas, and for none at all."""
+    if not env:
+        raise UserError("env: expected one or more names such as procgen:bossfight, got none")
+    for name in env:
+        if "," in name:
+            raise UserError(f"env: expected names separated by spaces, got '{name}' (--env {name.replace(',', ' ')})")
+        parse_name(name)
+
+
+def _sources(settings: RunConfig, base: _Base) -> dict[str, str]:
+    """Where the values of `settings` come from: `base`, or else the command line."""
+    values, finished = flat(settings), flat(_finished(base.settings))
+    sources = {name: _COMMAND_LINE for name in values if values[name] != finished[name]}
+    return differing({**base.sources, **sources}, settings)
+
+
+def _resumed(early: Early) -> Path | None:
+    """The folder of the run to resume; None to start a new one."""
+    if early.resume == "never":
         return None
     if early.resume != "auto":
         folder = Path(early.resume)
@@ -144,50 +174,39 @@ def _resumed(early: argparse.Namespace) -> Path | None:
             raise UserError(f"resume: {folder}: expected a run folder with config.json")
         return folder
     if early.out is not None:
-        return Path(early.out) if (Path(early.out) / "config.json").is_file() else None
-    runs = sorted((Path("runs") / (early.env or Config.env).replace(":", "-").replace(",", "+")).glob("*/config.json"))
+        return early.out if (early.out / "config.json").is_file() else None
+    runs = sorted(_runs_of(early.env or RunConfig.env).glob("*/config.json"))
     unfinished = [file.parent for file in runs if not (file.parent / "status.json").exists()]
     return unfinished[-1] if unfinished else None
 
 
-def _base(early: argparse.Namespace, kept: Config | None, helping: bool) -> tuple[Config, str]:
-    """(the configuration that flags change, where it comes from): a file, the resumed run's, or a preset."""
-    if kept is not None and not early.config_file:
-        return kept, ""
-    if helping:
-        return Config(), ""
-    scale, why = early.preset or "auto", "as asked"
-    if scale == "auto":
-        import torch
-
-        wanted = early.device or "auto"
-        cuda = torch.cuda.is_available() if wanted == "auto" else wanted.startswith("cuda")
-        scale = "paper" if cuda else "quick"
-        why = "a CUDA device is there" if cuda else "no CUDA device in use; --preset paper overrides"
-    if early.config_file:
-        file = Path(early.config_file)
-        settings = config.load(file, scale)
-        if early.preset not in (None, "auto", settings.preset):
-            raise UserError(f"preset: {file} is of preset {settings.preset}, got {early.preset}")
-        return settings, f"from {file}"
-    env = early.env or Config.env
-    for name in env.split(","):
-        parse_name(name)
-    return config.preset(env, scale), why
+def _runs_of(env: tuple[str, ...]) -> Path:
+    return Path("runs") / RunConfig(env=env).task_name.replace(":", "-")
 
 
-def announce(settings: Config, folder: Path, why: str, screen: Screen) -> None:
-    """The first lines: what will run, where, and about how long it takes here."""
-    from bcvlr_fast import kernels
-    from bcvlr_fast.training.compute import choose_compute, choose_device, measured_tflops
+def folder_for(settings: RunConfig, out: Path | None) -> Path:
+    """The folder of a new run: `out`, or one named by task, time and seed. Raises UserError where it is taken."""
+    folder = out or _runs_of(settings.env) / f"{time.strftime('%Y%m%d-%H%M%S')}-s{settings.seed}"
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
+        raise UserError(f"out: {folder} is not an empty folder (resume its run with: --resume {folder})")
+    return folder
 
-    compute = choose_compute(choose_device(settings.device), settings.precision)
-    tflops = measured_tflops(compute)
-    others = settings.env.count(",")
-    one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60
-    minutes = one * (1 + others * _ONLINE_SHARE[settings.preset])
-    about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
-    precision = str(compute.dtype).removeprefix("torch.")
-    screen.say(f"BCV-LR on {settings.env}, preset {settings.preset} ({why})")
-    screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
-    screen.say(f"kernels: {kernels.describe(compute.device)}")
+
+def _check_resumed(kept: RunConfig, asked: RunConfig, out: Path | None, folder: Path) -> None:
+    """Raises UserError where a resumed run is asked to become another one, or to move."""
+    old, new = flat(kept), flat(asked)
+    for name, value in old.items():
+        if value != new.get(name) and name not in _MAY_DIFFER:
+            raise UserError(f"resume: {name}: a resumed run keeps its settings ({value}), got {new.get(name)}")
+    if out not in (None, folder):
+        raise UserError(f"out: a resumed run stays in its folder ({folder}), got {out}")
+
+
+def _updates(text: str) -> tuple[int, int] | None:
+    """(first, end) of FIRST:END; None for an empty text."""
+    if not text:
+        return None
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise UserError(f"profile: expected updates FIRST:END such as 20:30, got '{text}'")
+    return int(first), int(end)

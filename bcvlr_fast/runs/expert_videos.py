@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_excess_still
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import chosen_rendering, parse_name, spec
 from bcvlr_fast.evaluation.health import HeldOut
 from bcvlr_fast.experts import behaviors as behaviours
@@ -69,13 +68,13 @@ class RunVideos:
         """The training frames in memory."""
         return FrameStore.from_episodes(self.train.frames, self.train.lengths, compute.device, frames_gb)
 
-    def sampler(self, store: FrameStore, window: Window, config: Config, generator: torch.Generator) -> WindowSampler:
+    def sampler(self, store: FrameStore, settings: RunConfig, generator: torch.Generator) -> WindowSampler:
         """Windows of the training frames; near-static windows beyond `still_share` are dropped."""
-        centers = window_centers(store.position, window)
-        if config.still_share < 1:
-            rng = np.random.default_rng(config.seed)
-            centers = without_excess_still(self.train.frames, centers, config.still_share, rng)
-        return WindowSampler(store, window, generator, torch.from_numpy(centers).to(store.device))
+        centers = window_centers(store.position, settings.window)
+        if settings.still_share < 1:
+            rng = np.random.default_rng(settings.seed)
+            centers = without_excess_still(self.train.frames, centers, settings.still_share, rng)
+        return WindowSampler(store, settings.window, generator, torch.from_numpy(centers).to(store.device))
 
     def actions(self, env: str, videos: Videos, first: int) -> np.ndarray | None:
         """The expert's actions [N, ...] of `videos`, which begin at frame `first` of the dataset; None without labels.
@@ -106,36 +105,37 @@ class RunVideos:
             return HeldOut(sampler, None)
 
 
-def find_videos(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
+def find_videos(settings: RunConfig, screen: Screen, dry_run: bool = False) -> Path:
     """The dataset to learn from, recorded, imported or joined on first use.
 
     It is what `videos` names, a dataset, videos in any format, or a file of an expert; by default the bundled expert.
     Raises UserError where there is none.
     """
-    paths = config.video_paths(settings)
+    paths = settings.videos
     if len(paths) > 1:
         found = [_find(settings, path, screen, dry_run) for path in paths]
         return found[0] if dry_run else join(found, settings, screen)
     return _find(settings, paths[0] if paths else None, screen, dry_run)
 
 
-def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
-    suite, task = parse_name(settings.env)
+def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool) -> Path:
+    suite, task = parse_name(settings.first_env)
     if suite == "procgen" and (path is None or replays.is_replays(path)):
         source = replays.load(task) if path is None else replays.load_file(path, task)
-        folder = recorder.default_folder(settings.env, source)
+        folder = recorder.default_folder(settings.first_env, source)
         if not dry_run:
-            recorder.record(settings.env, source, folder, screen)
+            recorder.record(settings.first_env, source, folder, screen)
         return folder
     if path is None or path.suffix == behaviours.SUFFIX:
-        expert = behaviours.load_file(path, settings.env) if path else behaviours.load(settings.env)
+        expert = behaviours.load_file(path, settings.first_env) if path else behaviours.load(settings.first_env)
         frames, steps = settings.expert_frames, settings.expert_steps
         return recorder.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             open_run_videos(settings, path, needed_observations=0)
         return path
-    options = importing.Options(spec(settings.env).frame_shape, spec(settings.env).steps_per_s, env=settings.env)
+    task_spec = spec(settings.first_env)
+    options = importing.Options(task_spec.frame_shape, task_spec.steps_per_s, env=settings.first_env)
     try:
         importing.find_parts(path, options)
         folder = importing.default_folder(path, options)
@@ -146,7 +146,7 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
     return folder
 
 
-def open_run_videos(settings: Config, path: Path, needed_observations: int) -> RunVideos:
+def open_run_videos(settings: RunConfig, path: Path, needed_observations: int) -> RunVideos:
     """Opens dataset `path` for a run.
 
     Raises UserError for videos of another environment, drawn otherwise, without an episode of `needed_observations`
@@ -161,13 +161,13 @@ def open_run_videos(settings: Config, path: Path, needed_observations: int) -> R
     return RunVideos(path, manifest, train, held_out, labels)
 
 
-def open_matching(settings: Config, path: Path) -> tuple[Videos, Manifest, EvaluationLabels | None]:
+def open_matching(settings: RunConfig, path: Path) -> tuple[Videos, Manifest, EvaluationLabels | None]:
     """Dataset `path` whole. Raises UserError where it is of another environment than the run, drawn otherwise, or its
     labels are another video's."""
-    names = settings.env.split(",")
+    names = settings.env
     videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
     if manifest.env not in ("", *names):
-        raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.env}")
+        raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.task_name}")
     drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
     if drawn not in ("", own):
         raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
@@ -177,7 +177,7 @@ def open_matching(settings: Config, path: Path) -> tuple[Videos, Manifest, Evalu
     return videos, manifest, labels
 
 
-def join(folders: list[Path], settings: Config, screen: Screen) -> Path:
+def join(folders: list[Path], settings: RunConfig, screen: Screen) -> Path:
     """One dataset of several: first the episodes of each to train on, then those that are held out; no labels.
 
     `settings.video_frames` is of each of them.

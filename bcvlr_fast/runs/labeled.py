@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import parse_name, spec
 from bcvlr_fast.experts import recorder, replays
@@ -18,7 +18,7 @@ from bcvlr_fast.training.compute import choose_device
 from bcvlr_fast.videos.labels import as_actions
 
 
-def labeled_replay(config: Config, screen: Screen) -> Replay:
+def labeled_replay(config: RunConfig, screen: Screen) -> Replay:
     """The first `labelled_frames` frames of `config.labels` with their actions.
 
     Raises UserError where there are none, or fewer frames, or actions that are not the environment's.
@@ -26,11 +26,11 @@ def labeled_replay(config: Config, screen: Screen) -> Replay:
     path = config.labels
     assert path is not None
     if replays.is_replays(path):
-        source = replays.load_file(path, parse_name(config.env)[1])
-        path = recorder.default_folder(config.env, source)
-        recorder.record(config.env, source, path, screen)
+        source = replays.load_file(path, parse_name(config.first_env)[1])
+        path = recorder.default_folder(config.first_env, source)
+        recorder.record(config.first_env, source, path, screen)
     videos, _, labels = expert_videos.open_matching(config, path)
-    env = spec(config.env)
+    env = spec(config.first_env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
     count = config.labelled_frames
     ends = videos.lengths.cumsum() - 1

@@ -9,8 +9,8 @@ import shutil
 import time
 from pathlib import Path
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
 from bcvlr_fast.runs.expert_videos import join, open_run_videos
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
@@ -19,12 +19,12 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 
-def split_tasks(settings: Config) -> list[Config]:
+def split_tasks(settings: RunConfig) -> list[RunConfig]:
     """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
 
     Raises UserError where their numbers differ, for labels of several, or for environments that no agent can share.
     """
-    names, paths = settings.env.split(","), config.video_paths(settings)
+    names, paths = settings.env, settings.videos
     if len(names) > 1 and settings.labels:
         raise UserError("labels: expected one environment, whose actions they are")
     shapes = [(spec(name).frame_shape, spec(name).actions.continuous, spec(name).actions.size) for name in names]
@@ -32,14 +32,20 @@ def split_tasks(settings: Config) -> list[Config]:
         if shape != shapes[0]:
             raise UserError(f"env: {name} has other frames or actions than {names[0]}: they cannot share a pretraining")
     if len(names) == 1 or not paths:
-        return [dataclasses.replace(settings, env=name) for name in names]
+        return [dataclasses.replace(settings, env=(name,)) for name in names]
     if len(names) != len(paths):
         raise UserError(f"videos: expected {len(names)} paths, one for each environment, got {len(paths)}")
-    return [dataclasses.replace(settings, env=n, videos=p) for n, p in zip(names, paths, strict=True)]
+    return [dataclasses.replace(settings, env=(n,), videos=(p,)) for n, p in zip(names, paths, strict=True)]
 
 
 def train_tasks(
-    settings: Config, tasks: list[Config], videos: list[Path], folder: Path, screen: Screen, track: str, start: float
+    settings: RunConfig,
+    tasks: list[RunConfig],
+    videos: list[Path],
+    folder: Path,
+    screen: Screen,
+    track: str,
+    start: float,
 ) -> None:
     """Pretrains once on the videos of all tasks, then learns each task in its own environment.
 
@@ -48,18 +54,18 @@ def train_tasks(
     _pretrain(settings, join(videos, settings, screen), folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
         gc.collect()  # a run's frames are gigabytes, and it refers to itself
-        own = folder / task.env.replace(":", "-")
+        own = folder / task.first_env.replace(":", "-")
         if (own / STATUS).exists():
             continue
         _begin_as(own, folder / "pretraining")
-        screen.say(f"\n{task.env}, run folder {own}")
+        screen.say(f"\n{task.first_env}, run folder {own}")
         train(task, own, path, screen, track=track, resume_folder=folder)
     (folder / STATUS).write_text(json.dumps({"minutes": round((time.monotonic() - start) / 60, 2)}))
 
 
-def _pretrain(settings: Config, videos: Path, folder: Path, screen: Screen, track: str, start: float) -> None:
+def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, track: str, start: float) -> None:
     run = Run(folder / "pretraining", settings, screen, track=track, start=start, resume_folder=folder)
-    (folder / CONFIG).write_text(config.to_json(settings))
+    (folder / CONFIG).write_text(to_json(settings))
     try:
         with run.signals():
             learn(run, open_run_videos(settings, videos, settings.window.observations), until="online")

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
 from bcvlr_fast.evaluation.report import write_report
 from bcvlr_fast.methods.method import Method
 from bcvlr_fast.methods.policy import CARD, Policy
-from bcvlr_fast.methods.registry import load_part
+from bcvlr_fast.methods.registry import method_type, read_config
 from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG
 from bcvlr_fast.runs.training import VIDEOS, subject_of
@@ -34,24 +33,24 @@ def load_policy(path: Path, device: str = "auto") -> Policy:
     return load_method(path, device)[0].policy
 
 
-def load_method(folder: Path, device: str = "auto") -> tuple[Method, Config]:
+def load_method(folder: Path, device: str = "auto") -> tuple[Method, RunConfig]:
     """The method of a run with the weights of its newest checkpoint. Raises UserError where there is none."""
     file = folder / CONFIG
     if not file.is_file():
         raise UserError(f"run: {folder}: expected a run folder with {CONFIG}, or one with {CARD}")
-    settings = config.load(file)
+    settings = read_config(file, RunConfig)
     saved, damaged = checkpoint.load_newest(folder / CHECKPOINTS)
     if damaged or saved is None:
         raise UserError(f"run: {folder}: {damaged[0] if damaged else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
-    make_method = load_part(settings.method, "method")
+    make_method = method_type(settings.method)
     generator = torch.Generator(compute.device)
-    method: Method = make_method(settings, spec(settings.env.split(",")[0]), compute, generator, restored=True)
+    method: Method = make_method(settings, spec(settings.first_env), compute, generator, restored=True)
     method.agent.load_state_dict(saved["agent"])
     return method, settings
 
 
-def videos_of(folder: Path, settings: Config) -> RunVideos:
+def videos_of(folder: Path, settings: RunConfig) -> RunVideos:
     """The videos that a run learned from. Raises UserError where it does not say, or they are gone."""
     file = folder / VIDEOS
     try:
@@ -65,7 +64,7 @@ def expert_scores(folder: Path) -> np.ndarray | None:
     """[E] scores of the expert's episodes in a run's videos; None where they are unknown or there is no run."""
     if not (folder / VIDEOS).is_file():
         return None
-    labels = videos_of(folder, config.load(folder / CONFIG)).labels
+    labels = videos_of(folder, read_config(folder / CONFIG, RunConfig)).labels
     return None if labels is None else labels.episode_return
 
 
@@ -74,7 +73,7 @@ def report_again(folder: Path) -> Path:
     method, settings = load_method(folder)
     videos = videos_of(folder, settings)
     policy, screen = method.policy, Screen()
-    env = settings.env.split(",")[0]
+    env = settings.first_env
     held_out = videos.held_out_windows(env, settings.window, policy.compute, settings.frames_gb, screen)
     write_report(folder, subject_of(settings, method, videos, held_out))
     return folder / "report.html"

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.collector import OtherFrames
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import spec
@@ -25,7 +25,7 @@ from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.evaluation.evaluation import make_observed
 from bcvlr_fast.methods.method import Method, Phase, Sight, Sources
-from bcvlr_fast.methods.registry import load_part
+from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.system.command import ending_signals
 from bcvlr_fast.system.errors import Diverged, Interrupted, UserError
 from bcvlr_fast.system.files import lock_folder
@@ -80,7 +80,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        settings: Config,
+        settings: RunConfig,
         screen: Screen,
         *,
         track: str = "none",
@@ -102,8 +102,8 @@ class Run:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)
-        self.spec = spec(settings.env.split(",")[0])
-        make_method = load_part(settings.method, "method")
+        self.spec = spec(settings.first_env)
+        make_method = method_type(settings.method)
         self.method: Method = make_method(
             settings, self.spec, self.compute, self.generator, restored=self._saved is not None
         )
@@ -114,7 +114,7 @@ class Run:
         self.progress = Progress()
         if not (folder / CONFIG).exists():
             (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
-            (folder / CONFIG).write_text(config.to_json(settings))
+            (folder / CONFIG).write_text(to_json(settings))
         self.log = MetricsLog(folder, track, time.monotonic() if start is None else start)
         self._parts: dict[str, Resumable] = {
             "agent": self.method.agent,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import make, spec
-from bcvlr_fast.methods.bcvlr.agent import encoder_arguments
-from bcvlr_fast.methods.policy import build_encoder
+from bcvlr_fast.methods.registry import method_type
+from bcvlr_fast.runs.arguments import folder_for, settings_for
 from bcvlr_fast.runs.expert_videos import find_videos
 from bcvlr_fast.runs.multitask import split_tasks, train_tasks
 from bcvlr_fast.runs.run import CHECKPOINTS
@@ -18,7 +20,7 @@ from bcvlr_fast.training.metrics_log import check_tracker
 
 
 def start_run(
-    settings: Config,
+    settings: RunConfig,
     folder: Path,
     screen: Screen,
     *,
@@ -35,11 +37,9 @@ def start_run(
     start = time.monotonic() if start is None else start
     tasks = split_tasks(settings)
     for task in tasks:
-        make(task.env, 1, 0, rendering=task.rendering).close()
-    if settings.encoder.pretrained:
-        channels, side, _ = spec(tasks[0].env).frame_shape
-        load = not (folder / CHECKPOINTS).exists()
-        build_encoder(settings.frame_stack * channels, side, encoder_arguments(settings.encoder), load=load)
+        make(task.first_env, 1, 0, rendering=task.rendering).close()
+    restored = (folder / CHECKPOINTS).exists()
+    method_type(settings.method).check(settings, spec(settings.first_env), restored)
     check_tracker(track)
     videos = [find_videos(task, screen, dry_run) for task in tasks]
     if dry_run:
@@ -48,3 +48,18 @@ def start_run(
         train(settings, folder, videos[0], screen, track=track, start=start, profiled=profiled)
     else:
         train_tasks(settings, tasks, videos, folder, screen, track, start)
+
+
+def train_from_settings(
+    env: str | Sequence[str],
+    videos: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None,
+    quiet: bool,
+    **settings: Any,
+) -> Path:
+    """Trains with settings given from Python, as `bcvlr_fast.train` describes; returns the run folder."""
+    chosen = settings_for(env, videos, **settings)
+    folder = folder_for(chosen, None if out is None else Path(out))
+    start_run(chosen, folder, Screen(quiet))
+    return folder

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
+from bcvlr_fast.config.files import to_json
+from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.scoring import EVALUATION_SEED
@@ -33,7 +33,7 @@ STATUS, VIDEOS = "status.json", "videos.json"
 
 
 def train(
-    settings: Config,
+    settings: RunConfig,
     folder: Path,
     videos_path: Path,
     screen: Screen,
@@ -73,8 +73,8 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
     settings, screen, method = run.config, run.screen, run.method
     store = videos.store(run.compute, settings.frames_gb)
     run.place(store.placement)
-    sampler = videos.sampler(store, settings.window, settings, run.generator)
-    env = settings.env.split(",")[0]
+    sampler = videos.sampler(store, settings, run.generator)
+    env = settings.first_env
     held_out = videos.held_out_windows(env, settings.window, run.compute, settings.frames_gb, screen)
     if not run.phase_name:
         run.warn_of("videos", size_warnings(videos.manifest))
@@ -87,23 +87,18 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
     return held_out
 
 
-def subject_of(settings: Config, method: Method, videos: RunVideos, held_out: HeldOut | None) -> Subject:
+def subject_of(settings: RunConfig, method: Method, videos: RunVideos, held_out: HeldOut | None) -> Subject:
     """What the report of a run is about."""
-    online = settings.online.interactions if Sight.LABELS not in method.sees else 0
-    seen = "with the expert's actions" if Sight.LABELS in method.sees else "no actions, no rewards"
     return Subject(
         policy=method.policy,
         expert=videos.expert,
         levels=videos.expert_levels,
         held_out=held_out,
         agent=method.agent if isinstance(method.agent, Agent) else None,
-        title=f"{settings.method} on {settings.env}, {settings.preset}, seed {settings.seed}",
-        configuration=config.to_json(settings),
+        title=f"{settings.method} on {settings.first_env}, {settings.preset}, seed {settings.seed}",
+        configuration=to_json(settings),
         films=settings.films,
-        summary=(
-            f"Learned from expert videos ({seen}) and {online:,} reward-free interactions, preset "
-            f"`{settings.preset}`, seed {settings.seed}."
-        ),
+        summary=f"{method.summary} Preset `{settings.preset}`, seed {settings.seed}.",
     )
 
 

@@ -1,20 +1,20 @@
-"""How every command starts and ends: arguments by tyro, errors in one line, exit codes."""
+"""Start and end of every command: arguments parsed by tyro, errors in one line, exit codes."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
 import tyro
+import tyro._errors
 
-from bcvlr_fast.system.errors import Diverged, Interrupted, UserError
+from bcvlr_fast.system.errors import Diverged, Interrupted, UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -22,8 +22,8 @@ T = TypeVar("T")
 def run_command(main: Callable[[T], None], arguments: type[T]) -> None:
     """Parses the command line into `arguments` and calls `main`.
 
-    Exits 0 when done, 2 on bad input, 3 on divergence, 75 or 130 after a signal that found the state saved,
-    128 and the signal's number after another; anything else is a bug and leaves its traceback.
+    The exit code is 0 when done, 2 for bad input, 3 for divergence, 75 or 130 after a signal that found the state
+    saved, and 128 plus its number after any other signal. Every other failure is a bug and leaves its traceback.
     """
     exit_code = call(lambda: main(parse(arguments, sys.argv[1:])))
     sys.stdout.flush()
@@ -31,9 +31,9 @@ def run_command(main: Callable[[T], None], arguments: type[T]) -> None:
 
 
 def call(action: Callable[[], None]) -> int:
-    """Runs `action` and returns the exit code; the reason of a failure is one line on stderr.
+    """Runs `action` and returns the exit code; a failure prints its reason as one line on stderr.
 
-    A signal that asks for an end unwinds as Ctrl-C does, so that half-written files are removed.
+    A signal that ends the command unwinds the stack as Ctrl-C does, so that half-written files are removed.
     """
     for number in ending_signals():
         signal.signal(number, _unwind)
@@ -55,7 +55,7 @@ def call(action: Callable[[], None]) -> int:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """The signals beside Ctrl-C's that ask a command to end; nohup has SIGHUP ignored."""
+    """The signals that end a command, Ctrl-C's excluded; SIGHUP is not one of them under nohup, which ignores it."""
     hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     return [signal.SIGTERM, signal.SIGUSR1, *hangup]
 
@@ -64,22 +64,72 @@ def _unwind(number: int, _: FrameType | None) -> None:
     raise Interrupted(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
-def parse(arguments: type[T], argv: Sequence[str], default: Any = None) -> T:
-    """`arguments` from the command line. Raises UserError with what tyro found wrong, in one line."""
-    shown = io.StringIO()
-    given = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(shown):
-            return tyro.cli(arguments, args=list(argv), **given)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(_one_line(shown.getvalue())) from None
+def parse(arguments: type[T], argv: Sequence[str], default: T | None = None, compact_help: bool = False) -> T:
+    """`arguments` from the command line, over those of `default`. Raises UserError for the first that is wrong.
+
+    With `compact_help`, `--help` shows a line for each option, and `--help-verbose` what it sets.
+    """
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    with tyro._errors.on_parse_error(_raise(arguments)):
+        return tyro.cli(arguments, args=list(argv), compact_help=compact_help, **given)
 
 
-def _one_line(box: str) -> str:
-    """tyro's boxed message without its frame, the usage hint and the line breaks."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"[╭╮╰╯│─┌┐└┘┃━]+", " ", line).strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error", "Usage"))]
-    return re.sub(r"\s+", " ", " ".join(kept))
+def parse_known(arguments: type[T], argv: Sequence[str]) -> T:
+    """`arguments` from a command line that holds others too. Raises UserError as `parse`."""
+    with tyro._errors.on_parse_error(_raise(arguments)):
+        found, _ = tyro.cli(arguments, args=list(argv), return_unknown_args=True, add_help=False)
+    return found
+
+
+def _raise(arguments: Any) -> Callable[[tyro._errors.ParseErrorEvent], None]:
+    """The hook that tyro calls with what it found wrong. tyro has no public one: its version is bounded."""
+
+    def hook(event: tyro._errors.ParseErrorEvent) -> None:
+        raise UserError(_message(event, (*_flags(arguments), *_subcommands(arguments))))
+
+    return hook
+
+
+def _message(event: tyro._errors.ParseErrorEvent, known: tuple[str, ...]) -> str:
+    match event:
+        case tyro._errors.UnrecognizedArgs(tokens=[word, *_]):
+            word = word.partition("=")[0]
+            found = f"unknown option {word}" if word.startswith("-") else f"unexpected argument '{word}'"
+            return f"{found}{did_you_mean(word, known)}"
+        case tyro._errors.InvalidChoice(value=value, choices=choices):
+            found = f"'{value}'{did_you_mean(value, choices)}"
+            return f"{event.argument.display_name()}: expected one of {', '.join(choices)}, got {found}"
+        case tyro._errors.InstantiationFailure(message=message):
+            found = " ".join(message.split())
+            argument = event.argument
+            return f"{argument.display_name()}: expected {argument.lowered.metavar} ({found})" if argument else found
+        case tyro._errors.BadValue(offending_value=None):
+            return f"{event.argument.display_name()}: expected {event.argument.lowered.metavar}, got nothing"
+        case tyro._errors.MissingArgs(missing_arguments=missing):
+            return f"{missing[0].arg.display_name()}: expected a value, got nothing"
+        case tyro._errors.MissingSubcommand(subcommand_spec=spec, found_token=word):
+            return f"expected one of {', '.join(spec.parser_from_name)}, got {word or 'nothing'}"
+    return f"the command line is not understood ({type(event).__name__})"
+
+
+def _flags(arguments: Any, prefix: str = "--") -> Iterator[str]:
+    """The options of a dataclass and its sections, or of every subcommand of a union."""
+    if hasattr(arguments, "__metadata__"):
+        yield from _flags(arguments.__origin__, prefix)
+    elif not dataclasses.is_dataclass(arguments):
+        for part in typing.get_args(arguments):
+            yield from _flags(part, prefix)
+    else:
+        for name, hint in typing.get_type_hints(arguments, include_extras=True).items():
+            flag, markers = prefix + name.replace("_", "-"), getattr(hint, "__metadata__", ())
+            section = hint.__origin__ if markers else hint
+            if dataclasses.is_dataclass(section):
+                yield from _flags(section, prefix if tyro.conf.OmitArgPrefixes in markers else f"{flag}.")
+            elif tyro.conf.Positional not in markers:
+                yield flag
+
+
+def _subcommands(arguments: Any) -> Iterator[str]:
+    """The names in a union of subcommands."""
+    for part in typing.get_args(arguments):
+        yield from (marker.name for marker in getattr(part, "__metadata__", ()) if hasattr(marker, "name"))

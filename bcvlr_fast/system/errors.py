@@ -1,4 +1,4 @@
-"""What ends a command early, and the exit code that says so."""
+"""Exceptions that end a command early, each with its exit code."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import difflib
 
 
 class UserError(Exception):
-    """Bad input: one line that names the field or file, what was expected and what was found."""
+    """Bad input. The message is one line: the field or file, what was expected, what was found."""
 
     exit_code = 2
 
 
 class Diverged(Exception):
-    """Training left the finite numbers."""
+    """Training reached numbers that are not finite."""
 
     exit_code = 3
 
 
 class Interrupted(BaseException):
-    """A signal asked for an end and the state is saved; `exit_code` says which signal.
+    """A signal ended the command; `exit_code` says which one.
 
-    As KeyboardInterrupt, it is no Exception: no library that it passes through may take it for an error of its own.
+    Like KeyboardInterrupt it is not an Exception, so that no library on the way handles it as an error of its own.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -29,6 +29,6 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(word: object, words: tuple[str, ...]) -> str:
-    """' (did you mean ...?)' for a near miss, else nothing."""
+    """' (did you mean ...?)' if `word` is close to one of `words`, else an empty string."""
     close = difflib.get_close_matches(str(word).lower(), words, n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data import frames
 from bcvlr_fast.data.frames import FrameStore, episode_positions
 from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_excess_still
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.kernels import random_shift
 
 CPU = torch.device("cpu")

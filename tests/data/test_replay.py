@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.replay import Replay, ReplaySampler
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 
 SPEC = EnvSpec((3, 1, 1), Actions(False, 15), 15.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bcvlr_fast import config
 from bcvlr_fast.data.collector import OtherFrames
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.runs import arguments
 from bcvlr_fast.runs.run import Run
 from bcvlr_fast.system.errors import Diverged, UserError
@@ -70,7 +70,7 @@ def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> N
     for flags, message in (
         (["--out", "elsewhere"], "out: a resumed run stays in its folder"),
         (["--config-file", str(folder.parent / "other.json")], "resume: "),
-        (["--seed", "5"], "seed: a run goes on with its own settings (0), got 5"),
+        (["--seed", "5"], "seed: a resumed run keeps its settings (0), got 5"),
         (["--encoder.channels", "8"], "encoder"),
         (["--preset", "paper"], "preset"),
     ):
@@ -85,7 +85,7 @@ def test_a_run_that_does_not_say_how_it_is_drawn_goes_on(finished: tuple[Path, P
     kept = json.loads((finished[0] / "config.json").read_text())
     del kept["rendering"]
     (tmp_path / "config.json").write_text(json.dumps(kept))
-    assert arguments.resolve(["--resume", str(tmp_path)])[0].rendering == "stock"
+    assert arguments.resolve(["--resume", str(tmp_path)]).settings.rendering == "stock"
 
 
 def test_the_same_settings_may_be_said_again(finished: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
 
 
 def opened(folder: Path) -> Run:
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     return Run(folder, settings, Screen())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcvlr_fast.config import Config
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.runs.expert_videos import join, open_matching, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay
 from bcvlr_fast.system.errors import UserError
@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_tasks_of_other_actions_are_refused_at_once(tmp_path: Path) -> None:
-    done = run("--env", "dmc:finger_spin,dmc:cheetah_run_backward", "--out", str(tmp_path / "run"))
+    done = run("--env", "dmc:finger_spin", "dmc:cheetah_run_backward", "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "dmc:cheetah_run_backward has other frames or actions than dmc:finger_spin" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -52,8 +52,19 @@ def test_tasks_of_other_actions_are_refused_at_once(tmp_path: Path) -> None:
 def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> None:
     miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
     maze = noise(tmp_path / "maze", "procgen:maze", [30, 30, 30])
-    envs, out = "procgen:miner,procgen:maze", tmp_path / "run"
-    arguments = [*TINY, "--env", envs, "--videos", f"{miner},{maze}", "--online.interactions", "300", "--out", str(out)]
+    envs, out = ["procgen:miner", "procgen:maze"], tmp_path / "run"
+    arguments = [
+        *TINY,
+        "--env",
+        *envs,
+        "--videos",
+        str(miner),
+        str(maze),
+        "--online.interactions",
+        "300",
+        "--out",
+        str(out),
+    ]
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     parts = {"pretraining", "procgen-miner", "procgen-maze"}
@@ -61,7 +72,7 @@ def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> N
     before = weights(out / "pretraining")
     for game in ("miner", "maze"):
         own = out / f"procgen-{game}"
-        assert json.loads((own / "config.json").read_text())["env"] == f"procgen:{game}"
+        assert json.loads((own / "config.json").read_text())["env"] == [f"procgen:{game}"]
         assert (own / "report.html").exists()
         stages = {row.get("stage") for row in logger.read_metrics(own)}
         assert "features" not in stages
@@ -79,7 +90,7 @@ def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> N
 
 def test_as_many_videos_as_tasks(tmp_path: Path) -> None:
     one = noise(tmp_path / "one", "procgen:miner", [30, 30])
-    arguments = ["--env", "procgen:miner,procgen:maze,procgen:heist", "--videos", f"{one},{one}"]
+    arguments = ["--env", "procgen:miner", "procgen:maze", "procgen:heist", "--videos", str(one), str(one)]
     done = run(*arguments, "--preset", "quick", "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "expected 3 paths, one for each environment, got 2" in done.stderr
@@ -108,7 +119,7 @@ def test_joined_datasets_are_drawn_alike(tmp_path: Path) -> None:
 
 def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
-    wanted = Config(env="procgen:miner,procgen:maze", held_out=0.2, video_frames=40)
+    wanted = Config(env=("procgen:miner", "procgen:maze"), held_out=0.2, video_frames=40)
     joined = join(folders, wanted, Screen(quiet=True))
     videos = open_run_videos(wanted, joined, 4)
     assert [*videos.train.lengths, *videos.held_out.lengths] == [20, 20, 20, 20]
@@ -129,7 +140,7 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
 def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     labels = evaluation_labels.load(dataset)
     assert labels is not None
-    settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
+    settings = Config(env=("procgen:bossfight",), labels=dataset, labelled_frames=100)
     said = {
         "environment": "were recorded in",
         "rendering": "were drawn with rendering fast",
@@ -137,7 +148,7 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
         "inside": "within episodes actions: expected 0..14, got 0..255",
     }
     if damage == "environment":
-        settings = dataclasses.replace(settings, env="procgen:maze")
+        settings = dataclasses.replace(settings, env=("procgen:maze",))
     elif damage == "rendering":
         drawn_as(dataset, "fast")
     elif damage == "count":
@@ -151,8 +162,19 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
 
 def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> None:
     miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
-    out, envs = tmp_path / "run", "procgen:miner,procgen:maze"
-    arguments = [*TINY, "--env", envs, "--videos", f"{miner},{miner}", "--policy.updates", "100000", "--out", str(out)]
+    out, envs = tmp_path / "run", ["procgen:miner", "procgen:maze"]
+    arguments = [
+        *TINY,
+        "--env",
+        *envs,
+        "--videos",
+        str(miner),
+        str(miner),
+        "--policy.updates",
+        "100000",
+        "--out",
+        str(out),
+    ]
     (miner / "manifest.json").write_text((miner / "manifest.json").read_text().replace("procgen:miner", ""))
     process = subprocess.Popen(command("train", *arguments), stderr=subprocess.PIPE, text=True)
     wait_until(lambda: (out / "pretraining" / "ckpt").exists(), 120)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import config
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, pool, spec
 from bcvlr_fast.envs.scoring import play
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.errors import Interrupted, UserError
 
 # Mean returns of the random policy that LAPO's code holds as constants, for games of small variance.
@@ -150,11 +150,11 @@ def test_evaluation_fixes_the_episodes_of_each_environment() -> None:
 
 
 def test_paper_exceptions_by_game() -> None:
-    assert config.preset("procgen:plunder", "paper").features.reconstruction_weight == 1.0
+    assert preset("procgen:plunder", "paper").features.reconstruction_weight == 1.0
     for game in ("miner", "climber", "chaser"):
-        online = config.preset(f"procgen:{game}", "paper").online
+        online = preset(f"procgen:{game}", "paper").online
         assert (online.predictor_learning_rate, online.regularisation) == (1e-3, 1.0)
-    online = config.preset("procgen:bossfight", "paper").online
+    online = preset("procgen:bossfight", "paper").online
     assert (online.predictor_learning_rate, online.regularisation) == (2e-5, 15.0)
 
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Score
 from bcvlr_fast.evaluation import health, plots
@@ -15,6 +13,8 @@ from bcvlr_fast.evaluation.evaluation import Evaluation
 from bcvlr_fast.evaluation.films import side_by_side
 from bcvlr_fast.evaluation.health import HeldOut, LatentReport
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.runs.expert_videos import open_run_videos
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import Compute
@@ -71,11 +71,11 @@ def test_probe_weights_rare_actions_like_common_ones() -> None:
 
 def held_out_windows(dataset: Path, settings: Config) -> HeldOut | None:
     videos = open_run_videos(settings, dataset, settings.window.observations)
-    return videos.held_out_windows(settings.env, settings.window, FP32, 0.0, Screen(quiet=True))
+    return videos.held_out_windows(settings.first_env, settings.window, FP32, 0.0, Screen(quiet=True))
 
 
 def test_reports_on_held_out_videos(dataset: Path) -> None:
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
     held_out = held_out_windows(dataset, settings)
     assert held_out is not None

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from bcvlr_fast import config
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.mujoco import Outcome
 from bcvlr_fast.envs.rendered import Simulated
 from bcvlr_fast.experts import behaviors as behaviours
 from bcvlr_fast.experts import recorder, sac_training
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay, Transitions, TwinCritic
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.runs import expert_videos as training_videos
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -173,7 +173,7 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     env.close()
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
     assert recorder.record_expert(expert, 600, 0, "fast", QUIET, folder) == folder  # kept, not made again
-    settings = config.Config(env="dmc:point_mass_easy", rendering="stock")
+    settings = Config(env=("dmc:point_mass_easy",), rendering="stock")
     with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
         training_videos.use(settings, folder)
     kept = json.loads((folder / MANIFEST).read_text())

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bcvlr_fast import config
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.features import build_heads
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.nn.latent_actions import Codebook
 from bcvlr_fast.nn.world_model import ActionConvolution, WorldModel
 from bcvlr_fast.training.compute import Compute
@@ -21,7 +21,7 @@ def count(module: nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def paper_agent() -> Agent:
-    return Agent(config.preset("procgen:bossfight", "paper"), spec("procgen:bossfight"), FP32)
+    return Agent(preset("procgen:bossfight", "paper"), spec("procgen:bossfight"), FP32)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_paper_parameter_counts(paper_agent: Agent, name: str, parameters: int) 
 
 
 def test_paper_heads_and_codebook(paper_agent: Agent) -> None:
-    settings = config.preset("procgen:bossfight", "paper")
+    settings = preset("procgen:bossfight", "paper")
     heads = build_heads(settings.features, paper_agent.encoder)
     assert count(heads.projector) == 65_536 * 256 + 256
     assert count(heads.predictor) + count(heads.bilinear) == 328_448
@@ -75,7 +75,7 @@ def test_action_convolution_equals_tiling(side: int, channels: int, latent: int,
 
 
 def test_world_model_outputs() -> None:
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
     past, z = torch.randn(2, 32, 32, 32), torch.randn(2, 128)
     nn.init.zeros_(agent.world_model.final[-1].weight)
@@ -84,7 +84,7 @@ def test_world_model_outputs() -> None:
 
 
 def test_world_model_refuses_odd_sides() -> None:
-    settings = config.preset("procgen:bossfight", "quick")
+    settings = preset("procgen:bossfight", "quick")
     encoder = Agent(settings, spec("procgen:bossfight"), FP32).encoder
     encoder.side = 24
     with pytest.raises(ValueError, match="power of two"):

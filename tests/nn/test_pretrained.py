@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, EncoderConfig, replace_in
+from bcvlr_fast.config.fields import replace_in
+from bcvlr_fast.config.run import validate
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config, EncoderConfig
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.compute import Compute
 
@@ -59,7 +61,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def settings(**encoder: object) -> Config:
     narrow = {"impala_channels": (4, 8), "hidden_dim": 16}
-    found = config.preset("dmc:finger_spin", "quick")
+    found = preset("dmc:finger_spin", "quick")
     found = dataclasses.replace(found, encoder=EncoderConfig(pretrained="tiny", **encoder))  # type: ignore[arg-type]
     for section in ("latent_actions", "policy"):
         found = replace_in(found, section, **narrow)
@@ -73,7 +75,7 @@ def test_frames_of_a_stack_pass_one_by_one_and_nothing_learns(tmp_path: Path) ->
     known = Maps(1)
     save_file(known.state_dict(), file)
     chosen = settings(pretrained_weights=file)
-    config.validate(chosen)
+    validate(chosen)
     agent = Agent(chosen, spec("dmc:finger_spin"), FP32)
     encoder = agent.encoder.train()
     assert (encoder.in_channels, encoder.channels, encoder.side) == (9, 15, 16)
@@ -121,4 +123,4 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_frozen_encoder_wants_no_objective() -> None:
     with pytest.raises(UserError, match=r"features.objective: expected none, .* got prototypes"):
-        config.validate(replace_in(settings(), "features", objective="prototypes"))
+        validate(replace_in(settings(), "features", objective="prototypes"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.training.batches import Batches
 
 CPU = torch.device("cpu")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config.fields import replace_in
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.methods.policy import Actor, Policy
 from bcvlr_fast.training.compute import Compute
@@ -38,7 +39,7 @@ HOST_READS = {
 
 
 def small(scale: str) -> Config:
-    settings = config.preset("procgen:bossfight", scale)
+    settings = preset("procgen:bossfight", scale)
     settings = replace_in(settings, "encoder", channels=4)
     settings = replace_in(settings, "features", batch_size=8, projection_dim=16, hidden_dim=24)
     narrow = {"impala_channels": (4, 8), "hidden_dim": 32}

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bcvlr_fast.config import Config, EncoderConfig
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.methods.bcvlr.config import Config, EncoderConfig
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
@@ -65,7 +65,7 @@ class Agent(nn.Module):
     def acting_policy(self) -> Policy:
         """d(pi(f(observation))), which shares this agent's networks."""
         card = PolicyCard(
-            env=self.config.env,
+            env=self.config.first_env,
             method=self.config.method,
             frame_shape=self.spec.frame_shape,
             frame_stack=self.config.frame_stack,

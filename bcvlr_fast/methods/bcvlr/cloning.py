@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast.config import PolicyConfig
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import PolicyConfig
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.compute import set_learning_rate
 from bcvlr_fast.training.learner import MAX_TOGETHER, Learner, Metrics

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import FeaturesConfig
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.kernels import random_shift, sinkhorn_cross_entropy
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import FeaturesConfig
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.heads import ContrastiveHeads, Heads, PrototypeHeads
 from bcvlr_fast.training.batches import Batches

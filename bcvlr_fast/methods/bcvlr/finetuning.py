@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.replay import ReplaySampler
 from bcvlr_fast.kernels import NearestCode
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.latent_actions import prediction_error
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.learner import Learner, Metrics

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcvlr_fast.config import LatentActionsConfig
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.kernels import NearestCode, stack_frames
 from bcvlr_fast.methods.bcvlr.agent import Agent
+from bcvlr_fast.methods.bcvlr.config import LatentActionsConfig
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.learner import Learner, Metrics
 

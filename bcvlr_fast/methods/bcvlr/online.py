@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement_name, decoder_agreement
 from bcvlr_fast.methods.policy import Actor, Policy
 from bcvlr_fast.training.loop import Loop

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bcvlr_fast.config import Config
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
@@ -13,6 +12,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
@@ -42,7 +42,7 @@ def learner_of(
     """The phase's learner before its first step, without an end; fine-tuning learns from `actions` [N], random ones by
     default."""
     torch.manual_seed(seed)
-    agent = Agent(config, spec(config.env), compute)
+    agent = Agent(config, spec(config.first_env), compute)
     generator = torch.Generator(compute.device).manual_seed(seed + 1)
     sampler = WindowSampler(store, config.window, generator)
     if phase != "features":
@@ -73,7 +73,7 @@ def _own_windows(
 ) -> ReplaySampler:
     """As many of the frames as the replay holds, with their actions or random ones."""
     count = min(config.online.capacity, len(store.frames))
-    env = spec(config.env)
+    env = spec(config.first_env)
     replay = Replay(count - 1, 1, env, store.device)
     replay.store.frames.copy_(store.frames[:count])
     replay.store.position[:], replay.store.age[:] = store.position[:count], store.age[:count]

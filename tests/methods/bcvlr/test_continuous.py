@@ -9,20 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config.fields import replace_in
+from bcvlr_fast.config.files import from_json, to_json
+from bcvlr_fast.config.presets import SCALES
+from bcvlr_fast.config.run import validate
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.evaluation.health import probe_explained
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
+from bcvlr_fast.methods.bcvlr.presets import preset
+from bcvlr_fast.methods.registry import config_type
 from bcvlr_fast.nn.heads import ContrastiveHeads, PrototypeHeads
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.compute import Compute
@@ -35,7 +40,7 @@ SPEC = spec("dmc:finger_spin")
 
 def small() -> Config:
     """The paper's settings, with small networks and batches."""
-    settings = config.preset("dmc:finger_spin", "paper")
+    settings = preset("dmc:finger_spin", "paper")
     narrow = {"impala_channels": (4, 8), "hidden_dim": 16}
     settings = replace_in(settings, "encoder", channels=4, plain_layers=1)
     settings = replace_in(settings, "features", batch_size=8, projection_dim=16, hidden_dim=24, prototypes=12)
@@ -73,7 +78,7 @@ def pixels(sampler: WindowSampler, centers: Tensor) -> Tensor:
     ],
 )
 def test_paper_parameter_counts(name: str, parameters: int) -> None:
-    agent = Agent(config.preset("dmc:finger_spin", "paper"), SPEC, FP32)
+    agent = Agent(preset("dmc:finger_spin", "paper"), SPEC, FP32)
     assert sum(p.numel() for p in getattr(agent, name).parameters()) == parameters
 
 
@@ -306,17 +311,17 @@ def test_wrong_actions_are_named(actions: Actions, taken: np.ndarray, message: s
 
 
 def test_presets_know_the_exceptions() -> None:
-    finger, reacher = (config.preset(f"dmc:{task}", "paper") for task in ("finger_spin", "reacher_hard"))
+    finger, reacher = (preset(f"dmc:{task}", "paper") for task in ("finger_spin", "reacher_hard"))
     assert (finger.online.finetune_epochs, finger.online.regularisation) == (2.0, 1e-5)
     assert (reacher.online.finetune_epochs, reacher.online.finetune_updates) == (0.0, 100)
     assert (reacher.online.regularisation, reacher.online.world_model_learning_rate) == (1e-3, 1e-3)
-    assert config.preset("dmc:point_mass_easy", "paper").features.shift_pad == 1
-    drawer = config.preset("metaworld:drawer-open", "paper")
+    assert preset("dmc:point_mass_easy", "paper").features.shift_pad == 1
+    drawer = preset("metaworld:drawer-open", "paper")
     assert (drawer.features.objective, drawer.online.interactions, drawer.episodes) == ("contrastive", 25_000, 50)
     for env in ("dmc:walker_walk", "metaworld:reach"):
-        for scale in config.PRESETS:
-            settings = config.preset(env, scale)
-            config.validate(settings)
-            assert config.from_json(config.to_json(settings), "itself") == settings
+        for scale in SCALES:
+            settings = preset(env, scale)
+            validate(settings)
+            assert from_json(to_json(settings), "itself", config_type) == settings
     shape = EnvSpec((3, 64, 64), Actions(True, 4), 40.0, "success", 16)
     assert dataclasses.replace(spec("metaworld:reach")) == shape

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config.fields import replace_in
+from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
-from bcvlr_fast.data.window import Window
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning, cloning_loss
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features, build_heads, contrastive_loss
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, finetuning_loss
 from bcvlr_fast.methods.bcvlr.latent_actions import (
@@ -26,6 +26,7 @@ from bcvlr_fast.methods.bcvlr.latent_actions import (
     latent_action_loss,
     prediction_error,
 )
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.training.compute import Compute
 from helpers.updates import assert_moved_alike, drawn_rows
 
@@ -34,7 +35,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 
 def paper_sized(**latent: object) -> Config:
     """The official rules (not the quick ones) and networks, on small batches."""
-    settings = config.preset("procgen:bossfight", "paper")
+    settings = preset("procgen:bossfight", "paper")
     settings = replace_in(settings, "features", batch_size=8)
     settings = replace_in(settings, "latent_actions", batch_size=6, **latent)
     settings = replace_in(settings, "policy", batch_size=6)

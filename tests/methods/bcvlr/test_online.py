@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from bcvlr_fast import config
-from bcvlr_fast.config import Config, replace_in
+from bcvlr_fast.config.fields import replace_in
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
+from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.online import Online
+from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner
 from bcvlr_fast.training.loop import PlainLoop
@@ -26,7 +27,7 @@ NUM_ENVS = 8
 def online_phase(**online: object) -> Online:
     """Phase 4 of a small agent whose policy always takes action 4."""
     narrow = {"impala_channels": (4, 4), "hidden_dim": 8}
-    settings: Config = dataclasses.replace(config.preset("procgen:bossfight", "quick"), seed=3)
+    settings: Config = dataclasses.replace(preset("procgen:bossfight", "quick"), seed=3)
     settings = replace_in(settings, "latent_actions", **narrow)
     settings = replace_in(settings, "policy", **narrow)
     settings = replace_in(settings, "online", **{"num_envs": NUM_ENVS, "capacity": 1000, **online})
@@ -35,7 +36,7 @@ def online_phase(**online: object) -> Online:
         agent.decoder.layers[-1].weight.zero_()
         agent.decoder.layers[-1].bias.fill_(-1e3)
         agent.decoder.layers[-1].bias[4] = 0
-    env = Budget(make(settings.env, settings.online.num_envs, 0), settings.online.interactions)
+    env = Budget(make(settings.first_env, settings.online.num_envs, 0), settings.online.interactions)
     generator = torch.Generator().manual_seed(0)
     videos = FrameStore.from_episodes(np.zeros((20, 3, 64, 64), np.uint8), np.array([20]), FP32.device)
     sampler = WindowSampler(videos, settings.window, generator)

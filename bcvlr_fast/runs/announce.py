@@ -1,0 +1,33 @@
+"""The first lines of a run: what runs, where, and for about how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bcvlr_fast import kernels
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training.compute import choose_compute, choose_device, measured_tflops
+
+_TFLOP = {("paper", False): 55_400.0, ("quick", False): 200.0, ("paper", True): 28_600.0, ("quick", True): 310.0}
+"""TFLOP that the benchmark's residual blocks would do in the time of a run, by scale and by whether frames are stacked.
+At scale `paper` about what the updates take; at scale `quick` twice that or more, for much of it is not convolutions.
+"""
+_ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
+"""Fraction of that time in phase 4, which every further task repeats."""
+
+
+def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> None:
+    """Prints what will run and in which folder, the measured speed of the device and the time that a run takes on it.
+
+    `why` is the reason for the preset.
+    """
+    compute = choose_compute(choose_device(settings.device), settings.precision)
+    tflops = measured_tflops(compute)
+    one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60
+    minutes = one * (1 + (len(settings.env) - 1) * _ONLINE_SHARE[settings.preset])
+    about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
+    precision = str(compute.dtype).removeprefix("torch.")
+    screen.say(f"{settings.method} on {settings.task_name}, preset {settings.preset} ({why})")
+    screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
+    screen.say(f"kernels: {kernels.describe(compute.device)}")
