@@ -20,7 +20,7 @@ class RunSettings:
     """Environment as suite:task, such as procgen:bossfight or dmc:reacher_easy. Several, separated by spaces, share one
     pretraining."""
     method: str = setting(DEFAULT_METHOD, before="bcv-lr")
-    """Learning method: bcv-lr."""
+    """Learning method: bcv-lr, or bc-true-actions (behavior cloning on the true actions of labeled videos)."""
     preset: Literal["auto", "paper", "quick"] = "auto"
     """Scale of all settings: paper (hours on a GPU), quick (minutes on two CPU cores), or auto: paper on a CUDA device,
     quick on a CPU."""

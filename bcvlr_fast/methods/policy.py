@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bcvlr_fast.envs.specs import Actions
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
 from bcvlr_fast.nn.pretrained import PretrainedEncoder
@@ -47,6 +48,22 @@ class PolicyCard:
     """Pixels are multiplied by it, and then `shift` is added."""
     shift: float = -0.5
 
+    @classmethod
+    def of(
+        cls, config: RunConfig, spec: EnvSpec, networks: dict[str, dict[str, Any]], exploration_noise: float = 0.0
+    ) -> PolicyCard:
+        """The card of the policy that a run of `config` learns, with the arguments of its networks."""
+        return cls(
+            config.first_env,
+            config.method,
+            spec.frame_shape,
+            config.frame_stack,
+            spec.actions,
+            config.rendering,
+            exploration_noise,
+            networks,
+        )
+
     @property
     def observation_shape(self) -> tuple[int, int, int]:
         """(frame_stack * C, H, W)."""
@@ -70,7 +87,10 @@ class Policy(nn.Module):
         """Logits of discrete actions, or continuous actions before clipping, [B, A] float32, of observations
         [B, frame_stack * C, H, W] uint8."""
         pixels = frames.float().mul(self.card.scale).add(self.card.shift).to(self.compute.dtype)
-        pixels = pixels.contiguous(memory_format=self.compute.memory_format)
+        return self.decode(pixels.contiguous(memory_format=self.compute.memory_format))
+
+    def decode(self, pixels: Tensor) -> Tensor:
+        """As `forward`, of normalized observations [B, frame_stack * C, H, W] in -0.5..0.5."""
         with self.compute.autocast():
             return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
 
@@ -125,11 +145,11 @@ class Policy(nn.Module):
         return policy
 
 
-def build_policy(card: PolicyCard, compute: Compute) -> Policy:
-    """A policy with the networks that its card describes, whose weights are still to be loaded."""
+def build_policy(card: PolicyCard, compute: Compute, *, load: bool = False) -> Policy:
+    """A policy with the networks that its card describes, with new weights; `load` as in `build_encoder`."""
     channels, height, _ = card.observation_shape
     networks = card.networks
-    encoder = build_encoder(channels, height, networks["encoder"], load=False)
+    encoder = build_encoder(channels, height, networks["encoder"], load=load)
     policy = Policy(
         card, encoder, LatentPolicy(encoder, **networks["policy"]), ActionDecoder(**networks["decoder"]), compute
     )

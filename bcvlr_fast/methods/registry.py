@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from bcvlr_fast.methods.method import Method
 
 R = TypeVar("R", bound=RunConfig)
-CONFIGS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.config:Config"}
-METHODS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.method:BCVLR"}
-PRESETS = {"bcv-lr": "bcvlr_fast.methods.bcvlr.presets:TABLE"}
+CONFIGS = {
+    "bcv-lr": "bcvlr_fast.methods.bcvlr.config:Config",
+    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:Config",
+}
+METHODS = {
+    "bcv-lr": "bcvlr_fast.methods.bcvlr.method:BCVLR",
+    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:BCTrueActions",
+}
+PRESETS = {
+    "bcv-lr": "bcvlr_fast.methods.bcvlr.presets:TABLE",
+    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:TABLE",
+}
 
 
 def config_type(method: str) -> type[RunConfig]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bcvlr_fast import kernels
-from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.config.run import DEFAULT_METHOD, RunConfig
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import choose_compute, choose_device, measured_tflops
 
@@ -24,10 +24,18 @@ def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> Non
     """
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
-    one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60
-    minutes = one * (1 + (len(settings.env) - 1) * _ONLINE_SHARE[settings.preset])
-    about = f"{minutes:.0f} minutes" if minutes < 180 else f"{minutes / 60:.0f} hours"
     precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"{settings.method} on {settings.task_name}, preset {settings.preset} ({why})")
-    screen.say(f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured: about {about}; run folder {folder}")
+    screen.say(
+        f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured{_about(settings, tflops)}; run folder {folder}"
+    )
     screen.say(f"kernels: {kernels.describe(compute.device)}")
+
+
+def _about(settings: RunConfig, tflops: float) -> str:
+    """The estimated time of a run of BCV-LR; nothing of other methods."""
+    if settings.method != DEFAULT_METHOD:
+        return ""
+    one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60
+    minutes = one * (1 + (len(settings.env) - 1) * _ONLINE_SHARE[settings.preset])
+    return f": about {minutes:.0f} minutes" if minutes < 180 else f": about {minutes / 60:.0f} hours"

@@ -8,7 +8,6 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.features import build_heads
 from bcvlr_fast.methods.bcvlr.presets import preset
-from bcvlr_fast.nn.latent_actions import Codebook
 from bcvlr_fast.nn.world_model import ActionConvolution, WorldModel
 from bcvlr_fast.training.compute import Compute
 
@@ -44,7 +43,7 @@ def test_paper_heads_and_codebook(paper_agent: Agent) -> None:
     assert count(heads.projector) == 65_536 * 256 + 256
     assert count(heads.predictor) + count(heads.bilinear) == 328_448
     assert count(heads.pixel_decoder) == 771
-    assert sum(b.numel() for b in Codebook(settings.latent_actions).buffers()) == 4_224
+    assert sum(b.numel() for b in paper_agent.codebook.buffers()) == 4_224
 
 
 def test_paper_shapes(paper_agent: Agent) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.methods.bcvlr.config import Config, EncoderConfig
+from bcvlr_fast.methods.bcvlr.config import Config, EncoderConfig, PolicyConfig
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
@@ -57,27 +57,24 @@ class Agent(nn.Module):
             output=latent.world_model_output,
             zero_start=latent.world_model_start == "zero",
         )
-        self.policy = LatentPolicy(self.encoder, **policy_arguments(config))
-        self.decoder = ActionDecoder(**decoder_arguments(config, spec))
+        self.policy = LatentPolicy(self.encoder, **policy_arguments(config.policy, latent.latent_dim))
+        self.decoder = ActionDecoder(latent.latent_dim, config.online.decoder_hidden, spec.actions.size)
         compute.network(self)
         self.eval()  # a learner puts what it trains into training mode
 
     def acting_policy(self) -> Policy:
         """d(pi(f(observation))), which shares this agent's networks."""
-        card = PolicyCard(
-            env=self.config.first_env,
-            method=self.config.method,
-            frame_shape=self.spec.frame_shape,
-            frame_stack=self.config.frame_stack,
-            actions=self.spec.actions,
-            rendering=self.config.rendering,
-            exploration_noise=self.config.online.exploration_noise,
-            networks={
-                "encoder": encoder_arguments(self.config.encoder),
-                "policy": policy_arguments(self.config),
-                "decoder": decoder_arguments(self.config, self.spec),
+        config, latent_dim = self.config, self.config.latent_actions.latent_dim
+        networks = {
+            "encoder": encoder_arguments(config.encoder),
+            "policy": policy_arguments(config.policy, latent_dim),
+            "decoder": {
+                "latent_dim": latent_dim,
+                "hidden": config.online.decoder_hidden,
+                "actions": self.spec.actions.size,
             },
-        )
+        }
+        card = PolicyCard.of(config, self.spec, networks, config.online.exploration_noise)
         return Policy(card, self.encoder, self.policy, self.decoder, self.compute)
 
     def latent_action(self, features: Tensor) -> Tensor:
@@ -123,23 +120,13 @@ def encoder_arguments(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def policy_arguments(config: Config) -> dict[str, Any]:
+def policy_arguments(config: PolicyConfig, latent_dim: int) -> dict[str, Any]:
     """Arguments of the latent policy's network."""
-    policy = config.policy
     return {
-        "trunk": policy.trunk,
-        "latent_dim": config.latent_actions.latent_dim,
-        "channels": policy.impala_channels,
-        "hidden_dim": policy.hidden_dim,
-        "bottleneck_dim": policy.bottleneck_dim,
-        "mlp_hidden": policy.mlp_hidden,
-    }
-
-
-def decoder_arguments(config: Config, spec: EnvSpec) -> dict[str, Any]:
-    """Arguments of the action decoder's network."""
-    return {
-        "latent_dim": config.latent_actions.latent_dim,
-        "hidden": config.online.decoder_hidden,
-        "actions": spec.actions.size,
+        "trunk": config.trunk,
+        "latent_dim": latent_dim,
+        "channels": config.impala_channels,
+        "hidden_dim": config.hidden_dim,
+        "bottleneck_dim": config.bottleneck_dim,
+        "mlp_hidden": config.mlp_hidden,
     }

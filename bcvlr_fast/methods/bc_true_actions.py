@@ -1,0 +1,172 @@
+"""Behavior cloning on the expert's true actions: an upper bound for cloning from the same videos.
+
+No latent-action method has better labels, so a task on which this fails is held back by the videos, the networks or
+cloning itself. It needs a dataset with labels, as the bundled experts and `videos import --keep-labels` make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bcvlr_fast.config.fields import number
+from bcvlr_fast.config.presets import Row
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.envs.specs import EnvSpec
+from bcvlr_fast.kernels import random_shift
+from bcvlr_fast.methods.bcvlr.agent import encoder_arguments, policy_arguments
+from bcvlr_fast.methods.bcvlr.config import EncoderConfig, PolicyConfig
+from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
+from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder, build_policy
+from bcvlr_fast.training.batches import Batches
+from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.learner import Learner, Metrics
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """One run of behavior cloning on true actions, complete."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    latent_dim: int = number(128, 1, 8192)
+    """Width between the policy's trunk and its action decoder, as in BCV-LR."""
+    decoder_hidden: tuple[int, ...] = (192, 128, 64)
+    """Widths of the hidden layers of the action decoder."""
+
+
+TABLE = (
+    Row("paper", "discrete", "*", {"policy.updates": 72_500}, "as many updates as BCV-LR clones in all"),
+    Row(
+        "any",
+        "continuous",
+        "*",
+        {
+            "episodes": 10,
+            "frame_stack": 3,
+            "encoder.channels": 32,
+            "encoder.stride": 2,
+            "encoder.residual_blocks": 0,
+            "encoder.plain_layers": 3,
+            "policy.trunk": "mlp",
+            "policy.updates": 110_000,
+        },
+        "the networks of BCV-LR, and as many updates as it clones in all",
+    ),
+    Row(
+        "quick",
+        "any",
+        "*",
+        {
+            "encoder.channels": 16,
+            "encoder.stride": 2,
+            "encoder.residual_blocks": 0,
+            "encoder.plain_layers": 0,
+            "policy.trunk": "impala",
+            "policy.impala_channels": (16, 32, 32),
+            "policy.learning_rate": 1e-3,
+            "policy.updates": 4300,
+            "decoder_hidden": (128,),
+        },
+        "minutes on two CPU cores",
+    ),
+    Row("quick", "discrete", "*", {"policy.shift_pad": 2}, "as BCV-LR"),
+    Row(
+        "quick",
+        "continuous",
+        "*",
+        {"episodes": 50, "expert_frames": 50_000, "still_share": 0.5, "policy.updates": 8800},
+        "as BCV-LR",
+    ),
+)
+
+
+class ActionCloning(Learner):
+    """Trains all networks of a policy on the expert's actions."""
+
+    name = "action_cloning"
+
+    def __init__(self, config: PolicyConfig, policy: Policy, labels: Tensor, sampler: WindowSampler) -> None:
+        """`labels` are the actions at `sampler.centers`, [W] int64 or [W, A] float32."""
+        self.config, self.policy, self.labels = config, policy, labels
+        optimizer = policy.compute.optimizer(policy.parameters(), config.learning_rate, config.weight_decay)
+        super().__init__(config.updates, {"policy": optimizer}, policy.compute, sampler.generator)
+        self.batches = Batches(sampler, config.batch_size, self.together, last=0)
+
+    def update(self, number: int) -> Metrics:
+        compute, config, sampler = self.policy.compute, self.config, self.batches.sampler
+        actions = self.labels[self.batches.rows[number]]
+        index = self.batches.observation(number)  # [B, stack]
+        offset = sampler.draw_shifts(len(index), config.shift_pad) if config.shift_pad else None
+        if config.stack_dropout:
+            index = torch.where(sampler.draw_chances(len(index), config.stack_dropout), index[:, -1:], index)
+        pixels = random_shift(
+            self.batches.frames,
+            index,
+            offset,
+            pad=config.shift_pad,
+            dtype=compute.dtype,
+            memory_format=compute.memory_format,
+        )
+        decoded = self.policy.decode(pixels)
+        if actions.is_floating_point():
+            loss = F.mse_loss(decoded, actions)
+            metrics = {"variance_explained": 1 - loss.detach() / actions.var(dim=0).mean()}
+        else:
+            loss = F.cross_entropy(decoded, actions)
+            metrics = {"accuracy": (decoded.argmax(dim=1) == actions).float().mean()}
+        self.descend(loss)
+        return {"loss": loss, **metrics}
+
+
+class BCTrueActions:
+    """Behavior cloning on true actions, as a method."""
+
+    sees: ClassVar[Sight] = Sight.VIDEOS | Sight.LABELS
+    summary: ClassVar[str] = "Learned from expert videos with the expert's true actions, without interaction."
+
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        compute: Compute,
+        generator: torch.Generator,  # noqa: ARG002
+        *,
+        restored: bool = False,
+    ) -> None:
+        self.config = config
+        self.policy = build_policy(policy_card(config, spec), compute, load=not restored)
+        self.agent = self.policy
+
+    @classmethod
+    def check(cls, config: Config, spec: EnvSpec, restored: bool) -> None:
+        if config.encoder.pretrained:
+            channels, side, _ = spec.frame_shape
+            build_encoder(config.frame_stack * channels, side, encoder_arguments(config.encoder), load=not restored)
+
+    def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
+        assert sources.labels is not None
+        labels = sources.labels
+
+        def cloning() -> Phase:
+            learner = ActionCloning(self.config.policy, self.policy, labels, sources.videos)
+            return LearnerPhase("1/1 action cloning", learner)
+
+        return {"action_cloning": cloning}
+
+
+def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
+    """What the policy of a run will be."""
+    hidden, actions = config.decoder_hidden, spec.actions.size
+    networks = {
+        "encoder": encoder_arguments(config.encoder),
+        "policy": policy_arguments(config.policy, config.latent_dim),
+        "decoder": {"latent_dim": config.latent_dim, "hidden": hidden, "actions": actions},
+    }
+    return PolicyCard.of(config, spec, networks)
