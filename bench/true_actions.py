@@ -24,7 +24,8 @@ from bcvlr_fast import config
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import PROCGEN_GAMES, make, spec
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, play
-from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.experts import find_expert
+from bcvlr_fast.experts.recorder import record
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.system.command import call
@@ -60,9 +61,7 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
     """Trains and scores a policy."""
     name = f"procgen:{game}"
     settings = config.preset(name, "quick")
-    expert = replays.load(game)
-    folder = recorder.default_folder(name, expert)
-    recorder.record(name, expert, folder, Screen())
+    folder = record(find_expert(name), screen=Screen())
     labels = evaluation_labels.load(folder)
     assert labels is not None
     frames = torch.from_numpy(np.array(open_videos(folder, spec(name).frame_shape).frames)).to(compute.device)
@@ -95,7 +94,7 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
         "commonest": float(action[held_out].bincount().max() / len(held_out)),
         "sampled": asdict(scores["sampled"]),
         "random": scores["random"].mean,
-        "expert": float(expert.episode_return.mean()),
+        "expert": float(labels.episode_return.mean()),
     }
 
 

@@ -107,7 +107,7 @@ def evaluate(agent: Agent, settings: Config, episodes: int, seed: int, videos: P
     scores = {}
     with screen.bar("evaluating", total=len(policies) * episodes, unit="episodes") as bar:
         for name, act in policies.items():
-            num_envs = min(episodes, agent.spec.most_envs)
+            num_envs = min(episodes, agent.spec.max_envs)
             with contextlib.closing(make_seen(settings, num_envs, seed, blind=name == "random")) as env:
                 scores[name] = play(env, act, episodes, bar)
     labels = evaluation_labels.load(videos)

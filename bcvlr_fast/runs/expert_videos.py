@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 
 from bcvlr_fast import config
-from bcvlr_fast.experts import recorder
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import chosen_rendering, parse_name, spec
+from bcvlr_fast.envs import chosen_rendering, spec
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import behaviors as behaviours, replays
+from bcvlr_fast.experts import find_expert, is_expert_file
+from bcvlr_fast.experts.recorder import record
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
@@ -30,17 +30,15 @@ def find(settings: Config, screen: Screen, dry_run: bool = False) -> Path:
 
 
 def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) -> Path:
-    suite, task = parse_name(settings.env)
-    if suite == "procgen" and (path is None or replays.is_replays(path)):
-        source = replays.load(task) if path is None else replays.load_file(path, task)
-        folder = recorder.default_folder(settings.env, source)
-        if not dry_run:
-            recorder.record(settings.env, source, folder, screen)
-        return folder
-    if path is None or path.suffix == behaviours.SUFFIX:
-        expert = behaviours.load_file(path, settings.env) if path else behaviours.load(settings.env)
-        frames, steps = settings.expert_frames, settings.expert_steps
-        return recorder.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
+    if path is None or is_expert_file(path):
+        return record(
+            find_expert(settings.env, path),
+            frames=settings.expert_frames,
+            steps=settings.expert_steps,
+            rendering=settings.rendering,
+            screen=screen,
+            dry_run=dry_run,
+        )
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             use(settings, path)

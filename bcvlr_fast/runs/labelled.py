@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from bcvlr_fast.videos import labels as evaluation_labels
-from bcvlr_fast.experts import recorder
 from bcvlr_fast.runs import expert_videos as training_videos
 from bcvlr_fast.training.compute import choose_device
 from bcvlr_fast.config import Config
-from bcvlr_fast.envs import parse_name, spec
+from bcvlr_fast.envs import spec
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import replays
+from bcvlr_fast.experts import find_expert, is_expert_file
+from bcvlr_fast.experts.recorder import record
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.system.screen import Screen
 
@@ -26,10 +26,14 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
     """
     path = config.labels
     assert path is not None
-    if replays.is_replays(path):
-        source = replays.load_file(path, parse_name(config.env)[1])
-        path = recorder.default_folder(config.env, source)
-        recorder.record(config.env, source, path, screen)
+    if is_expert_file(path):
+        path = record(
+            find_expert(config.env, path),
+            frames=config.expert_frames,
+            steps=config.expert_steps,
+            rendering=config.rendering,
+            screen=screen,
+        )
     videos = training_videos.open_of(config, path)
     labels, env = evaluation_labels.load(path), spec(config.env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
