@@ -1,4 +1,7 @@
-"""EnvPool's Procgen behind one interface, with exact counts."""
+"""Procgen through EnvPool, with exact counts, and the registry of suites."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,8 +10,9 @@ import torch
 from bcvlr_fast import config
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay
-from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, pool, spec
+from bcvlr_fast.envs import PROCGEN_GAMES, SUITES, chosen_rendering, make, parse_name, pool, spec
 from bcvlr_fast.envs.scoring import play
+from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.system.errors import Interrupted, UserError
 
 # Mean returns of the random policy that LAPO's code holds as constants, for games of small variance.
@@ -167,5 +171,35 @@ def test_a_signal_while_envpool_loads_is_no_missing_library(
 
     monkeypatch.setattr(pool.importlib, "import_module", load)
     with pytest.raises(type(stop)) as caught:
-        pool.envpool.__wrapped__("procgen")
+        pool.envpool.__wrapped__("procgen", "envpool.procgen")
     assert caught.value is stop
+
+
+def test_reading_names_and_specs_loads_no_simulator() -> None:
+    program = """
+import sys
+from bcvlr_fast import envs
+for name in ("procgen:maze", "dmc:finger_spin", "dmc:jaco_reach_top_left", "metaworld:reach"):
+    envs.spec(name)
+print([name for name in ("torch", "envpool", "gymnasium", "mujoco", "dm_control", "numba") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_rendering_is_chosen_for_suites_that_mujoco_draws() -> None:
+    assert {suite.name for suite in SUITES.values() if suite.renderings} == {"dmc", "metaworld"}
+    for asked in ("stock", "fast", "auto"):
+        assert chosen_rendering("procgen:maze", asked) == "stock"
+        assert chosen_rendering("dmc:finger_spin", asked) in (("stock", "fast") if asked == "auto" else (asked,))
+
+
+def test_the_newest_rewards_are_known_through_wrappers() -> None:
+    env = Stacked(make("procgen:bossfight", 2, seed=0), 2)
+    env.reset()
+    total = np.zeros(2)
+    while not (episodes := env.pop_episodes()):
+        env.step(np.full(2, 9))
+        total += env.last_reward
+    assert episodes[0].score == pytest.approx(total[episodes[0].env])
+    env.close()

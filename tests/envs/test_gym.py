@@ -33,7 +33,11 @@ def test_what_environments_are_is_asked_of_them() -> None:
     assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
     assert spec("gym:helpers.small_envs:small/Dot-v0") == drawn
     assert spec("factory:helpers.small_envs:dot") == drawn
-    assert spec("factory:helpers.small_envs:planes") == spec("factory:helpers.small_envs:Colours") == spec("gym:small/Colours-v0")
+    assert (
+        spec("factory:helpers.small_envs:planes")
+        == spec("factory:helpers.small_envs:Colours")
+        == spec("gym:small/Colours-v0")
+    )
 
 
 def test_frames_are_the_image_observations(colours: PixelEnv) -> None:
@@ -129,14 +133,14 @@ def test_failures_name_the_environment(action: int, message: str) -> None:
         ("gym:a/b.py:Pong-v5", "expected the name of a module"),
         ("gym:small/NeedsPackage-v0", "Box2D is not installed, run `pip install box2d`"),
         ("gym:small/Silent-v0", r"found observations Box\(-1.0, 1.0, \(2,\), float32\) and no rgb_array"),
-        ("factory:helpers.small_envs:Silent", "and a drawing None"),
+        ("factory:helpers.small_envs:Silent", "and a rendering None"),
         ("gym:small/TwoKnobs-v0", r"expected Discrete actions or a Box .* found MultiDiscrete\(\[2 2\]\)"),
         ("gym:small/Unbounded-v0", r"finite bounds, found Box\(-inf, inf, \(2,\), float32\)"),
         ("factory:helpers.small_envs", "expected factory:module:function"),
         ("factory:small_env:colours", "No module named 'small_env'"),
         ("factory:helpers.small_envs:colors", r"small_envs has no such function \(did you mean 'colours'\?\)"),
         ("factory:helpers.small_envs:needs", "called without arguments: missing a required argument: 'steps'"),
-        ("factory:helpers.small_envs:not_an_env", "expected a gymnasium.Env to be returned, found 'Colours'"),
+        ("factory:helpers.small_envs:not_an_env", "expected the function to return a gymnasium.Env, found 'Colours'"),
     ],
 )
 def test_what_cannot_be_used_is_bad_input(name: str, message: str) -> None:

@@ -1,6 +1,5 @@
-"""URLB's Jaco tasks give what dm_control's composer gives, and only sooner."""
+"""URLB's Jaco tasks equal those of dm_control's composer."""
 
-import ctypes
 import subprocess
 import sys
 from typing import Any
@@ -10,20 +9,13 @@ import pytest
 
 pytest.importorskip("dm_control")
 
+from bcvlr_fast.envs.dmc import JACO_TASKS
 from bcvlr_fast.envs.jaco import JacoSimulation
-from bcvlr_fast.envs.names import JACO_TASKS
 from bcvlr_fast.system.errors import UserError
+from helpers.egl import needs_egl
 
 TARGET_M = (0.09, -0.09, 0.001)  # bottom right
-POSITION = slice(-3, None)  # of the brick, in a state
-
-
-def egl() -> bool:
-    try:
-        ctypes.CDLL("libEGL.so.1")
-    except OSError:
-        return False
-    return True
+POSITION = slice(-3, None)  # the brick's position in a state
 
 
 def composed(seed: int) -> Any:
@@ -103,7 +95,7 @@ assert os.environ["MUJOCO_GL"] == "egl"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.skipif(not egl(), reason="there is no EGL")
+@needs_egl
 def test_pictures() -> None:
     """Stock ones are dm_control's; fast ones look like them. Both in a process that EGL may take down."""
     program = """

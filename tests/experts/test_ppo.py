@@ -1,6 +1,7 @@
 """PPO against plain re-derivations, resumption, and replays that EnvPool plays again."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.experts import ppo as ppo_module
 from bcvlr_fast.experts import ppo_training
 from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
-from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.checkpoint import Checkpoint
@@ -171,11 +172,15 @@ def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
     made = ppo_training.record(ppo, "maze", 800, 500, QUIET)
     assert made.frames >= 800
     assert made.level.tolist() == list(range(500, 500 + len(made.level)))
-    verify("procgen:maze", made, QUIET)
+    verify(made, QUIET)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 3
-    with pytest.raises(UserError, match=r"is of another expert \(game maze, got miner\)"):
+    with pytest.raises(UserError, match=r"belongs to another expert \(game maze, got miner\)"):
         ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings |= {"most_gradient_norm": settings.pop("max_grad_norm"), "most_reward": settings.pop("max_reward")}
+    (tmp_path / "config.json").write_text(json.dumps(settings))  # as older versions wrote it
+    ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     for file in tmp_path.glob("ckpt/*/state.json"):
         file.write_text("{")
     with pytest.raises(UserError, match="is damaged"):

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcvlr_fast.envs import _DMC_ACTIONS, _by_domain, make, spec
-from bcvlr_fast.envs.mujoco import envpool_id
-from bcvlr_fast.envs.names import DMC_SUITE, METAWORLD_TASKS
+from bcvlr_fast.envs import dmc, make, metaworld, spec
 from bcvlr_fast.envs.pool import envpool
 from bcvlr_fast.envs.scoring import play
 from bcvlr_fast.envs.stacking import Stacked
@@ -150,14 +148,14 @@ def test_stacks_begin_with_the_first_frame_again() -> None:
 
 def test_the_table_of_actions_is_envpools() -> None:
     """So that a run can be opened where EnvPool is not installed."""
-    package = envpool("dmc")
-    envpool("metaworld")
-    for task in DMC_SUITE:
-        found = package.make_spec(envpool_id("dmc", task)).action_space
-        assert found.shape == (_by_domain(_DMC_ACTIONS, task),), task
+    package = envpool("dmc", "envpool.mujoco.dmc")
+    envpool("metaworld", "envpool.mujoco.metaworld")
+    for task in dmc.CONTROL_SUITE:
+        found = package.make_spec(dmc.envpool_id(task)).action_space
+        assert found.shape == spec(f"dmc:{task}").actions.shape, task
     known = set(package.list_all_envs())
-    assert {envpool_id("metaworld", task) for task in METAWORLD_TASKS} <= known
-    assert package.make_spec(envpool_id("metaworld", "reach")).action_space.shape == (4,)
+    assert {metaworld.envpool_id(task) for task in metaworld.TASKS} <= known
+    assert package.make_spec(metaworld.envpool_id("reach")).action_space.shape == (4,)
 
 
 @pytest.mark.parametrize(
