@@ -15,7 +15,7 @@ from bcvlr_fast.envs.scoring import play
 from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.system.errors import Interrupted, UserError
 
-# Mean returns of the random policy that LAPO's code holds as constants, for games of small variance.
+# Mean returns of random play from constants in LAPO's code, for games of small variance.
 PUBLISHED_RANDOM = {"bossfight": 0.05, "chaser": 0.66, "dodgeball": 0.61}
 
 
@@ -61,7 +61,7 @@ def test_bad_actions_are_refused_before_the_step(actions: np.ndarray) -> None:
 
 
 def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
-    """The same frames, rewards and levels as plain EnvPool, whose calls after an end are dropped."""
+    """Frames, rewards and levels equal those of plain EnvPool without its calls after an end."""
     import envpool
 
     num_envs, steps = 4, 400
@@ -106,7 +106,7 @@ def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
 
 
 def test_interactions_are_counted_exactly() -> None:
-    """1,000 steps of 64 environments end in a partial call; resets are not among them."""
+    """1,000 steps of 64 environments end in a partial call; resets do not count."""
     budget = 1_000
     device = torch.device("cpu")
 

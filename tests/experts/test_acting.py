@@ -55,7 +55,7 @@ def test_the_twin_critic_is_two_networks() -> None:
 def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
     torch.manual_seed(0)
     sac = Sac(3, 2, SacConfig(1, hidden_dim=8, actor_every=2))
-    sac._updates = 1  # the actor's turn is the next
+    sac._updates = 1  # the actor is updated on the next call
     batch = Transitions(torch.randn(6, 3), torch.rand(6, 2) * 2 - 1, torch.rand(6), torch.randn(6, 3))
     before = {n: p.clone() for n, p in sac.critic.named_parameters()}
     state = torch.get_rng_state()
@@ -87,7 +87,7 @@ def test_the_replay_drops_the_oldest_first() -> None:
 
 
 class Dot:
-    """A dot that actions push about, paid for being near the middle; episodes of 20 steps, all at once."""
+    """A dot that actions push and that is rewarded near the center; episodes have 20 steps."""
 
     def __init__(self, _: str, seeds: list[int]) -> None:
         self.random = np.random.default_rng(seeds)
@@ -115,7 +115,7 @@ def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.
     actor, curve = sac_training.train("dmc:point_mass_easy", settings, 0, QUIET)
     assert [interactions for interactions, _ in curve] == sorted(interactions for interactions, _ in curve)
     scores = [score for _, score in curve]
-    assert max(scores) > 16 > 2 * scores[0]  # of 20; pushing at random gets 5
+    assert max(scores) > 16 > 2 * scores[0]  # of 20; random actions get 5
     found = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
     assert found == pytest.approx(max(scores), abs=1.5)
     file = tmp_path / "weights.safetensors"
@@ -164,7 +164,7 @@ def recorded(expert: Expert, frames: int, steps: int, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["dmc:point_mass_easy", "metaworld:reach"])
 def test_folders_are_named_by_what_frames_depend_on(name: str) -> None:
-    """In the form that recordings in a cache already have."""
+    """Names keep the form of recordings that are already in caches."""
     if name.startswith("metaworld"):
         pytest.importorskip("metaworld")
     expert = find_expert(name)
@@ -189,14 +189,14 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     assert np.isnan(labels.action[ends]).all()
     assert np.isfinite(np.delete(labels.action, ends, axis=0)).all()
     assert (labels.episode_return > 500).all()
-    # The first environments begin as those of the same seed do, and the actions lead to the recorded frames.
+    # Environments of the same seed start in the same states, and the actions lead to the recorded frames.
     env = make("dmc:point_mass_easy", acting.recording_envs(600), acting.RECORDING_SEED, rendering="fast")
     frames = [env.reset()[0]]
     for action in labels.action[:20]:
         frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])
     env.close()
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
-    assert recorded(expert, 600, 0, folder) == folder  # kept, not made again
+    assert recorded(expert, 600, 0, folder) == folder  # kept, not recorded again
     settings = config.Config(env="dmc:point_mass_easy", rendering="stock")
     with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
         training_videos.use(settings, folder)
@@ -233,7 +233,7 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     assert isinstance(again, Simulated)
     again.reset()
     start = 0
-    for length in videos.lengths:  # each episode begins anew, and its actions succeed so many steps before its end
+    for length in videos.lengths:  # each episode starts again and ends so many steps after success
         frames, actions = videos.frames[start : start + length], labels.action[start : start + length - 1]
         successes = []
         for frame, action in zip(frames[1:], actions, strict=True):
@@ -257,7 +257,7 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
         (("--env", "dmc:finger_spin", "--sac", "--updates", "0"), "updates: expected 1"),
     ],
 )
-def test_bad_orders_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
     done = subprocess.run(command("expert", *arguments), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert message in done.stderr

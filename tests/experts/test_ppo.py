@@ -29,7 +29,7 @@ QUIET = Screen(quiet=True)
 def collected() -> PPO:
     ppo = PPO("dodgeball", TINY, COMPUTE, seed=3)
     ppo._collect()
-    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps bring none
+    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps have no reward
     ppo.ended[5, 1] = ppo.ended[11, 2] = True
     ppo._estimate_advantages()
     return ppo
@@ -48,7 +48,7 @@ def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
 
 
 class Counting:
-    """Environments whose frames tell which they are and how many steps they have made; episodes of 3, 4, ... steps."""
+    """Environments whose frames show their number and their steps so far; episodes have 3, 4, ... steps."""
 
     def __init__(self, _: str, num_envs: int, seed: int) -> None:
         self.first = seed
@@ -76,7 +76,7 @@ class Counting:
 
 
 def test_rows_hold_what_followed_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two rollouts: frame, reward and end of each row are of the same step, and no episode's last frame is acted on."""
+    """In two rollouts frame, reward and end of a row belong to one step, and no last frame is acted on."""
     monkeypatch.setattr(ppo_module, "Procgen", Counting)
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     monkeypatch.setattr(ppo, "scale", lambda reward, *_: reward)
@@ -99,15 +99,15 @@ def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
         for step in range(steps):
             wanted, weight = 0.0, 1.0
             for t in range(step, steps):
-                goes_on = 0.0 if collected.ended[t, env] else 1.0
-                error = collected.reward[t, env] + config.discount * goes_on * values[t + 1, env] - values[t, env]
+                continues = 0.0 if collected.ended[t, env] else 1.0
+                error = collected.reward[t, env] + config.discount * continues * values[t + 1, env] - values[t, env]
                 wanted += weight * float(error)
-                weight *= config.discount * config.gae_lambda * goes_on
+                weight *= config.discount * config.gae_lambda * continues
             assert float(collected.advantage[step, env]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
 def test_an_update_is_adam_on_the_clipped_objective(collected: PPO) -> None:
-    """Against plain PyTorch, two updates in a row so that ratios leave 1."""
+    """Compares with plain PyTorch; the second update has ratios other than 1."""
     ppo = collected
     plain = copy.deepcopy(ppo.network)
     adam = torch.optim.Adam(plain.parameters(), TINY.learning_rate, eps=1e-5)
@@ -153,7 +153,7 @@ def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
     other.restore(copy.deepcopy(kept))
     assert other.frames_done == TINY.batch_frames
     assert (other.scale.mean, other.scale.variance) == (ppo.scale.mean, ppo.scale.variance)
-    for one in (ppo, other):  # the same rollout, whatever their environments show
+    for one in (ppo, other):  # the same rollout in both
         one.frames.copy_(ppo.frames)
         one.action.copy_(ppo.action)
         one.advantage.copy_(ppo.advantage)
@@ -165,7 +165,7 @@ def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
+def test_learning_stops_continues_and_leaves_replays(tmp_path: Path) -> None:
     ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     ppo = ppo_training.train("maze", 3 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     assert ppo.frames_done == 3 * TINY.batch_frames
