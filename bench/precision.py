@@ -19,7 +19,8 @@ import torch
 from bcvlr_fast.config.fields import replace_in
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.envs.specs import FRAME_SHAPE
-from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.experts import find_expert
+from bcvlr_fast.experts.recorder import default_folder
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of
 from bcvlr_fast.system.command import call
@@ -38,7 +39,7 @@ _EPISODES = 40
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, default=recorder.default_folder(_ENV, replays.load("bossfight")))
+    parser.add_argument("--videos", type=Path, default=default_folder(find_expert(_ENV)))
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--seeds", type=int, choices=range(2, 100), default=3, metavar="N")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)

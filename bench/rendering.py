@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from bcvlr_fast.envs import mujoco, spec
-from bcvlr_fast.envs.assets import SETTINGS, Setting
+from bcvlr_fast.envs import SUITES, mujoco, spec
+from bcvlr_fast.envs.assets import Setting
+from bcvlr_fast.envs.simulation import SIDE, Simulation
 from rows import RESULTS, Row, write
 
 _TASKS = (
@@ -65,8 +66,7 @@ def main() -> None:
     print(f"{arguments.rows / 'rendering.jsonl'}, {arguments.picture}")
 
 
-def _settings(suite: str) -> dict[str, Setting]:
-    fast = SETTINGS[suite]["fast"]
+def _settings(fast: Setting) -> dict[str, Setting]:
     no_msaa = fast._replace(quality=(*fast.quality, ("offsamples", 0)))
     settings = {
         "stock": Setting(),
@@ -85,12 +85,16 @@ def _settings(suite: str) -> dict[str, Setting]:
 def _measured(name: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """By setting: pictures [n, 3, 64, 64] uint8, and CPU milliseconds of one."""
     suite, task = name.split(":")
-    settings = _settings(suite)
-    simulations = {}
-    with mock.patch.dict(SETTINGS[suite], settings):
+    models, simulate = SUITES[suite].models, SUITES[suite].simulation
+    assert models is not None
+    assert simulate is not None
+    settings = _settings(models.settings["fast"])
+    simulations: dict[str, Simulation] = {}
+    with mock.patch.dict(models.settings, settings):
         for setting in settings:
-            with mock.patch.object(mujoco, "SIDE", mujoco.SIDE * _LARGER.get(setting, 1)):
-                simulations[setting] = mujoco.Simulation(suite, task, [100 * i for i in range(_ENVS)], setting)
+            with mock.patch.object(mujoco, "SIDE", SIDE * _LARGER.get(setting, 1)):
+                seeds = [100 * i for i in range(_ENVS)]
+                simulations[setting] = simulate(task, seeds, setting)  # type: ignore[arg-type]
     ids = np.arange(_ENVS)
     for simulation in simulations.values():
         simulation.reset(ids)
@@ -115,12 +119,12 @@ def _measured(name: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     )
 
 
-def _timed(simulation: mujoco.Simulation, ids: np.ndarray) -> tuple[float, np.ndarray]:
+def _timed(simulation: Simulation, ids: np.ndarray) -> tuple[float, np.ndarray]:
     start = time.process_time()
     drawn = simulation.render(ids)
-    times = drawn.shape[-1] // mujoco.SIDE
+    times = drawn.shape[-1] // SIDE
     if times > 1:
-        blocks = drawn.reshape(len(ids), 3, mujoco.SIDE, times, mujoco.SIDE, times)
+        blocks = drawn.reshape(len(ids), 3, SIDE, times, SIDE, times)
         drawn = blocks.mean((3, 5)).round().astype(np.uint8)
     return time.process_time() - start, drawn
 
@@ -149,7 +153,7 @@ def _line(rows: list[Row], stock: np.ndarray, fast: np.ndarray) -> Image.Image:
     difference = _difference(stock, fast)
     worst = int(difference.mean((1, 2, 3)).argmax())
     shown = (stock[worst], fast[worst], (8 * difference[worst]).clip(0, 255).astype(np.uint8))
-    side = mujoco.SIDE * _ENLARGED
+    side = SIDE * _ENLARGED
     line = Image.new("RGB", (3 * side + 2 * _GAP, _LABEL + side), "white")
     for i, picture in enumerate(shown):
         large = Image.fromarray(picture.transpose(1, 2, 0)).resize((side, side), Image.Resampling.NEAREST)

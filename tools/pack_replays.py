@@ -13,13 +13,13 @@ from pathlib import Path
 
 from bcvlr_fast.experts import replays
 from bcvlr_fast.experts.bundled import PAPER_EXPERT, cells
-from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 FOLDER = Path(__file__).parents[1] / "bcvlr_fast" / "experts"
-_MOST_BYTES = 10_000_000
+_MAX_BYTES = 10_000_000
 _HEADS = "| game | frames | episodes | levels given up | mean return | the paper's expert | change rate |"
 
 
@@ -27,13 +27,13 @@ def main(files: list[Path]) -> None:
     """Checks, copies, and writes the card."""
     screen = Screen()
     for file in files:
-        found = replays.load_file(file)
-        verify(f"procgen:{found.game}", found, screen)
+        found = replays.load_replays(file)
+        verify(found, screen)
         found.save(FOLDER / "procgen" / f"{found.game}.npz")
     size = sum(file.stat().st_size for file in (FOLDER / "procgen").iterdir())
-    if size > _MOST_BYTES:
-        raise UserError(f"replays: {size:,} bytes, expected at most {_MOST_BYTES:,}")
-    bundled = {game: replays.load(game) for game in replays.available()}
+    if size > _MAX_BYTES:
+        raise UserError(f"replays: {size:,} bytes, expected at most {_MAX_BYTES:,}")
+    bundled = {game: replays.load_bundled(game) for game in replays.available()}
     rows = [f"| {' | '.join(cells(game, made))} |" for game, made in bundled.items()]
     card = FOLDER / "README.md"
     before, _, rest = card.read_text().partition(_HEADS)

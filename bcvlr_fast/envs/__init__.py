@@ -1,142 +1,69 @@
-"""Environments by name: `make("procgen:bossfight")` gives one batched pixel interface to all suites."""
+"""Environments by name: `make("procgen:bossfight", ...)` gives every suite the same batched pixel interface.
+
+A suite is one module with a `Suite`, listed in `SUITES`.
+"""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
-
+from bcvlr_fast.envs import dmc, gym, metaworld, procgen
 from bcvlr_fast.envs.episodes import Episode
-from bcvlr_fast.envs.names import PROCGEN_GAMES, SUITES
-from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec
+from bcvlr_fast.envs.interface import PixelEnv, Step
+from bcvlr_fast.envs.procgen import PROCGEN_GAMES
+from bcvlr_fast.envs.specs import EnvSpec, Rendering
+from bcvlr_fast.envs.suite import EnvOptions, Suite
 from bcvlr_fast.system.errors import UserError, did_you_mean
 
-_DMC_ACTIONS = {
-    "acrobot": 1,
-    "ball_in_cup": 2,
-    "cartpole": 1,
-    "cheetah": 6,
-    "dog": 38,
-    "finger": 2,
-    "fish": 5,
-    "hopper": 4,
-    "humanoid": 21,
-    "humanoid_CMU": 56,
-    "jaco": 9,
-    "lqr_lqr_2": 1,
-    "lqr_lqr_6": 2,
-    "manipulator": 5,
-    "pendulum": 1,
-    "point_mass": 2,
-    "quadruped": 12,
-    "reacher": 2,
-    "stacker": 5,
-    "swimmer_swimmer6": 5,
-    "swimmer_swimmer15": 14,
-    "walker": 6,
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (procgen.SUITE, dmc.SUITE, metaworld.SUITE, gym.GYM, gym.FACTORY)
 }
-_DMC_TIMESTEP_MS = {
-    "acrobot": 10,
-    "cartpole": 10,
-    "cheetah": 10,
-    "dog": 15,
-    "fish": 40,
-    "humanoid": 25,
-    "humanoid_CMU": 20,
-    "jaco": 40,
-    "lqr": 30,
-    "manipulator": 10,
-    "stacker": 10,
-    "swimmer": 30,
-    "walker": 25,
-}
-"""Of control; 20 ms in the other domains."""
-Rendering = Literal["stock", "fast"]
-_OPEN_SUITES = ("gym", "factory")
-_RENDERED_ENVS = 16
 
 
-class Step(NamedTuple):
-    """What one call of `PixelEnv.step` saw, for the k environments stepped. There is no reward in it."""
+def make(
+    name: str, num_envs: int, seed: int, level: int | None = None, rendering: str = "stock", blind: bool = False
+) -> PixelEnv:
+    """Makes `num_envs` seeded environments of `name`, which is suite:task.
 
-    frames: np.ndarray
-    """[k, C, H, W] uint8: the frames that the actions led to, the last of an episode included."""
-    ended: np.ndarray
-    """[k] bool: the episode is over."""
-    first_frames: np.ndarray
-    """[ended.sum(), C, H, W] uint8: first frames of the episodes that follow."""
-
-    def next_frames(self) -> np.ndarray:
-        """[k, C, H, W]: the frames to act on next."""
-        frames = self.frames.copy()
-        frames[self.ended] = self.first_frames
-        return frames
-
-
-class PixelEnv(Protocol):
-    """A batch of environments that give uint8 frames; every call of `step` is len(actions) interactions."""
-
-    num_envs: int
-    spec: EnvSpec
-
-    def reset(self) -> np.ndarray:
-        """Starts all episodes anew: frames [num_envs, C, H, W] uint8."""
-
-    def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
-        """Steps all environments, or those numbered `envs`; ended episodes are followed by new ones.
-
-        Raises ValueError for actions that are not the environment's or of the wrong number.
-        """
-
-    def pop_episodes(self) -> list[Episode]:
-        """The episodes finished since the last call."""
-
-    def close(self) -> None: ...
-
-
-def parse_name(name: str) -> tuple[str, str]:
-    """(suite, task) of an environment's name. Raises UserError naming the did_you_mean match."""
-    suite, colon, task = name.partition(":")
-    if suite in _OPEN_SUITES and task:
-        if suite == "factory" and not all(task.partition(":")):
-            raise UserError(f"env: expected factory:module:function, got '{name}'")
-        return suite, task
-    if not colon or suite not in SUITES:
-        known = tuple(f"{s}:{t}" for s in SUITES for t in SUITES[s])
-        raise UserError(f"env: expected suite:task such as procgen:bossfight, got '{name}'{did_you_mean(name, known)}")
-    if task not in SUITES[suite]:
-        raise UserError(f"env: '{task}' is not a task of {suite}{did_you_mean(task, SUITES[suite])}")
-    return suite, task
+    `level` fixes Procgen's level in place of the full distribution. `rendering` is how MuJoCo draws: stock, fast or
+    auto. `blind` environments of MuJoCo show black frames and step faster, for policies that do not look.
+    Raises UserError for an unknown name, a missing library, or if rendering does not work.
+    """
+    suite, task = parse_name(name)
+    return SUITES[suite].make(task, num_envs, seed, EnvOptions(level, chosen_rendering(name, rendering), blind))
 
 
 @functools.cache
 def spec(name: str) -> EnvSpec:
-    """What `make` will give. Raises UserError for an unknown name; Gymnasium's environments are made to be asked."""
+    """Spec of the environments that `make` returns. To get the spec of an environment of Gymnasium, one is made.
+
+    Raises UserError for an unknown name.
+    """
     suite, task = parse_name(name)
-    if suite == "procgen":
-        return EnvSpec(FRAME_SHAPE, Actions(False, 15), 15.0)  # Procgen's own player shows 15 a second
-    if suite == "metaworld":
-        return EnvSpec(FRAME_SHAPE, Actions(True, 4), 40.0, "success", _RENDERED_ENVS)
-    if suite == "dmc":
-        rate = 1000 / (2 * _by_domain(_DMC_TIMESTEP_MS, task, 20))
-        return EnvSpec(FRAME_SHAPE, Actions(True, _by_domain(_DMC_ACTIONS, task)), rate, "return", _RENDERED_ENVS)
-    from bcvlr_fast.envs.gym import spec_of
-
-    return spec_of(suite, task)
+    return SUITES[suite].spec(task)
 
 
-def _by_domain(table: dict[str, int], task: str, default: int = 0) -> int:
-    """The entry of the longest key that the task's name begins with."""
-    keys = [key for key in table if task.startswith(f"{key}_") or task == key]
-    return table[max(keys, key=len)] if keys else default
+def parse_name(name: str) -> tuple[str, str]:
+    """Splits an environment's name into (suite, task). Raises UserError with a suggestion if it is unknown."""
+    word, colon, task = name.partition(":")
+    suite = SUITES.get(word)
+    if suite is None or not colon or (suite.tasks is None and not task):
+        known = tuple(f"{each.name}:{task}" for each in SUITES.values() for task in each.tasks or ())
+        raise UserError(f"env: expected suite:task such as procgen:bossfight, got '{name}'{did_you_mean(name, known)}")
+    if suite.tasks is None:
+        suite.check(task)
+    elif task not in suite.tasks:
+        raise UserError(f"env: '{task}' is not a task of {word}{did_you_mean(task, suite.tasks)}")
+    return word, task
 
 
 def chosen_rendering(name: str, rendering: str) -> Rendering:
-    """stock or fast for the rendering of a MuJoCo suite that was asked for, with auto by whether there is a GPU; stock
-    for all other suites."""
-    if rendering == "stock" or parse_name(name)[0] not in ("dmc", "metaworld"):
+    """Resolves stock, fast or auto for an environment. Auto is stock with a GPU and fast without one.
+
+    Suites that MuJoCo does not draw are always stock.
+    """
+    if rendering == "stock" or not SUITES[parse_name(name)[0]].renderings:
         return "stock"
     if rendering == "fast":
         return "fast"
@@ -144,34 +71,13 @@ def chosen_rendering(name: str, rendering: str) -> Rendering:
     return "stock" if has_gpu else "fast"
 
 
-def make(
-    name: str, num_envs: int, seed: int, level: int | None = None, rendering: str = "stock", blind: bool = False
-) -> PixelEnv:
-    """The environments of `name`, seeded.
-
-    `level` fixes Procgen's level instead of the full distribution; `rendering` is how MuJoCo draws: stock, fast, auto;
-    `blind` environments show nothing, and are quick where drawing is slow: for policies that do not look.
-    Raises UserError for an unknown name, a missing library, or where there is no rendering.
-    """
-    suite, task = parse_name(name)
-    if suite == "procgen":
-        from bcvlr_fast.envs.procgen import Procgen
-
-        return Procgen(task, num_envs, seed, level)
-    if suite in _OPEN_SUITES:
-        from bcvlr_fast.envs.gym import GymEnv
-
-        return GymEnv(suite, task, num_envs, seed)
-    from bcvlr_fast.envs.rendered import Simulated
-
-    return Simulated(name, num_envs, seed, None if blind else chosen_rendering(name, rendering))
-
-
 __all__ = [
     "PROCGEN_GAMES",
+    "SUITES",
     "Episode",
     "PixelEnv",
     "Step",
+    "Suite",
     "chosen_rendering",
     "make",
     "parse_name",

@@ -1,30 +1,48 @@
-"""A budget of interactions around environments."""
+"""A budget of interactions: counts the steps of an environment and decides whether rewards are visible."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.envs import Episode, PixelEnv, Step
+from bcvlr_fast.envs.episodes import Episode
+from bcvlr_fast.envs.interface import PixelEnv, Step
 
 
 class Budget:
-    """A `PixelEnv` that counts the interactions of another and refuses more than `interactions`; resets are free."""
+    """A `PixelEnv` that allows `interactions` steps of another one. Resets are free.
+
+    Rewards are hidden unless `shows_reward`.
+    """
 
     def __init__(self, env: PixelEnv, interactions: int, shows_reward: bool = False) -> None:
         self.env, self.interactions, self.shows_reward = env, interactions, shows_reward
-        self.num_envs, self.spec, self.used = env.num_envs, env.spec, 0
+        self.num_envs, self.spec = env.num_envs, env.spec
+        self.used = 0
+        """Interactions so far: steps summed over environments."""
 
     @property
     def left(self) -> int:
+        """Interactions that remain."""
         return self.interactions - self.used
+
+    @property
+    def last_reward(self) -> np.ndarray:
+        """Rewards as in `PixelEnv`. Raises RuntimeError unless the budget shows rewards."""
+        if not self.shows_reward:
+            raise RuntimeError(
+                "last_reward: this environment is reward-free (a method that may see rewards asks for "
+                "Budget(..., shows_reward=True))"
+            )
+        return self.env.last_reward
 
     def reset(self) -> np.ndarray:
         return self.env.reset()
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
+        """Steps as a `PixelEnv`. Raises ValueError, before the step, if it would exceed the budget."""
         count = self.num_envs if envs is None else len(envs)
         if count > self.left:
-            raise ValueError(f"interactions: expected up to {self.left}, got {count}")
+            raise ValueError(f"step: expected at most {self.left} interactions, all that is left, got {count}")
         step = self.env.step(actions, envs)
         self.used += count
         return step

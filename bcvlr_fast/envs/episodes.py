@@ -11,30 +11,32 @@ class Episode(NamedTuple):
     """A finished episode, for evaluation only."""
 
     env: int
+    """Number of the environment that it ran in."""
     score: float
-    """Its return, or 1 for success and 0 for none, as the suite is scored."""
+    """Return, or 1 for success and 0 for failure, depending on the suite."""
     length_steps: int
 
 
 class Episodes:
-    """Counts what the episodes that run in `num_envs` environments come to, and keeps those that are finished."""
+    """Accumulates the scores of the episodes running in `num_envs` environments and keeps the finished ones."""
 
     def __init__(self, num_envs: int) -> None:
         self.score = np.zeros(num_envs)
-        """[num_envs] so far, of the running ones, as is `length_steps`."""
+        """[num_envs] float64: score so far of each running episode."""
         self.length_steps = np.zeros(num_envs, np.int64)
+        """[num_envs] int64: steps so far of each running episode."""
         self._finished: list[Episode] = []
 
     def restart(self, envs: np.ndarray | None = None) -> None:
-        """All environments, or `envs` [k], begin episodes anew; what is kept of theirs is dropped."""
+        """Starts new episodes in all environments or in `envs` [k], and drops their finished ones."""
         envs = np.arange(len(self.score)) if envs is None else envs
         self.score[envs], self.length_steps[envs] = 0, 0
         self._finished = [episode for episode in self._finished if episode.env not in envs]
 
     def add(self, envs: np.ndarray, ended: np.ndarray, reward: np.ndarray, success: np.ndarray | None = None) -> None:
-        """A step of the environments `envs` [k], of which those `ended` [k] begin anew.
+        """Adds one step of the environments `envs` [k], of which those with `ended` [k] start a new episode.
 
-        An episode's score is the sum of `reward` [k], or, where `success` [k] is given, whether there was any.
+        A score is the sum of `reward` [k], or, with `success` [k], whether any step succeeded.
         """
         self.score[envs] = self.score[envs] + reward if success is None else np.maximum(self.score[envs], success)
         self.length_steps[envs] += 1
@@ -44,6 +46,6 @@ class Episodes:
         self.score[over], self.length_steps[over] = 0, 0
 
     def pop(self) -> list[Episode]:
-        """Those finished since the last call."""
+        """Returns the episodes that finished since the last call."""
         finished, self._finished = self._finished, []
         return finished

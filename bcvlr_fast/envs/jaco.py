@@ -1,4 +1,4 @@
-"""URLB's tasks of a Jaco arm that reaches for a brick (Laskin et al. 2021), built from dm_control's manipulation."""
+"""URLB's tasks of a Jaco arm that reaches for a brick (Laskin et al. 2021), built from dm_control.manipulation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bcvlr_fast.envs.mujoco import ACTION_REPEAT, SIDE, Outcome
 from bcvlr_fast.envs.pool import no_rendering
+from bcvlr_fast.envs.simulation import ACTION_REPEAT, SIDE, Outcome
+from bcvlr_fast.envs.specs import Rendering
 from bcvlr_fast.system.errors import UserError
 
 _TARGETS_M = {
@@ -21,24 +22,26 @@ _TARGETS_M = {
     "jaco_reach_bottom_left": (-0.09, -0.09, 0.001),
     "jaco_reach_bottom_right": (0.09, -0.09, 0.001),
 }
-"""Where the brick lies; 1 mm above the ground, on which it then settles."""
+"""(x, y, z) of the brick: 1 mm above the ground, on which it settles."""
 _EPISODE_S = 10.0
-"""125 agent steps of two times 40 ms."""
+"""125 agent steps of two simulator steps of 40 ms."""
 _CAMERA = "front_close"
 
 
 class JacoSimulation:
-    """`num_envs` environments of a task, with the methods of `envs.mujoco.Simulation`.
+    """A `Simulation` of a Jaco task.
 
-    dm_control's composer would compile the model for every episode, though no two differ: here the environments share
-    one model and one renderer. Each has its own state, and the random numbers that composer would draw from its seed.
+    dm_control's composer compiles the same model again for every episode. Here all environments share one model and
+    one renderer; each has its own state and draws the random numbers that composer draws from its seed.
     """
 
-    def __init__(self, task: str, seeds: list[int], rendering: str | None) -> None:
-        """`rendering` is stock or fast, or None for states alone, which needs no graphics."""
-        self.num_envs = len(seeds)
+    def __init__(self, task: str, seeds: list[int], rendering: Rendering | None) -> None:
+        """Makes one environment per seed; `rendering` None gives states alone and needs no graphics.
+
+        Raises UserError if dm_control is missing or rendering does not work.
+        """
         mjcf, self._brick, self._task = _reach(_TARGETS_M[task])
-        self._brick.initialize_episode_mjcf(np.random.RandomState(0))  # sets its studs' radius, always to one number
+        self._brick.initialize_episode_mjcf(np.random.RandomState(0))  # sets the radius of its studs, always the same
         model = self._task.root_entity.mjcf_model
         if rendering == "fast":
             _simplify(model)
@@ -53,15 +56,14 @@ class JacoSimulation:
         self._renderer = None if rendering is None else _Renderer(physics.model.ptr)
 
     def reset(self, ids: np.ndarray) -> np.ndarray:
-        """Starts episodes anew: states [k, S] float32."""
         for env in ids:
-            self._brick.initialize_episode_mjcf(self._random[env])  # for the number that it draws
+            self._brick.initialize_episode_mjcf(self._random[env])  # draws one random number
             with self._physics[env].reset_context():
                 self._task.initialize_episode(self._physics[env], self._random[env])
         return self._states(ids)
 
     def step(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, Outcome]:
-        """(states [k, S] float32, outcome) of actions [k, 9] in -1..1: the joints' and fingers' velocities."""
+        """Steps as a `Simulation`; actions [k, 9] are velocities of joints and fingers in -1..1."""
         reward, ended = np.zeros(len(ids)), np.zeros(len(ids), bool)
         controls = self._low + self._scale * (actions.astype(np.float64) + 1)
         for row, env in enumerate(ids):
@@ -74,19 +76,18 @@ class JacoSimulation:
         return self._states(ids), Outcome(reward, ended, np.zeros(len(ids), bool))
 
     def render(self, ids: np.ndarray) -> np.ndarray:
-        """Pictures [k, 3, 64, 64] uint8."""
-        assert self._renderer is not None
-        pictures = np.empty((len(ids), 3, SIDE, SIDE), np.uint8)
+        assert self._renderer is not None, "these environments were made without rendering"
+        frames = np.empty((len(ids), 3, SIDE, SIDE), np.uint8)
         for row, env in enumerate(ids):
-            pictures[row] = self._renderer.draw(self._physics[env].data.ptr)
-        return pictures
+            frames[row] = self._renderer.draw(self._physics[env].data.ptr)
+        return frames
 
     def close(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
 
     def _states(self, ids: np.ndarray) -> np.ndarray:
-        """[k, S] float32 of what manipulation calls perfect features, in composer's order."""
+        """States [k, S] float32: the "perfect features" of dm_control.manipulation, in composer's order."""
         states = [np.concatenate([np.ravel(feature()) for feature in self._features[env]]) for env in ids]
         return np.asarray(states, np.float32)
 
@@ -100,9 +101,9 @@ class _Renderer:
             self._gl = importlib.import_module("mujoco.egl").GLContext(SIDE, SIDE)
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except Exception as error:  # PyOpenGL's are of many kinds, AttributeError where there is no EGL at all
+        except Exception as error:  # PyOpenGL raises many types, AttributeError without any EGL
             raise UserError(no_rendering(str(error))) from None
-        atexit.register(self.close)  # runs before mujoco.egl's own, after which nothing can be freed
+        atexit.register(self.close)  # runs before mujoco.egl's own handler, after which nothing can be freed
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
@@ -111,12 +112,12 @@ class _Renderer:
         self._camera.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._rectangle = mujoco.MjrRect(0, 0, SIDE, SIDE)
-        self._pixels = np.empty((SIDE, SIDE, 3), np.uint8)  # from the bottom row up
+        self._pixels = np.empty((SIDE, SIDE, 3), np.uint8)  # bottom row first
 
     def draw(self, state: Any) -> np.ndarray:
-        """[3, 64, 64] uint8, which the next call overwrites."""
+        """Draws a state as [3, 64, 64] uint8, which the next call overwrites."""
         mujoco = self._mujoco
-        self._gl.make_current()  # another renderer's may be
+        self._gl.make_current()  # another renderer's context may be current
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(
             self._model, state, self._options, self._perturbation, self._camera, everything, self._scene
@@ -133,9 +134,9 @@ class _Renderer:
 
 
 def _reach(target_m: tuple[float, float, float]) -> tuple[ModuleType, Any, Any]:
-    """(dm_control's mjcf, the brick, composer's task); none of them touches graphics."""
+    """Makes (dm_control's module mjcf, the brick, composer's task) without touching graphics."""
     before = os.environ.get("MUJOCO_GL")
-    os.environ["MUJOCO_GL"] = "disabled"  # else the import looks for a renderer of dm_control's, which is not used here
+    os.environ["MUJOCO_GL"] = "disabled"  # keeps the import from loading dm_control's renderer
     try:
         importlib.import_module("dm_control")
         mjcf = importlib.import_module("dm_control.mjcf")
@@ -147,7 +148,7 @@ def _reach(target_m: tuple[float, float, float]) -> tuple[ModuleType, Any, Any]:
             del os.environ["MUJOCO_GL"]
         else:
             os.environ["MUJOCO_GL"] = before
-    logging.getLogger("absl").addFilter(_is_news)
+    logging.getLogger("absl").addFilter(_is_worth_logging)
     seen = reach.observations.PERFECT_FEATURES
     prop_features = reach.observations.make_options(seen, reach.observations.FREEPROP_OBSERVABLES)
     brick = reach.props.Duplo(observable_options=prop_features)
@@ -164,16 +165,16 @@ def _reach(target_m: tuple[float, float, float]) -> tuple[ModuleType, Any, Any]:
     return mjcf, brick, task
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not the search for a first pose that fails in one of a hundred episodes, after which it begins elsewhere."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drops the message about a failed search for an initial pose: one episode in a hundred retries it elsewhere."""
     return "Failed to converge" not in str(record.msg)
 
 
 def _simplify(model: Any) -> None:
-    """Has Mesa draw an eighth as long; pixels differ from stock by 0.5 of 255 in the mean.
+    """Makes Mesa draw eight times as fast; pixels differ from stock by 0.5 of 255 on average.
 
-    In this order of effect: a coarser shadow map, cylinders and a ground of fewer triangles, no mirror image in the
-    ground. Without multisampling it would be quicker still, but with a difference of 1.3 and jagged edges.
+    In order of effect: a coarser shadow map, fewer triangles in cylinders and the ground, no reflections in the
+    ground. Disabling multisampling is faster still, but differs by 1.3 and has jagged edges.
     """
     quality = model.visual.quality
     quality.shadowsize = 256

@@ -1,33 +1,52 @@
-"""Procgen's 16 games (easy) through EnvPool."""
+"""Procgen: its 16 games, at the easy difficulty, through EnvPool."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.envs import Episode, Step, spec
-from bcvlr_fast.envs.episodes import Episodes
+from bcvlr_fast.envs.episodes import Episode, Episodes
+from bcvlr_fast.envs.interface import PixelEnv, Step
 from bcvlr_fast.envs.pool import check_order, envpool
-from bcvlr_fast.envs.specs import FRAME_SHAPE
+from bcvlr_fast.envs.specs import FRAME_SHAPE, Actions, EnvSpec
+from bcvlr_fast.envs.suite import EnvOptions, Suite
 
 NUM_ACTIONS = 15
+_SPEC = EnvSpec(FRAME_SHAPE, Actions(False, NUM_ACTIONS), steps_per_s=15.0)  # the rate of Procgen's own player
+PROCGEN_GAMES = (
+    "bigfish",
+    "bossfight",
+    "caveflyer",
+    "chaser",
+    "climber",
+    "coinrun",
+    "dodgeball",
+    "fruitbot",
+    "heist",
+    "jumper",
+    "leaper",
+    "maze",
+    "miner",
+    "ninja",
+    "plunder",
+    "starpilot",
+)
 
 
 class Procgen:
-    """EnvPool's Procgen with the semantics of `PixelEnv`.
+    """A `PixelEnv` of one game.
 
-    EnvPool would spend a step on each reset and return a pseudo-transition for it; here an ended
-    environment is reset by a call of its own, so that every step is an interaction.
+    EnvPool spends a step on each reset and returns a pseudo-transition for it. Here a separate call resets an ended
+    environment, so that every step is an interaction.
     """
 
     def __init__(self, game: str, num_envs: int, seed: int, level: int | None = None) -> None:
-        self.num_envs, self.spec = num_envs, spec(f"procgen:{game}")
+        """`level` fixes one level; None plays the full distribution."""
+        self.num_envs, self.spec = num_envs, _SPEC
         levels = {} if level is None else {"num_levels": 1, "start_level": level}
-        self._pool = envpool("procgen").make_gymnasium(
-            f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels
-        )
+        package = envpool("procgen", "envpool.procgen", probe="CoinrunEasy-v0")
+        self._pool = package.make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
         self._all = np.arange(num_envs, dtype=np.int32)
         self.last_reward = np.zeros(num_envs)
-        """[num_envs] of the newest step: for experts, who learn from it; nothing that learns from videos has it."""
         self._episodes = Episodes(num_envs)
 
     def reset(self) -> np.ndarray:
@@ -36,7 +55,8 @@ class Procgen:
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
         ids = self._all if envs is None else np.asarray(envs, np.int32)
-        frames, reward, terminated, truncated, info = self._pool.step(self._actions(actions, len(ids)), ids)
+        actions = self.spec.actions.check(actions, len(ids)).astype(np.int32)
+        frames, reward, terminated, truncated, info = self._pool.step(actions, ids)
         check_order(info["env_id"], ids)
         ended = terminated | truncated
         self.last_reward[ids] = reward
@@ -55,5 +75,16 @@ class Procgen:
         check_order(info["env_id"], ids)
         return np.asarray(frames)
 
-    def _actions(self, actions: np.ndarray, count: int) -> np.ndarray:
-        return self.spec.actions.check(actions, count).astype(np.int32)
+
+def _make(game: str, num_envs: int, seed: int, options: EnvOptions) -> PixelEnv:
+    return Procgen(game, num_envs, seed, options.level)
+
+
+SUITE = Suite(
+    "procgen",
+    spec=lambda _: _SPEC,
+    make=_make,
+    tasks=PROCGEN_GAMES,
+    expert="replays",
+    makers=("planner", "ppo"),
+)

@@ -1,4 +1,4 @@
-"""Episodes of a policy in an environment, and their mean score with its interval."""
+"""Plays episodes and summarizes their scores as a mean with a confidence interval."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bcvlr_fast.envs import PixelEnv
+from bcvlr_fast.envs.interface import PixelEnv
 from bcvlr_fast.system.screen import Bar
 
-EVALUATION_SEED = 2**30  # environments of training are seeded below it
+EVALUATION_SEED = 2**30
+"""Seed of environments for evaluation; those for training have smaller seeds."""
 _RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 4_000_000
 Act = Callable[[np.ndarray], np.ndarray]
+"""Actions [k, ...] for frames [k, C, H, W] uint8."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean score of some episodes, its standard error and 95 % confidence interval (bootstrap percentiles)."""
+    """Mean score of some episodes with its standard error and 95 % confidence interval (bootstrap percentiles)."""
 
     mean: float
     standard_error: float
@@ -29,7 +31,7 @@ class Score:
 
     @classmethod
     def of(cls, scores: np.ndarray, lengths: np.ndarray | None = None) -> Score:
-        """From the scores [E] of E episodes, and their lengths [E] in steps."""
+        """Summarizes the scores [E] of E episodes and their lengths [E] in steps."""
         scores = np.asarray(scores, np.float64)
         rng = np.random.default_rng(0)
         block = max(1, _DRAWN_AT_ONCE // len(scores))
@@ -42,9 +44,9 @@ class Score:
 
 
 def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Score:
-    """Score of `episodes` episodes, their number in each environment fixed beforehand.
+    """Plays `episodes` episodes and returns their score.
 
-    Taking the first to finish instead would favour short episodes.
+    The number of episodes in each environment is fixed in advance: taking the first to finish would favor short ones.
     """
     quota = np.full(env.num_envs, episodes // env.num_envs)
     quota[: episodes % env.num_envs] += 1

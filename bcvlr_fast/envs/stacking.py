@@ -1,33 +1,40 @@
-"""Frame stacks: what a policy sees where one frame does not tell velocities."""
+"""Frame stacks, for policies that need velocities, which a single frame does not show."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bcvlr_fast.envs import Episode, PixelEnv, Step
+from bcvlr_fast.envs.episodes import Episode
+from bcvlr_fast.envs.interface import PixelEnv, Step
 
 
 class Stacked:
-    """A `PixelEnv` whose frames are the newest `stack` of another's, [k, stack * C, H, W], oldest first; at the start
-    of an episode all are its first."""
+    """A `PixelEnv` whose frames are stacks [k, stack * C, H, W] of the newest `stack` frames of another, oldest first.
+
+    A new episode starts with copies of its first frame.
+    """
 
     def __init__(self, env: PixelEnv, stack: int) -> None:
         self.env, self.stack = env, stack
         self.num_envs, self.spec = env.num_envs, env.spec
         self._channels = env.spec.frame_shape[0]
-        self._seen = np.empty((0,), np.uint8)  # [num_envs, stack * C, H, W]
+        self._stacks = np.empty((0,), np.uint8)  # [num_envs, stack * C, H, W]
+
+    @property
+    def last_reward(self) -> np.ndarray:
+        return self.env.last_reward
 
     def reset(self) -> np.ndarray:
-        self._seen = self._filled(self.env.reset())
-        return self._seen.copy()
+        self._stacks = self._repeated(self.env.reset())
+        return self._stacks.copy()
 
     def step(self, actions: np.ndarray, envs: np.ndarray | None = None) -> Step:
         step = self.env.step(actions, envs)
         rows = np.arange(self.num_envs) if envs is None else envs
-        frames = np.concatenate([self._seen[rows, self._channels :], step.frames], axis=1)
-        first = self._filled(step.first_frames)
-        self._seen[rows] = frames
-        self._seen[rows[step.ended]] = first
+        frames = np.concatenate([self._stacks[rows, self._channels :], step.frames], axis=1)
+        first = self._repeated(step.first_frames)
+        self._stacks[rows] = frames
+        self._stacks[rows[step.ended]] = first
         return Step(frames, step.ended, first)
 
     def pop_episodes(self) -> list[Episode]:
@@ -36,5 +43,5 @@ class Stacked:
     def close(self) -> None:
         self.env.close()
 
-    def _filled(self, frames: np.ndarray) -> np.ndarray:
+    def _repeated(self, frames: np.ndarray) -> np.ndarray:
         return np.tile(frames, (1, self.stack, 1, 1))

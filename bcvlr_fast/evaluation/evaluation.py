@@ -81,7 +81,7 @@ def evaluate(
     scores = {}
     with screen.bar("evaluating", total=len(acts) * episodes, unit="episodes") as bar:
         for name, act in acts.items():
-            num_envs = min(episodes, task.most_envs)
+            num_envs = min(episodes, task.max_envs)
             with contextlib.closing(make_observed(policy, num_envs, seed, blind=name == "random")) as env:
                 scores[name] = play(env, act, episodes, bar)
     if expert_scores is not None and np.isfinite(expert_scores).all():

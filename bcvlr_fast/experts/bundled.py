@@ -1,11 +1,12 @@
-"""The experts that are bundled, as tables, and those of the paper."""
+"""Tables of the bundled experts, beside the experts of the paper."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
-from bcvlr_fast.experts import behaviors as behaviours
-from bcvlr_fast.experts import replays
+from bcvlr_fast.experts import replays, trained
 from bcvlr_fast.experts.replays import Replays
 
 PAPER_EXPERT = {
@@ -34,16 +35,31 @@ PAPER_EXPERT = {
     "jaco_reach_top_right": 198.0,
     "jaco_reach_bottom_left": 203.0,
 }
-"""Mean return of the expert whose videos the paper learned from (tables 1 and 2)."""
+"""Mean return of the expert in the paper (tables 1 and 2), by task."""
 
 
-def behaviours_table() -> Table:
-    """The bundled experts of DMControl, a row per task, from their cards."""
-    table = Table(title="DMControl", caption="paper: its expert's mean return")
+def replays_table() -> Table:
+    """Table of the bundled replays, one row per game."""
+    return table_of({game: replays.load_bundled(game) for game in replays.available()})
+
+
+def table_of(made: Mapping[str, Replays]) -> Table:
+    """Table of replays by game, one row per game."""
+    table = Table(caption="paper: mean return of its expert; changes: fraction of steps that change the action")
+    for name in ("game", "frames", "episodes", "given up", "mean return", "paper", "changes"):
+        table.add_column(name, justify="left" if name == "game" else "right", no_wrap=True)
+    for game, each in made.items():
+        table.add_row(*cells(game, each))
+    return table
+
+
+def networks_table() -> Table:
+    """Table of the bundled networks of DMControl, one row per task, from their cards."""
+    table = Table(title="DMControl", caption="paper: mean return of its expert")
     for name in ("task", "mean return", "episodes", "paper", "updates", "minutes"):
         table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
-    for task in behaviours.available():
-        card = behaviours.card(task)
+    for task in trained.available():
+        card = trained.card(task)
         score = card["return"]
         shown = f"{score['mean']:.1f} ± {score['standard_error']:.1f}"
         paper = PAPER_EXPERT.get(task)
@@ -52,23 +68,8 @@ def behaviours_table() -> Table:
     return table
 
 
-def bundled_table() -> Table:
-    """The bundled replays, a row per game."""
-    table = _table()
-    for game in replays.available():
-        table.add_row(*cells(game, replays.load(game)))
-    return table
-
-
-def _table() -> Table:
-    table = Table(caption="paper: its expert's mean return; changes: share of steps that change the action")
-    for name in ("game", "frames", "episodes", "given up", "mean return", "paper", "changes"):
-        table.add_column(name, justify="left" if name == "game" else "right", no_wrap=True)
-    return table
-
-
 def cells(game: str, made: Replays) -> list[str]:
-    """What the table says of replays."""
+    """Row of `table_of` for the replays of a game."""
     episodes = len(made.level)
     error = made.episode_return.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
     return [

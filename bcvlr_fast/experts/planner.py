@@ -1,6 +1,6 @@
-"""An expert for every Procgen game without learning: plans in the original simulator, on all cores.
+"""An expert for every Procgen game without learning: it plans in the original simulator, on all cores.
 
-Each worker plays levels of its own; a level's episode depends on the level alone, not on the number of workers.
+Each worker plays whole levels. The episode of a level depends on the level alone, not on the number of workers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bcvlr_fast.experts.replays import Replays, load_file
+from bcvlr_fast.experts.replays import Replays, load_replays
 from bcvlr_fast.experts.search import SEARCHES, solve
 from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
-from bcvlr_fast.experts.simulator import Simulator
+from bcvlr_fast.experts.simulator import Simulator, check_installed
 from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import cache_folder, check_writable
+from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Bar, Screen
 from bcvlr_fast.system.workers import worker_pool
 
@@ -30,10 +32,11 @@ _SAVE_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Planned:
-    """One level: its actions [T] uint8 and return, or none where the search found no way to its end."""
+    """The planned episode of one level."""
 
     level: int
     actions: np.ndarray
+    """[T] uint8; empty if the search found no way to the end of the level."""
     episode_return: float
 
     @property
@@ -41,18 +44,32 @@ class Planned:
         return len(self.actions) == 0
 
 
+def make_replays(game: str, frames: int, first_level: int, workers: int, out: Path | None, screen: Screen) -> Path:
+    """Plans at least `frames` frames into the file `out`, by default one in the cache, and returns it.
+
+    `workers` 0 uses every core. Raises UserError if the simulator is missing or `out` cannot be used.
+    """
+    file = out or cache_folder() / "experts" / f"procgen-{game}-planner.npz"
+    if file.suffix != ".npz":
+        raise UserError(f"out: expected a file named .npz, got {file}")
+    check_writable(file.parent, "out")
+    check_installed()
+    plan_replays(game, frames, first_level, workers or usable_cores(), file, screen)
+    return file
+
+
 @contextlib.contextmanager
 def plan(game: str, first_level: int, workers: int) -> Iterator[Iterator[Planned]]:
-    """Within it, levels `first_level`, `first_level` + 1, ... of a game, played in this order when asked for.
+    """Context with an iterator that plans the levels `first_level`, `first_level` + 1, ... of a game on demand.
 
-    Asking raises UserError where the simulator does not load, or a worker dies.
+    The iterator raises UserError if the simulator does not load or a worker dies.
     """
     with worker_pool(workers) as pool:
         yield _ahead(pool, game, first_level, workers)
 
 
 def _ahead(pool: ProcessPoolExecutor, game: str, first_level: int, workers: int) -> Iterator[Planned]:
-    """Keeps a few levels in work for each worker."""
+    """Yields levels in order and keeps four per worker in progress."""
     try:
         pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
         level = first_level + len(pending)
@@ -61,16 +78,16 @@ def _ahead(pool: ProcessPoolExecutor, game: str, first_level: int, workers: int)
             pending.append(pool.submit(_play, game, level))
             level += 1
     except BrokenProcessPool:
-        raise UserError(f"planner: a worker died (is there memory for {workers}? --workers takes fewer)") from None
+        raise UserError(f"planner: a worker died (is there memory for {workers}? --workers sets fewer)") from None
 
 
 def plan_replays(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:
-    """Plans until there are `frames` frames; goes on with `file` where it is there, and saves as it goes."""
+    """Plans until there are `frames` frames, continuing a `file` that exists, and saves every ten seconds."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    made = load_file(file, game) if file.exists() else Replays.none(game)
+    made = load_replays(file, game) if file.exists() else Replays.none(game)
     played = np.concatenate([made.level, made.dropped])
     if len(played) and played.min() != first_level:
-        raise UserError(f"first_level: {file} begins with level {played.min()}, got {first_level}")
+        raise UserError(f"first_level: {file} starts with level {played.min()}, got {first_level}")
     if made.frames >= frames:
         return made
     episodes: list[Planned] = []
@@ -115,7 +132,7 @@ def _joined(made: Replays, episodes: list[Planned]) -> Replays:
 
 
 def _play(game: str, level: int) -> Planned:
-    """In a worker."""
+    """Plans a level; runs in a worker."""
     return _player(game).play(level)
 
 

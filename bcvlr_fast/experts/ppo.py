@@ -1,16 +1,16 @@
 """PPO with the IMPALA network (Cobbe et al. 2020, Procgen easy): an expert that learns from rewards.
 
-Half of the environments step in a thread while the network chooses actions for the other half; an update is one
-CUDA graph on a GPU. The figures are those of the paper's PPO row at the same number of steps.
+Half of the environments step in a thread while the network chooses actions for the other half. On a GPU an update is
+one CUDA graph.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.nn.layers import Impala
-from bcvlr_fast.training.checkpoint import Checkpoint
+from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
 
 _CHUNK_ON_CPU = 512
-_REMEMBERED_EPISODES = 100
+_AVERAGED_EPISODES = 100
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,15 @@ class PPOConfig:
     clip: float = 0.2
     entropy_weight: float = 0.01
     value_weight: float = 0.5
-    most_gradient_norm: float = 0.5
-    most_reward: float = 10.0
+    max_grad_norm: float = 0.5
+    max_reward: float = 10.0
+    """Bound of scaled rewards, on both sides of zero."""
     channels: tuple[int, ...] = (16, 32, 32)
     hidden_dim: int = 256
 
     @property
     def batch_frames(self) -> int:
-        """Frames of one iteration."""
+        """Frames per iteration."""
         return self.num_envs * self.rollout_steps
 
     @property
@@ -60,7 +61,7 @@ class PPOConfig:
 
 
 class ActorCritic(nn.Module):
-    """Frames [B, C, H, W], normalised -> (logits [B, 15], value [B]) float32."""
+    """Maps normalized frames [B, C, H, W] to (logits [B, 15], value [B]), both float32."""
 
     def __init__(self, config: PPOConfig) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class ReturnScale:
         self.mean, self.variance, self.count = 0.0, 1.0, 1e-4
 
     def __call__(self, reward: np.ndarray, ended: np.ndarray, envs: slice) -> np.ndarray:
-        """Scaled rewards [k] of the environments `envs`."""
+        """Updates the scale and returns scaled rewards [k] of the environments `envs`."""
         returns = self._returns[envs] * self._discount + reward
         total = self.count + len(returns)
         delta = float(returns.mean()) - self.mean
@@ -112,7 +113,7 @@ class PPO:
         self.generator.manual_seed(seed)
         self.scale = ReturnScale(config.num_envs, config.discount)
         self.frames_done = 0
-        self.returns: deque[float] = deque(maxlen=_REMEMBERED_EPISODES)
+        self.returns: deque[float] = deque(maxlen=_AVERAGED_EPISODES)
         shape = (config.rollout_steps, config.num_envs)
         self.frames = torch.empty(*shape, *FRAME_SHAPE, dtype=torch.uint8, device=device)
         self.action = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -128,7 +129,7 @@ class PPO:
         self._thread = ThreadPoolExecutor(1)
 
     def iterate(self) -> dict[str, float]:
-        """One rollout and its updates; returns the figures of both."""
+        """Collects a rollout, updates on it, and returns the metrics of both."""
         self._collect()
         self._estimate_advantages()
         self._sums.zero_()
@@ -140,30 +141,33 @@ class PPO:
                 self._update()
         self.frames_done += config.batch_frames
         policy, value, entropy, clipped = (self._sums / (config.epochs * config.minibatches)).tolist()
-        figures = {"policy_loss": policy, "value_loss": value, "entropy": entropy, "clipped": clipped}
+        metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy, "clipped": clipped}
         if self.returns:
-            figures["return"] = float(np.mean(self.returns))
-        return figures
+            metrics["return"] = float(np.mean(self.returns))
+        return metrics
 
-    def save(self, kept: Checkpoint) -> None:
-        """Everything but the environments, whose episodes begin anew after a resumption."""
-        kept.put_network("expert", self.network)
-        kept.put_optimizer("expert", self.optimizer)
-        kept.tensors["generator"] = self.generator.get_state()
-        scale = {"mean": self.scale.mean, "variance": self.scale.variance, "count": self.scale.count}
-        kept.state |= {"frames": self.frames_done, "scale": scale, "returns": list(self.returns)}
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the environments, whose episodes start again on resumption."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "generator": self.generator.get_state(),
+            "frames": self.frames_done,
+            "scale": {"mean": self.scale.mean, "variance": self.scale.variance, "count": self.scale.count},
+            "returns": list(self.returns),
+        }
 
-    def restore(self, kept: Checkpoint) -> None:
-        kept.get_network("expert", self.network)
-        kept.get_optimizer("expert", self.optimizer)
-        self.generator.set_state(kept.tensors["generator"])
-        self.frames_done = kept.state["frames"]
-        self.returns.extend(kept.state["returns"])
-        scale = kept.state["scale"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.frames_done = state["frames"]
+        self.returns.extend(state["returns"])
+        scale = state["scale"]
         self.scale.mean, self.scale.variance, self.scale.count = scale["mean"], scale["variance"], scale["count"]
 
     def act(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(actions [B] sampled, their log probabilities [B], values [B]) for frames [B, C, H, W] uint8."""
+        """Returns (sampled actions [B], their log probabilities [B], values [B]) for frames [B, C, H, W] uint8."""
         with torch.no_grad():
             logits, value = self._forward(frames, torch.arange(len(frames), device=frames.device))
             clocks = torch.empty_like(logits).exponential_(generator=self.generator)
@@ -171,7 +175,7 @@ class PPO:
             return action, _log_probability(logits, action), value
 
     def clone(self, frames: Tensor, actions: Tensor, updates: int, batch: int = 256) -> float:
-        """Learns the actions [N] of an expert's frames [N, C, H, W]; returns the last hundred updates' mean loss."""
+        """Clones an expert's actions [N] on its frames [N, C, H, W]; returns the mean loss of the last 100 updates."""
         losses = deque[Tensor](maxlen=100)
         for _ in range(updates):
             rows = torch.randint(len(frames), (batch,), generator=self.generator, device=frames.device)
@@ -201,19 +205,19 @@ class PPO:
             half.finish_step(self.config.rollout_steps - 1)
 
     def _estimate_advantages(self) -> None:
-        """Generalised advantage estimation, from the last step back."""
+        """Generalized advantage estimation, from the last step back."""
         config = self.config
         after = torch.cat([half.value_now() for half in self._halves])
         advantage = torch.zeros_like(after)
         for step in reversed(range(config.rollout_steps)):
-            goes_on = (~self.ended[step]).float()
-            error = self.reward[step] + config.discount * goes_on * after - self.value[step]
-            advantage = error + config.discount * config.gae_lambda * goes_on * advantage
+            continues = (~self.ended[step]).float()
+            error = self.reward[step] + config.discount * continues * after - self.value[step]
+            advantage = error + config.discount * config.gae_lambda * continues * advantage
             self.advantage[step] = advantage
             after = self.value[step]
 
     def _learn(self) -> None:
-        """One update on the rows `index` of the rollout."""
+        """Updates on the rows `index` of the rollout."""
         index = self.index
         advantage = self.advantage.view(-1)[index]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -222,11 +226,11 @@ class PPO:
         self._descend(self._loss(rows, part) * (len(rows) / len(index)) for rows, part in parts)
 
     def _descend(self, losses: Iterable[Tensor]) -> None:
-        """One step of the optimiser down the sum of the losses, whose graphs are there one at a time."""
+        """Takes one optimizer step on the sum of the losses; only one of their graphs exists at a time."""
         self.optimizer.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.most_gradient_norm)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
 
     def _loss(self, rows: Tensor, advantage: Tensor) -> Tensor:
@@ -242,31 +246,31 @@ class PPO:
         entropy = -(logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
         with torch.no_grad():
             outside = (ratio != clipped).float().mean()
-            share = len(rows) / len(self.index)
-            self._sums += share * torch.stack([policy_loss, value_loss, entropy, outside])
+            fraction = len(rows) / len(self.index)
+            self._sums += fraction * torch.stack([policy_loss, value_loss, entropy, outside])
         return policy_loss - config.entropy_weight * entropy + config.value_weight * value_loss
 
 
 class _Half:
-    """Half of the environments: while they step, the other half's actions are chosen."""
+    """Half of the environments. While it steps, the network chooses actions for the other half."""
 
     def __init__(self, ppo: PPO, game: str, columns: slice, seed: int) -> None:
         self._ppo, self._columns = ppo, columns
         count = columns.stop - columns.start
         self.env = Procgen(game, count, seed + columns.start)
-        self._now = self.env.reset()
+        self._current = self.env.reset()
         self._stepping: Future[Step] | None = None
         device = ppo.compute.device
-        self._seen = torch.zeros((count, *FRAME_SHAPE), dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._frames = torch.empty_like(self._seen, device=device)
+        self._staged = torch.zeros((count, *FRAME_SHAPE), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._frames = torch.empty_like(self._staged, device=device)
         self._action = torch.zeros(count, dtype=torch.int64, device=device)
         self._log_probability, self._value = torch.zeros(count, device=device), torch.zeros(count, device=device)
         self._choose = capture(self._act, device, ppo.generator)
 
     def begin_step(self, step: int, thread: ThreadPoolExecutor) -> None:
-        """Chooses actions for the present frames, and has the thread take them."""
+        """Chooses actions for the current frames and starts the step in the thread."""
         ppo = self._ppo
-        self._seen.copy_(torch.from_numpy(self._now))
+        self._staged.copy_(torch.from_numpy(self._current))
         self._choose()
         ppo.frames[step, self._columns] = self._frames
         ppo.action[step, self._columns] = self._action
@@ -275,24 +279,24 @@ class _Half:
         self._stepping = thread.submit(self.env.step, self._action.cpu().numpy())
 
     def finish_step(self, step: int) -> None:
-        """Waits for the step that was begun, and keeps what it brought as that of row `step`."""
+        """Waits for the step in progress and stores its result in row `step`."""
         if self._stepping is None:
             return
         ppo = self._ppo
         outcome, self._stepping = self._stepping.result(), None
         reward = ppo.scale(self.env.last_reward, outcome.ended, self._columns)
-        limit = ppo.config.most_reward
+        limit = ppo.config.max_reward
         ppo.reward[step, self._columns] = torch.from_numpy(reward.clip(-limit, limit)).to(ppo.reward)
         ppo.ended[step, self._columns] = torch.from_numpy(outcome.ended).to(ppo.ended.device)
-        self._now = outcome.next_frames()
+        self._current = outcome.next_frames()
         ppo.returns.extend(episode.score for episode in self.env.pop_episodes())
 
     def value_now(self) -> Tensor:
-        """Values [n] of the frames that follow the rollout."""
-        return self._ppo.act(torch.from_numpy(self._now).to(self._frames.device))[2]
+        """Values [n] of the frames after the rollout."""
+        return self._ppo.act(torch.from_numpy(self._current).to(self._frames.device))[2]
 
     def _act(self) -> None:
-        self._frames.copy_(self._seen, non_blocking=True)
+        self._frames.copy_(self._staged, non_blocking=True)
         action, log_probability, value = self._ppo.act(self._frames)
         self._action.copy_(action)
         self._log_probability.copy_(log_probability)

@@ -1,4 +1,4 @@
-"""A PPO expert from start to end: learning with checkpoints, its score, and replays of its play."""
+"""Trains a PPO expert with checkpoints, scores it, and records replays of its play."""
 
 from __future__ import annotations
 
@@ -14,21 +14,58 @@ import torch
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.ppo import PPO, PPOConfig
-from bcvlr_fast.experts.recorder import play as replay
-from bcvlr_fast.experts.replays import Replays
+from bcvlr_fast.experts.replaying import play as play_replays
+from bcvlr_fast.experts.replays import Replays, load_replays
 from bcvlr_fast.system.errors import Diverged, UserError
-from bcvlr_fast.system.files import write_whole
+from bcvlr_fast.system.files import cache_folder, check_writable, lock_folder, write_whole
+from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
-from bcvlr_fast.training import metrics_log as logger
-from bcvlr_fast.training.checkpoint import Checkpoint
-from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.training.metrics_log import MetricsLog
 
 REPLAYS, SCORE = "replays.npz", "score.json"
 _SAVE_EVERY_S = 60.0
 _CLONE_UPDATES = 3000
 _LANES = 16
 _SCORED_EPISODES = 100
+_RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
+"""Settings that older folders name otherwise."""
+
+
+def make_replays(
+    game: str,
+    steps: int,
+    frames: int,
+    first_level: int,
+    seed: int,
+    *,
+    device: str,
+    precision: str,
+    start_from: Path | None,
+    out: Path | None,
+    screen: Screen,
+) -> Path:
+    """Trains on `steps` frames in the folder `out`, by default one in the cache, and records at least `frames` frames.
+
+    Returns the file of replays. Raises UserError and Diverged as `train` does.
+    """
+    folder = out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{seed}"
+    check_writable(folder, "out")
+    cloned = load_replays(start_from, game) if start_from else None
+    compute = choose_compute(choose_device(device), precision)
+    if compute.device.type == "cpu":
+        torch.set_num_threads(usable_cores())
+    with lock_folder(folder):
+        ppo = train(game, steps, folder, compute, seed, screen, cloned)
+        result = score(ppo, game)
+        (folder / SCORE).write_text(json.dumps({"frames": ppo.frames_done, **asdict(result)}))
+        screen.say(
+            f"after {ppo.frames_done:,} frames: return {result.mean:.2f} ({result.low:.2f} .. {result.high:.2f})"
+        )
+        record(ppo, game, frames, first_level, screen).save(folder / REPLAYS)
+        ppo.close()
+    return folder / REPLAYS
 
 
 def train(
@@ -41,11 +78,10 @@ def train(
     start_from: Replays | None = None,
     config: PPOConfig | None = None,
 ) -> PPO:
-    """Learns from at most `steps` frames, in whole iterations, at least one; goes on from the folder's newest
-    checkpoint where there is one.
+    """Trains on at most `steps` frames, in whole iterations, at least one, from the folder's newest checkpoint if any.
 
-    A fresh expert begins by cloning `start_from`. Raises UserError where the folder is of another expert or has only
-    damaged checkpoints, Diverged where a loss is not finite.
+    A new expert first clones `start_from`. Raises UserError if the folder belongs to another expert or has only
+    damaged checkpoints, and Diverged if a loss is not finite.
     """
     config = config or PPOConfig()
     _check_same(
@@ -56,30 +92,33 @@ def train(
     if complaints and kept is None:
         raise UserError(complaints[0])
     for line in complaints:
-        screen.warn(f"{line}; an older one is used")
-    seen = kept.state["frames"] if kept else 0
-    env_seed = int(np.random.default_rng((seed, seen)).integers(EVALUATION_SEED - config.num_envs))
+        screen.warn(f"{line}; using an older one")
+    if kept and kept.get("format") == 1:
+        raise UserError(f"out: {folder}: a checkpoint of an earlier version (format 1): choose another folder")
+    done = kept["ppo"]["frames"] if kept else 0
+    env_seed = int(np.random.default_rng((seed, done)).integers(EVALUATION_SEED - config.num_envs))
     ppo = PPO(game, config, compute, seed, env_seed)
-    log = logger.MetricsLog(folder, "none", time.monotonic(), kept.state["log_bytes"] if kept else None)
+    log = MetricsLog(folder, "none", time.monotonic())
     if kept:
-        ppo.restore(kept)
+        ppo.load_state_dict(kept["ppo"])
+        log.load_state_dict(kept["log"])
     elif start_from is not None:
-        frames = np.concatenate(list(replay(f"procgen:{game}", start_from)))
+        frames = np.concatenate(list(play_replays(start_from)))
         _clone(ppo, frames, start_from, screen)
     saved = time.monotonic()
     steps = max(1, steps // config.batch_frames) * config.batch_frames
     with screen.bar(f"PPO on {game}", total=steps, unit="frames", done=ppo.frames_done) as bar:
         while ppo.frames_done < steps:
             begun = time.monotonic()
-            figures = ppo.iterate()
-            if not np.isfinite(figures["policy_loss"] + figures["value_loss"]):
+            metrics = ppo.iterate()
+            if not np.isfinite(metrics["policy_loss"] + metrics["value_loss"]):
                 raise Diverged(
-                    f"ppo: a loss is not finite at {ppo.frames_done:,} frames; {folder} keeps what was before"
+                    f"ppo: a loss is not finite at {ppo.frames_done:,} frames; {folder} keeps the last checkpoint"
                 )
             rate = config.batch_frames / (time.monotonic() - begun)
-            log.write("ppo", ppo.frames_done, {"frames_per_s": rate, **figures})
+            log.write("ppo", ppo.frames_done, {"frames_per_s": rate, **metrics})
             bar.advance(config.batch_frames)
-            bar.show(f"return {figures.get('return', float('nan')):.2f}  {rate:,.0f} frames/s")
+            bar.show(f"return {metrics.get('return', float('nan')):.2f}  {rate:,.0f} frames/s")
             if time.monotonic() - saved > _SAVE_EVERY_S or ppo.frames_done >= steps:
                 _save(ppo, folder, log)
                 saved = time.monotonic()
@@ -88,7 +127,7 @@ def train(
 
 
 def score(ppo: PPO, game: str) -> Score:
-    """The sampled policy on 100 episodes of the full distribution of levels, those of every evaluation."""
+    """Scores the sampled policy on 100 episodes of the full distribution of levels, the same in every evaluation."""
     env = Procgen(game, _SCORED_EPISODES, EVALUATION_SEED)
     try:
         return play(env, lambda frames: _act(ppo, frames), _SCORED_EPISODES)
@@ -97,7 +136,7 @@ def score(ppo: PPO, game: str) -> Score:
 
 
 def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -> Replays:
-    """Replays of the sampled policy on levels `first_level`, `first_level` + 1, ...: at least `frames` frames."""
+    """Plays the sampled policy on levels `first_level`, `first_level` + 1, ... for at least `frames` frames."""
     made: list[tuple[int, list[int], float]] = []
     lanes: dict[int, tuple[Procgen, list[int]]] = {}
     now: dict[int, np.ndarray] = {}
@@ -132,35 +171,33 @@ def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -
 
 
 def _check_same(file: Path, about: dict[str, Any]) -> None:
-    """Writes what an expert is, or raises UserError where the file says that it is another."""
+    """Writes an expert's settings to a new file. Raises UserError if the file exists with other settings."""
     about = json.loads(json.dumps(about))
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda part: part.write_text(json.dumps(about, indent=1)))
         return
     try:
-        before = json.loads(file.read_text())
+        before = {_RENAMED.get(name, name): value for name, value in json.loads(file.read_text()).items()}
         differing = sorted(name for name in about if before.get(name) != about[name])
     except (ValueError, AttributeError) as error:
-        raise UserError(f"out: {file}: not an expert's settings ({error})") from None
+        raise UserError(f"out: {file}: not the settings of an expert ({error})") from None
     if differing:
         name = differing[0]
-        raise UserError(f"out: {file.parent} is of another expert ({name} {before.get(name)}, got {about[name]})")
+        raise UserError(f"out: {file.parent} belongs to another expert ({name} {before.get(name)}, got {about[name]})")
 
 
 def _clone(ppo: PPO, frames: np.ndarray, expert: Replays, screen: Screen) -> None:
-    """Behaviour cloning of the replays; every episode's last frame has no action."""
+    """Clones the replays; the last frame of every episode has no action."""
     last = (expert.length + 1).cumsum() - 1
     seen = torch.from_numpy(np.delete(frames, last, axis=0)).to(ppo.compute.device)
     loss = ppo.clone(seen, torch.from_numpy(expert.actions.astype(np.int64)).to(seen.device), _CLONE_UPDATES)
     screen.say(f"cloned {len(seen):,} frames: cross-entropy {loss:.2f}")
 
 
-def _save(ppo: PPO, folder: Path, log: logger.MetricsLog) -> None:
-    kept = Checkpoint()
-    ppo.save(kept)
-    kept.state["log_bytes"] = log.size_bytes()
-    checkpoint.save(folder / "ckpt", ppo.frames_done, kept)
+def _save(ppo: PPO, folder: Path, log: MetricsLog) -> None:
+    state = {"ppo": ppo.state_dict(), "log": log.state_dict()}
+    checkpoint.save(folder / "ckpt", ppo.frames_done, state)
 
 
 def _act(ppo: PPO, frames: np.ndarray) -> np.ndarray:

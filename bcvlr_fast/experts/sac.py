@@ -17,7 +17,7 @@ _LOG_STD = (-5.0, 2.0)
 
 @dataclass(frozen=True)
 class SacConfig:
-    """What training takes; a step is one of the agent, in every environment an interaction."""
+    """Settings of SAC; an interaction is one agent step in one environment."""
 
     updates: int
     batch_size: int = 256
@@ -26,18 +26,19 @@ class SacConfig:
     discount: float = 0.99
     target_rate: float = 0.01
     target_entropy: float = -1.5
-    """Of each number of an action."""
+    """Per dimension of an action."""
     actor_every: int = 2
     num_envs: int = 16
     steps_per_update: int = 2
-    """Interactions for each update."""
+    """Interactions per update."""
     random_steps: int = 10_000
-    """Interactions at random before the first update."""
+    """Random interactions before the first update."""
     evaluate_every: int = 5_000
+    """Updates between evaluations."""
 
 
 class Actor(nn.Module):
-    """States [B, S] -> mean and log standard deviation [B, A] of actions before tanh."""
+    """Maps states [B, S] to mean and log standard deviation, both [B, A], of actions before tanh."""
 
     mean: Tensor
     scale: Tensor
@@ -55,22 +56,22 @@ class Actor(nn.Module):
             nn.Linear(hidden_dim, 2 * action_dim),
         )
 
-    def normalise(self, states: Tensor) -> Tensor:
-        """States in the units that the networks see: those of random play, and beyond them in ever larger ones.
+    def normalize(self, states: Tensor) -> Tensor:
+        """Standardizes states by random play and compresses large values logarithmically.
 
-        A bound would hide how fast a spinning thing spins.
+        Clipping would hide the speed of fast motion, such as a spinner's.
         """
         x = (states - self.mean) * self.scale
         return x.sign() * x.abs().log1p()
 
-    def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.layers(normalised).chunk(2, dim=1)
+    def forward(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.layers(normalized).chunk(2, dim=1)
         low, high = _LOG_STD
         return mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
 
-    def sample(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
-        """(actions [B, A] in -1..1, their log-probabilities [B]), differentiable."""
-        mean, log_std = self(normalised)
+    def sample(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (actions [B, A] in -1..1, their log probabilities [B]), differentiable."""
+        mean, log_std = self(normalized)
         noise = torch.randn_like(mean)
         before = mean + noise * log_std.exp()
         normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
@@ -79,14 +80,14 @@ class Actor(nn.Module):
 
     @torch.no_grad()
     def act(self, states: np.ndarray, explore: bool = False) -> np.ndarray:
-        """Actions [k, A] float32 for states [k, S]: the mean, or drawn."""
-        normalised = self.normalise(torch.from_numpy(states))
-        actions = self.sample(normalised)[0] if explore else torch.tanh(self(normalised)[0])
+        """Actions [k, A] float32 for states [k, S]: the mean, or sampled to explore."""
+        normalized = self.normalize(torch.from_numpy(states))
+        actions = self.sample(normalized)[0] if explore else torch.tanh(self(normalized)[0])
         return actions.numpy()
 
 
 class TwinCritic(nn.Module):
-    """Two action values of states [B, S] and actions [B, A], as one batched network with normalised layers: [2, B]."""
+    """Two critics as one batched network with layer norm: states [B, S] and actions [B, A] to values [2, B]."""
 
     def __init__(self, state_dim: int, action_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class TwinCritic(nn.Module):
 
 
 class Transitions(NamedTuple):
-    """A batch: states, actions, rewards, and the states after them."""
+    """A batch of transitions."""
 
     states: Tensor
     actions: Tensor
@@ -114,7 +115,7 @@ class Transitions(NamedTuple):
 
 
 class Sac:
-    """Actor, critics, temperature, and their update."""
+    """Soft actor-critic: actor, critics, temperature, and their update."""
 
     def __init__(self, state_dim: int, action_dim: int, config: SacConfig) -> None:
         self.config = config
@@ -131,15 +132,15 @@ class Sac:
         self._updates = 0
 
     def update(self, batch: Transitions) -> None:
-        """One step of the critics, and every `actor_every`-th time of actor and temperature."""
+        """Updates the critics, and on every `actor_every`-th call the actor and the temperature."""
         config, actor = self.config, self.actor
-        states, next_states = actor.normalise(batch.states), actor.normalise(batch.next_states)
+        states, next_states = actor.normalize(batch.states), actor.normalize(batch.next_states)
         temperature = self.log_temperature.detach().exp()
         with torch.no_grad():
             next_actions, log_probability = actor.sample(next_states)
             value = self.target(next_states, next_actions).amin(dim=0) - temperature * log_probability
-            wanted = batch.reward + config.discount * value
-        loss = F.mse_loss(self.critic(states, batch.actions), wanted.expand(2, -1)) * 2
+            target = batch.reward + config.discount * value
+        loss = F.mse_loss(self.critic(states, batch.actions), target.expand(2, -1)) * 2
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimizer.step()
@@ -164,7 +165,7 @@ class Sac:
 
 
 class StateReplay:
-    """The newest transitions, drawn uniformly."""
+    """Replay buffer of the newest transitions, sampled uniformly."""
 
     def __init__(self, capacity: int, state_dim: int, action_dim: int) -> None:
         self.states, self.next_states = torch.empty(capacity, state_dim), torch.empty(capacity, state_dim)
@@ -182,6 +183,6 @@ class StateReplay:
         return Transitions(self.states[rows], self.actions[rows], self.reward[rows], self.next_states[rows])
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """(mean, 1 / standard deviation) of the states, each [S]."""
+        """Returns (mean, 1 / standard deviation) of the states, each [S]."""
         states = self.states[: self.count]
         return states.mean(dim=0), 1 / states.std(dim=0).clamp(min=1e-3)

@@ -1,9 +1,11 @@
-"""Training a state-based expert: environments, replay, evaluation, and the weights that are kept."""
+"""Trains an expert on states with SAC, evaluates it, and saves its weights."""
 
 from __future__ import annotations
 
 import copy
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,49 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bcvlr_fast.envs import spec
-from bcvlr_fast.envs.rendered import simulation
+from bcvlr_fast.envs import SUITES, parse_name, spec
+from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score
+from bcvlr_fast.envs.simulation import Simulation
 from bcvlr_fast.envs.specs import env_seeds
+from bcvlr_fast.experts.bundled import PAPER_EXPERT
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay
+from bcvlr_fast.experts.trained import SUFFIX
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.system.files import write_whole
+from bcvlr_fast.system.files import cache_folder, check_writable, write_whole
 from bcvlr_fast.system.screen import Screen
 
 _CAPACITY = 1_000_000
 _CHECK_EPISODES = 10
 _CHECK_SEED = 2**29
+_SCORED_EPISODES = 20
+
+
+def make_weights(env_name: str, updates: int, seed: int, out: Path | None, screen: Screen) -> Path:
+    """Trains an expert, scores it, and returns its file of weights, `out` or by default one in the cache."""
+    file = out or cache_folder() / "experts" / f"{env_name.replace(':', '-')}-s{seed}"
+    file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
+    check_writable(file.parent, "out")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # more threads are slower on such small networks
+    start = time.monotonic()
+    settings = SacConfig(updates)
+    actor, curve = train(env_name, settings, seed, screen)
+    actor = rounded(actor)
+    score = Score.of(returns(actor, env_name, _SCORED_EPISODES, EVALUATION_SEED))
+    card = {"env": env_name, "seed": seed, **asdict(settings), "return": asdict(score)}
+    card |= {"minutes": round((time.monotonic() - start) / 60, 1), "curve": curve}
+    save_actor(file, actor, card)
+    paper = PAPER_EXPERT.get(parse_name(env_name)[1])
+    beside = f"; the paper's expert: {paper:g}" if paper else ""
+    screen.say(f"return {score.mean:.1f} ({score.low:.1f} .. {score.high:.1f}) over {score.episodes} episodes{beside}")
+    return file
 
 
 def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[Actor, list[list[float]]]:
-    """The best actor found, and its learning curve: [interactions, mean return of 10 episodes]."""
+    """Returns the best actor and its learning curve of [interactions, mean return of 10 episodes]."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    env, action_dim = simulation(env_name, env_seeds(seed, config.num_envs), None), spec(env_name).actions.size
+    env, action_dim = simulation(env_name, env_seeds(seed, config.num_envs)), spec(env_name).actions.size
     everyone = np.arange(config.num_envs, dtype=np.int32)
     states = env.reset(everyone)
     sac = Sac(states.shape[1], action_dim, config)
@@ -46,7 +73,7 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
             next_states, outcome = env.step(actions, everyone)
             replay.append(states, actions, outcome.reward, next_states)
             states = next_states.copy()
-            if outcome.ended.any():  # all at once, by the time limit, or in lqr at rest: neither is the end of returns
+            if outcome.ended.any():  # at the time limit, or at rest in lqr: returns do not end there
                 states[outcome.ended] = env.reset(everyone[outcome.ended])
             interactions += config.num_envs
             if interactions < config.random_steps:
@@ -68,39 +95,34 @@ def train(env_name: str, config: SacConfig, seed: int, screen: Screen) -> tuple[
 
 
 def returns(actor: Actor, env_name: str, episodes: int, seed: int) -> np.ndarray:
-    """[episodes] returns of the actor's mean actions, an episode in each environment."""
-    env = simulation(env_name, env_seeds(seed, episodes), None)
-    going = np.arange(episodes, dtype=np.int32)
-    states = env.reset(going)
+    """Plays one episode per environment with mean actions and returns the returns [episodes] float64."""
+    env = simulation(env_name, env_seeds(seed, episodes))
+    running = np.arange(episodes, dtype=np.int32)
+    states = env.reset(running)
     total = np.zeros(episodes)
-    while len(going):
-        states, outcome = env.step(actor.act(states), going)
-        total[going] += outcome.reward
-        going, states = going[~outcome.ended], states[~outcome.ended]
+    while len(running):
+        states, outcome = env.step(actor.act(states), running)
+        total[running] += outcome.reward
+        running, states = running[~outcome.ended], states[~outcome.ended]
     env.close()
     return total
 
 
-def save(file: Path, actor: Actor, card: dict[str, Any]) -> None:
-    """The actor, rounded, with its card as the file's metadata."""
+def save_actor(file: Path, actor: Actor, card: dict[str, Any]) -> None:
+    """Writes the actor, rounded to half precision, with its card as metadata."""
     tensors = _rounded_weights(actor)
     write_whole(file, lambda part: save_file(tensors, part, {"card": json.dumps(card)}))
 
 
 def rounded(actor: Actor) -> Actor:
-    """The actor as `load` gives it back."""
+    """Rounds an actor to what `load_actor` returns after `save_actor`."""
     kept = copy.deepcopy(actor)
     kept.load_state_dict(_rounded_weights(actor))
     return kept
 
 
-def _rounded_weights(actor: Actor) -> dict[str, Tensor]:
-    """Matrices in half precision."""
-    return {name: value.half() if value.ndim > 1 else value for name, value in actor.state_dict().items()}
-
-
-def load(file: Path) -> tuple[Actor, dict[str, Any]]:
-    """(actor, card) that `save` wrote. Raises UserError where the file is not such."""
+def load_actor(file: Path) -> tuple[Actor, dict[str, Any]]:
+    """Loads (actor, card) that `save_actor` wrote. Raises UserError if the file is invalid."""
     try:
         with safe_open(file, "pt") as kept:
             card = json.loads(kept.metadata()["card"])
@@ -109,5 +131,18 @@ def load(file: Path) -> tuple[Actor, dict[str, Any]]:
         actor = Actor(state_dim, len(tensors["layers.4.bias"]) // 2, hidden)
         actor.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"expert: {file}: not an expert's weights ({error})") from None
+        raise UserError(f"expert: {file}: not the weights of an expert ({error})") from None
     return actor, card
+
+
+def simulation(env_name: str, seeds: list[int]) -> Simulation:
+    """Physics of a MuJoCo task without frames, one environment per seed."""
+    suite, task = parse_name(env_name)
+    simulate = SUITES[suite].simulation
+    assert simulate is not None, f"{suite} has no states to learn from"
+    return simulate(task, seeds, None)
+
+
+def _rounded_weights(actor: Actor) -> dict[str, Tensor]:
+    """Weights with matrices in half precision."""
+    return {name: value.half() if value.ndim > 1 else value for name, value in actor.state_dict().items()}

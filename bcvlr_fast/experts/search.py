@@ -1,4 +1,4 @@
-"""A* over restored states, for the Procgen games that pay at the end of a way: maze, heist, and the platformers."""
+"""A* search over restored states, for Procgen games with a reward at the goal: maze, heist, and the platformers."""
 
 from __future__ import annotations
 
@@ -20,51 +20,54 @@ _WALLS = (6, 7, 8, 15, 16, 20, 51)
 
 
 class Targets(NamedTuple):
-    """Where the agent is to go next."""
+    """Where the agent goes next."""
 
     cells: tuple[tuple[int, int], ...]
-    """(x, y) cells, any of which will do."""
+    """Alternative target cells (x, y)."""
     blocked: tuple[tuple[int, int], ...] = ()
-    """Cells that are closed for now, such as locked doors."""
+    """Cells that are closed at present, such as locked doors."""
     later: int = 0
-    """How many more targets follow."""
+    """Number of targets that follow."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to search a game: cells, what to aim at, and what an edge of the graph is."""
+    """Settings of the search in one game: targets, cells, and edges of the graph."""
 
     targets: Callable[[View], Targets]
     cell: Callable[[View, int, float], tuple[int, ...]]
-    """(view, step, fineness) -> what makes two states the same place."""
+    """Maps (view, step, fineness) to a key; states with equal keys count as the same place."""
     actions: tuple[int, ...]
     hold_steps: int
-    """An edge holds one action for this long."""
+    """Steps for which an edge holds one action."""
     cells_per_step: float
-    """How fast the agent goes, for the estimate of the steps that remain."""
+    """Speed of the agent, for the estimate of remaining steps."""
     diagonal: bool = True
+    """Whether the estimate allows diagonal moves."""
     weight: float = 1.0
-    """Above 1 the search trusts the estimate more: fewer nodes, longer ways."""
+    """Weight of the estimate. Above 1 the search expands fewer nodes and finds longer paths."""
     change_cost_steps: float = 0.5
-    most_nodes: int = 2_500
+    """Cost of a change of the action, in steps."""
+    max_nodes: int = 2_500
+    """Nodes to expand before the level is given up."""
     tries: int = 3
-    """Where the ways run out, the next try halves the edges and the cells."""
+    """Number of tries; after one that runs out of nodes, the next halves the edges and the cells."""
 
 
 @dataclass(slots=True)
 class _Node:
     state: bytes
-    """Emptied once its edges are tried: a search would hold hundreds of megabytes."""
+    """Emptied once the node is expanded, to save hundreds of megabytes per search."""
     cell: tuple[int, ...]
     steps: int
     cost: float
-    """Steps and what changes of the action cost, from the start."""
+    """Steps from the start plus the cost of changes of the action."""
     action: int
     parent: _Node | None
 
 
 def solve(simulator: Simulator, start: bytes, search: Search) -> list[int] | None:
-    """Actions from the state `start` to the completed level, or None where no way was found.
+    """Returns the actions from the state `start` to the completed level, or None if no path was found.
 
     `simulator` has one copy per action of the search.
     """
@@ -72,13 +75,13 @@ def solve(simulator: Simulator, start: bytes, search: Search) -> list[int] | Non
         hold_steps = max(1, search.hold_steps >> halvings)
         try:
             return _solve(simulator, start, search, hold_steps, fineness=float(2**halvings))
-        except _NoWay:
+        except _NoPath:
             continue
     return None
 
 
-class _NoWay(Exception):
-    """All places that edges lead to were visited, and none was the end."""
+class _NoPath(Exception):
+    """All reachable places were visited, and none completes the level."""
 
 
 def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, fineness: float) -> list[int] | None:
@@ -99,11 +102,11 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
     queue: list[tuple[float, int, _Node]] = [(estimate(first), next(order), root)]
     actions = np.array(search.actions, np.int32)
     expanded = 0
-    while expanded < search.most_nodes:
+    while expanded < search.max_nodes:
         if not queue:
-            raise _NoWay
+            raise _NoPath
         _, _, node = heapq.heappop(queue)
-        if node.cost > best[node.cell]:  # a cheaper way to the same place was found meanwhile
+        if node.cost > best[node.cell]:  # a cheaper path to the same place was found since
             continue
         expanded += 1
         for copy in range(len(actions)):
@@ -113,7 +116,7 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
         for step in range(hold_steps):
             _, ended, completed = simulator.step(actions)
             if (alive & completed).any():
-                return _way(node) + [int(actions[(alive & completed).argmax()])] * (step + 1)
+                return _path(node) + [int(actions[(alive & completed).argmax()])] * (step + 1)
             alive &= ~ended
         for copy in np.flatnonzero(alive).tolist():
             action = int(actions[copy])
@@ -129,8 +132,8 @@ def _solve(simulator: Simulator, start: bytes, search: Search, hold_steps: int, 
     return None
 
 
-def _way(node: _Node) -> list[int]:
-    """The actions that led to a node."""
+def _path(node: _Node) -> list[int]:
+    """The actions that lead to a node."""
     backwards: list[int] = []
     while (parent := node.parent) is not None:
         backwards += [node.action] * (node.steps - parent.steps)
@@ -139,7 +142,7 @@ def _way(node: _Node) -> list[int]:
 
 
 class _Distances:
-    """Steps between cells to the nearest target, through cells that are no walls; one field per set of targets."""
+    """Distances in cells to the nearest target around walls; one field per set of targets."""
 
     def __init__(self, diagonal: bool) -> None:
         straight = [(1, 0), (-1, 0), (0, 1), (0, -1)]
@@ -147,7 +150,7 @@ class _Distances:
         self._fields: dict[Targets, np.ndarray] = {}
 
     def of(self, grid: np.ndarray, targets: Targets) -> np.ndarray:
-        """[height, width] int."""
+        """Field [height, width] int of distances."""
         key = Targets(targets.cells, targets.blocked)
         if key not in self._fields:
             self._fields[key] = self._field(grid, key)
@@ -173,7 +176,7 @@ class _Distances:
 
 
 def _cells(seen: View, kind: int) -> tuple[tuple[int, int], ...]:
-    """Cells of the entities and of the grid's objects of a kind."""
+    """Cells with entities or grid objects of a kind."""
     rows = seen.entities[seen.kinds == kind]
     rows = rows[1:] if kind == 0 else rows
     placed = [(int(x), int(y)) for x, y in rows[:, :2]]
@@ -186,7 +189,7 @@ def _goal(kind: int) -> Callable[[View], Targets]:
 
 
 def _heist(seen: View) -> Targets:
-    """The nearest key that is not behind a door, then the gem; doors whose key is held are open."""
+    """Targets the nearest key that is not behind a door, then the gem. Doors whose key is held are open."""
     door, key, gem = 1, 2, 9
     held = struct.unpack_from(f"<{struct.unpack_from('<i', seen.rest, 8)[0]}i", seen.rest, 12)
     doors = [
@@ -199,7 +202,7 @@ def _heist(seen: View) -> Targets:
 
 
 def _climber(seen: View) -> Targets:
-    """The lowest coins first."""
+    """Targets the lowest coin first."""
     coins = sorted(_cells(seen, 1), key=lambda cell: cell[1])
     return Targets(tuple(coins[:1]), later=len(coins) - 1)
 
@@ -210,7 +213,7 @@ def _leaper(seen: View) -> Targets:
 
 
 def _motion(seen: View, places: float, speeds: float) -> tuple[int, ...]:
-    """Position and speed of the agent in steps of 1 / `places` cells and 1 / `speeds` cells a step."""
+    """Position and speed of the agent in units of 1 / `places` cells and 1 / `speeds` cells per step."""
     x, y, vx, vy = (float(value) for value in seen.entities[0, :4])
     return int(x * places), int(y * places), round(vx * speeds), round(vy * speeds)
 
@@ -255,7 +258,7 @@ SEARCHES = {
     "maze": Search(_goal(2), _maze_cell, (RIGHT, UP, LEFT, DOWN), 1, 1.0, diagonal=False, change_cost_steps=0),
     "heist": Search(_heist, _heist_cell, (RIGHT, UP, LEFT, DOWN), 2, 0.6, diagonal=False),
     "coinrun": Search(_goal(1), _platform_cell, _PLATFORM, 4, 0.5, weight=1.5),
-    "ninja": Search(_goal(1), _ninja_cell, (*_PLATFORM, 9, 10, 11, 12), 4, 0.5, weight=1.5, most_nodes=800),
+    "ninja": Search(_goal(1), _ninja_cell, (*_PLATFORM, 9, 10, 11, 12), 4, 0.5, weight=1.5, max_nodes=800),
     "jumper": Search(_goal(1), _jumper_cell, _PLATFORM, 4, 0.4, weight=1.5),
     "climber": Search(_climber, _climber_cell, _PLATFORM, 4, 0.5, weight=2.0),
     "leaper": Search(_leaper, _leaper_cell, (UP, LEFT, RIGHT, IDLE, DOWN), 3, 0.25, weight=1.3),

@@ -1,4 +1,4 @@
-"""Random shooting with a receding horizon, for the Procgen games that pay along the way."""
+"""Random shooting with a receding horizon, for Procgen games with frequent rewards."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ MOVES = (LEFT, DOWN, IDLE, UP, RIGHT)
 
 @dataclass(frozen=True)
 class Shooting:
-    """How to plan a game: what is drawn, how far it looks, and what it counts besides the reward."""
+    """Settings of the planner in one game."""
 
     horizon_steps: int
+    """Length of a plan."""
     executed_steps: int
-    """Of the best plan, before the next decision."""
+    """Steps of the best plan that are taken before the next decision."""
     change_cost: float
-    """Reward that one change of the action must bring."""
+    """Penalty for a change of the action, in units of reward."""
     fire_bonus: float | None = None
-    """Reward that a shot counts for; None where the game has no shots."""
+    """Bonus for a shot, in units of reward; None in games without shots."""
     moves: tuple[int, ...] = MOVES
-    """Straight ones suffice: fewer ways to the same end make for plainer play."""
+    """Moves to plan with. Without diagonals there are fewer equivalent plans, which makes play easier to imitate."""
     candidates: int = 64
+    """Plans per decision."""
     persistence: float = 0.9
-    """Probability that a drawn plan keeps its action for another step."""
+    """Probability that a random plan repeats its action in the next step."""
     discount: float = 0.99
     end_cost: float = 10.0
-    """What an end without a completed level costs."""
+    """Penalty for an end without a completed level, in units of reward."""
     held_fire: bool = True
-    """False: a shot is a single step, as where shots are dear."""
+    """Whether a plan may hold fire; otherwise a shot is a single step, for games with costly shots."""
 
     @property
     def actions(self) -> np.ndarray:
+        """Actions [n] uint8 to plan with: the moves, and fire in games with shots."""
         return np.array(self.moves if self.fire_bonus is None else (*self.moves, FIRE), np.uint8)
 
 
 class Shooter:
-    """Plays one game by planning. `simulator` has one copy per candidate and is overwritten."""
+    """Plays one game by planning. `simulator` has one copy per candidate; its states are overwritten."""
 
     FIRST_ACTION = IDLE
 
@@ -50,7 +53,7 @@ class Shooter:
         self.plan = np.full(settings.horizon_steps, IDLE, np.uint8)
 
     def decide(self, state: bytes, last_action: int) -> np.ndarray:
-        """The actions to take from `state`, [executed_steps] uint8."""
+        """Actions [executed_steps] uint8 to take from `state`."""
         plans = self._candidates()
         best = plans[self._scores(state, plans, last_action).argmax()]
         executed = self.settings.executed_steps
@@ -58,7 +61,7 @@ class Shooter:
         return best[:executed]
 
     def _candidates(self) -> np.ndarray:
-        """[candidates, horizon] uint8: the last plan, mutations of it, held actions, and random ones."""
+        """Plans [candidates, horizon] uint8: the last plan, held actions, mutations of the last, random ones."""
         s = self.settings
         held = np.repeat(s.actions[:, None], s.horizon_steps, axis=1)
         if not s.held_fire and s.fire_bonus is not None:
@@ -89,7 +92,7 @@ class Shooter:
         return plans
 
     def _scores(self, state: bytes, plans: np.ndarray, last_action: int) -> np.ndarray:
-        """[candidates] float64: discounted reward, less what ends and changes cost."""
+        """Scores [candidates] float64 of plans: discounted reward minus penalties."""
         s = self.settings
         for copy in range(len(plans)):
             self.simulator.restore(state, copy)

@@ -1,8 +1,8 @@
-"""Procgen's original simulator: steps many copies of a game without drawing them, saves and restores their states.
+"""Procgen's original simulator: steps many copies of a game without drawing them, and saves and restores their states.
 
-It is the C library of the package procgen-mirror (openai/procgen 0.10.7, MIT licence), called through its C interface:
-neither gym3 nor the old numpy that the package asks for is needed. It brings a Qt of its own and loses its painter
-(csrc/no_painter.c), so it must have a process without EnvPool: planners run in workers.
+It is the C library of the package procgen-mirror (openai/procgen 0.10.7, MIT license), called through its C interface,
+which needs neither gym3 nor the old numpy that the package requires. It brings its own Qt, whose painter
+csrc/no_painter.c replaces, so it needs a process without EnvPool: planners run in workers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from bcvlr_fast.system.files import cache_folder
 
 PACKAGE = "procgen-mirror==0.10.7"
 PAINTER = Path(__file__).with_name("_no_painter.so")
-"""csrc/no_painter.c; missing without a compiler at installation: the simulator draws, and is two to four times slower.
-"""
+"""Built from csrc/no_painter.c. It is missing if there was no compiler at installation; the simulator then draws, which
+makes it two to four times slower."""
 LEFT, LEFT_UP, DOWN, IDLE, UP, RIGHT, RIGHT_UP, FIRE = 1, 2, 3, 4, 5, 7, 8, 9
-"""Actions; 10 to 12 are further special ones."""
-_MOST_STATE_BYTES = 1 << 20
+"""Procgen's actions; 10 to 12 are further special actions."""
+_MAX_STATE_BYTES = 1 << 20
 _OPTIONS: dict[str, int] = {
     "num_levels": 1,
     "num_actions": NUM_ACTIONS,
@@ -49,7 +49,7 @@ _OPTIONS: dict[str, int] = {
 
 
 def folder() -> Path | None:
-    """Where the simulator's package lies: $BCVLR_FAST_SIMULATOR, the cache, or this environment; None if nowhere."""
+    """Folder of the simulator's package: $BCVLR_FAST_SIMULATOR, the cache or this environment; None if missing."""
     candidates = [Path(os.environ["BCVLR_FAST_SIMULATOR"])] if "BCVLR_FAST_SIMULATOR" in os.environ else []
     candidates.append(install_folder())
     if (spec := importlib.util.find_spec("procgen")) and spec.origin:
@@ -58,17 +58,18 @@ def folder() -> Path | None:
 
 
 def install_folder() -> Path:
+    """Folder in the cache for the simulator's package."""
     return cache_folder() / PACKAGE.replace("==", "-")
 
 
 def install_command() -> list[str]:
-    """pip's arguments that put the simulator into the cache, for every Python 3: its library knows no Python."""
+    """Arguments of pip that install the simulator into the cache. Its library works with every Python 3."""
     options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.11", "--target", str(install_folder())]
     return ["install", *options, PACKAGE]
 
 
 def check_installed() -> None:
-    """Raises UserError with the command to run where the simulator is missing."""
+    """Raises UserError with the command that installs the simulator if it is missing."""
     if folder() is None:
         raise UserError(
             f"planner: Procgen's simulator is not installed (run: python -m pip {' '.join(install_command())})"
@@ -78,8 +79,8 @@ def check_installed() -> None:
 class Simulator:
     """`num` copies of a Procgen game (easy), all on one level until `restore` gives them another state.
 
-    An episode that ends is followed by the same level's start. Nothing is drawn, but with `draws`, which a process
-    decides once.
+    After an episode ends, the same level starts again. Nothing is drawn unless `draws`, which must be the same
+    throughout a process.
     """
 
     def __init__(self, game: str, num: int, level: int, *, draws: bool = False) -> None:
@@ -100,7 +101,7 @@ class Simulator:
         buffers = _Buffers(observations, self._reward.ctypes.data, self._ended.ctypes.data, info, actions)
         self._library.libenv_set_buffers(self._handle, ctypes.byref(buffers))
         self._library.libenv_observe(self._handle)
-        self._state = ctypes.create_string_buffer(_MOST_STATE_BYTES)
+        self._state = ctypes.create_string_buffer(_MAX_STATE_BYTES)
 
     def _option(self, name: str, value: str | int) -> _Option:
         if isinstance(value, str):
@@ -113,21 +114,21 @@ class Simulator:
         return _Option(name.encode(), kind, len(data), data.ctypes.data)
 
     def step(self, actions: np.ndarray | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps every copy: (reward [num] float32, ended [num] bool, completed [num] bool), valid until the next step.
+        """Steps every copy and returns (reward [num] float32, ended [num] bool, completed [num] bool).
 
-        `completed` says that the level was solved in this step.
+        `completed` is whether the level was solved in this step. The arrays are valid until the next step.
         """
         self._actions[:] = actions
         self._library.libenv_act(self._handle)
         return self._reward, self._ended.view(bool), self._complete.view(bool)
 
     def save(self, copy: int = 0) -> bytes:
-        """The state of one copy, without the generators that only choose later levels (they are two thirds of it)."""
-        size = self._library.get_state(self._handle, copy, self._state, _MOST_STATE_BYTES)
+        """Saves the state of one copy without the random generators of later levels, which are two thirds of it."""
+        size = self._library.get_state(self._handle, copy, self._state, _MAX_STATE_BYTES)
         return _without_level_generators(ctypes.string_at(self._state, size))
 
     def restore(self, state: bytes, copy: int) -> None:
-        """Puts one copy into a saved state."""
+        """Restores a saved state into one copy."""
         self._library.set_state(self._handle, copy, state, len(state))
 
     def close(self) -> None:
@@ -139,7 +140,7 @@ _NAME_AT = 4  # after the version
 
 
 def _without_level_generators(state: bytes) -> bytes:
-    """Empties the texts of the first and third Mersenne twister: reading one back leaves the generator as it is."""
+    """Empties the texts of the first and third Mersenne twister; restoring an empty text keeps a generator as it is."""
     first, _, third = _GENERATOR.finditer(state)
     empty = b"\0\0\0\0"
     parts = state[: first.start() - 4], state[first.end() : third.start() - 4], state[third.end() :]
@@ -148,23 +149,23 @@ def _without_level_generators(state: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class View:
-    """What a planner reads in a saved state; units are cells of the level's grid, y points up."""
+    """Contents of a saved state that planners use. Units are cells of the level's grid; y points up."""
 
     entities: np.ndarray
-    """[E, 31] float32: x, y, vx, vy, rx, ry, then integers, to be seen through `kinds`; row 0 is the agent."""
+    """[E, 31] float32: x, y, vx, vy, rx, ry, then integers, which `kinds` and `themes` read; row 0 is the agent."""
     grid: np.ndarray
-    """[height, width] int32, object numbers of the cells."""
+    """[height, width] int32: object numbers of the cells."""
     rest: bytes
-    """What the game itself adds."""
+    """Fields that the game itself adds."""
 
     @property
     def kinds(self) -> np.ndarray:
-        """[E] int32 object numbers of the entities."""
+        """[E] int32: object numbers of the entities."""
         return self.entities.view(np.int32)[:, 6]
 
     @property
     def themes(self) -> np.ndarray:
-        """[E] int32, such as the colour of a key."""
+        """[E] int32: themes of the entities, such as the color of a key."""
         return self.entities.view(np.int32)[:, 8]
 
 
@@ -176,7 +177,7 @@ _BEFORE_GRID_BYTES = 4 * 9
 
 
 def view(state: bytes) -> View:
-    """Reads a state of `Simulator.save`."""
+    """Reads a state that `Simulator.save` returned."""
     offset = _NAME_AT + 4 + _int(state, _NAME_AT) + 4 * _HEADER_INTS
     for _ in range(2):  # the level and the random generator, each a flag and a text
         offset += 8 + _int(state, offset + 4)
@@ -218,7 +219,7 @@ class _Buffers(ctypes.Structure):
 
 
 def _pointers(*arrays: np.ndarray) -> ctypes.Array[ctypes.c_void_p]:
-    """Where each row of each array lies."""
+    """Pointers to each row of each array."""
     rows = [array.ctypes.data + i * array.strides[0] for array in arrays for i in range(len(array))]
     return (ctypes.c_void_p * len(rows))(*rows)
 

@@ -13,10 +13,10 @@ from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.config.window import Window
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler, window_centers, without_excess_still
-from bcvlr_fast.envs import chosen_rendering, parse_name, spec
+from bcvlr_fast.envs import chosen_rendering, spec
 from bcvlr_fast.evaluation.health import HeldOut
-from bcvlr_fast.experts import behaviors as behaviours
-from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.experts import find_expert, is_expert_file
+from bcvlr_fast.experts.recorder import record
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
@@ -119,17 +119,15 @@ def find_videos(settings: RunConfig, screen: Screen, dry_run: bool = False) -> P
 
 
 def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool) -> Path:
-    suite, task = parse_name(settings.first_env)
-    if suite == "procgen" and (path is None or replays.is_replays(path)):
-        source = replays.load(task) if path is None else replays.load_file(path, task)
-        folder = recorder.default_folder(settings.first_env, source)
-        if not dry_run:
-            recorder.record(settings.first_env, source, folder, screen)
-        return folder
-    if path is None or path.suffix == behaviours.SUFFIX:
-        expert = behaviours.load_file(path, settings.first_env) if path else behaviours.load(settings.first_env)
-        frames, steps = settings.expert_frames, settings.expert_steps
-        return recorder.record_expert(expert, frames, steps, settings.rendering, screen, dry_run=dry_run)
+    if path is None or is_expert_file(path):
+        return record(
+            find_expert(settings.first_env, path),
+            frames=settings.expert_frames,
+            steps=settings.expert_steps,
+            rendering=settings.rendering,
+            screen=screen,
+            dry_run=dry_run,
+        )
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             open_run_videos(settings, path, needed_observations=0)

@@ -44,7 +44,7 @@ def test_films_of_another_size_and_rate_are_imported_on_the_way(tmp_path: Path) 
     """128 x 128 at 60 frames a second, as a screen recorder leaves them."""
     clips = tmp_path / "clips"
     clips.mkdir()
-    expert = replays.load("dodgeball")
+    expert = replays.load_bundled("dodgeball")
     shortest = np.argsort(expert.length)[:3]
     for name, episode in zip("abc", shortest, strict=True):
         actions = expert.episode_actions(int(episode))

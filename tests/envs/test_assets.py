@@ -1,4 +1,4 @@
-"""The models of fast are drawn otherwise and move alike, and the cheetah runs backward."""
+"""Models of the rendering "fast" look different and move identically, and the cheetah runs backward."""
 
 import importlib.util
 import subprocess
@@ -12,15 +12,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-if importlib.util.find_spec("envpool") is None:  # looked for, not imported: that is for envs.pool to do
+if importlib.util.find_spec("envpool") is None:  # looked up, not imported: envs.pool loads system libraries first
     pytest.skip("no EnvPool", allow_module_level=True)
 
-from bcvlr_fast.envs import assets, mujoco
-from bcvlr_fast.envs.assets import SETTINGS, asset_folder, coarser, drawing_digest
+from bcvlr_fast.envs import SUITES, assets, dmc, metaworld, spec
+from bcvlr_fast.envs.assets import Models, asset_folder, drawing_digest
+from bcvlr_fast.envs.meshes import coarser
 from bcvlr_fast.system.errors import UserError
 from helpers.egl import needs_egl
 
-SUITES = [("dmc", "mujoco/assets_dmc"), ("metaworld", "mujoco/metaworld")]
+MODELS = [dmc.MODELS, metaworld.MODELS]
 ENVS = np.arange(2)
 
 
@@ -28,60 +29,62 @@ def files(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("suite", "within"), SUITES)
-def test_copy_is_whole_and_made_once(suite: str, within: str) -> None:
-    stock, fast = (asset_folder(suite, "any", rendering) / within for rendering in ("stock", "fast"))
+@pytest.mark.parametrize("models", MODELS, ids=lambda models: models.suite)
+def test_copy_is_whole_and_made_once(models: Models) -> None:
+    stock, fast = (asset_folder(models, "any", rendering) / models.folder for rendering in ("stock", "fast"))
     missing, more = files(stock) - files(fast), files(fast) - files(stock)
     assert not missing
-    assert {path.stem.partition("_")[2] for path in more} == ({"drawn"} if suite == "metaworld" else set())
+    assert {path.stem.partition("_")[2] for path in more} == ({"drawn"} if models.coarsen else set())
     with mock.patch.object(assets, "_make", side_effect=AssertionError):
-        assert asset_folder(suite, "other", "fast") / within == fast
+        assert asset_folder(models, "other", "fast") / models.folder == fast
     assert sum(path.lstat().st_size for path in fast.rglob("*")) < 2_000_000
 
 
-@pytest.mark.parametrize(("suite", "within"), SUITES)
-def test_every_model_is_drawn_as_the_setting_says(suite: str, within: str) -> None:
-    expected = dict(SETTINGS[suite]["fast"].quality)
-    folder = asset_folder(suite, "any", "fast") / within
+@pytest.mark.parametrize("models", MODELS, ids=lambda models: models.suite)
+def test_every_model_is_drawn_as_the_setting_says(models: Models) -> None:
+    expected = dict(models.settings["fast"].quality)
+    folder = asset_folder(models, "any", "fast") / models.folder
     for file in folder.rglob("*.xml"):
         for quality in ElementTree.parse(file).iter("quality"):
             assert {name: int(quality.attrib[name]) for name in expected} == expected, file
     compiler = pytest.importorskip("mujoco")
-    names = ("cheetah.xml", "stacker.xml") if suite == "dmc" else ("assets/sawyer_xyz/sawyer_drawer.xml",)
+    names = ("cheetah.xml", "stacker.xml") if models is dmc.MODELS else ("assets/sawyer_xyz/sawyer_drawer.xml",)
     for name in names:  # one that includes its quality, one with its own
         model = compiler.MjModel.from_xml_path(str(folder / name))
         assert {name: getattr(model.vis.quality, name) for name in expected} == expected
-        assert not model.mat_reflectance.any() or SETTINGS[suite]["fast"].reflections
+        assert not model.mat_reflectance.any() or models.settings["fast"].reflections
 
 
-def test_some_make_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_copies_leave_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
     with ThreadPoolExecutor(4) as pool:
-        folders = set(pool.map(lambda task: asset_folder("dmc", task, "fast"), "abcd"))
-    assert folders == set((tmp_path / "assets").iterdir())  # one, and nothing left of the others
+        folders = set(pool.map(lambda task: asset_folder(dmc.MODELS, task, "fast"), "abcd"))
+    assert folders == set((tmp_path / "assets").iterdir())  # nothing is left of the other copies
 
 
-def test_a_recording_has_a_name_where_what_draws_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = drawing_digest("dmc", "fast")
+def test_recordings_have_a_name_without_the_libraries_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = drawing_digest(dmc.MODELS, "fast")
     monkeypatch.setattr("importlib.metadata.version", mock.Mock(side_effect=PackageNotFoundError))
-    assert drawing_digest("dmc", "fast") != here
+    assert drawing_digest(dmc.MODELS, "fast") != here
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "assets").write_text("a file")
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"env: a copy of EnvPool's models cannot be kept in .*assets"):
-        asset_folder("dmc", "cheetah_run", "fast")
+    with pytest.raises(UserError, match=r"env: cannot write a copy of EnvPool's models to .*assets"):
+        asset_folder(dmc.MODELS, "cheetah_run", "fast")
 
 
 def moved(suite: str, task: str, rendering: str, steps: int = 50) -> bytes:
     """States and rewards of random actions, with the models of a rendering."""
-    with mock.patch.object(mujoco, "asset_folder", lambda suite, task, _: asset_folder(suite, task, rendering)):
-        simulation = mujoco.Simulation(suite, task, [3, 4], None)
+    module, simulate = {"dmc": dmc, "metaworld": metaworld}[suite], SUITES[suite].simulation
+    assert simulate is not None
+    with mock.patch.object(module, "asset_folder", lambda models, task, _: asset_folder(models, task, rendering)):
+        simulation = simulate(task, [3, 4], None)
     rng = np.random.default_rng(0)
     seen = [simulation.reset(ENVS)]
     for _ in range(steps):
-        size = simulation._pool.action_space.shape[-1]
+        size = spec(f"{suite}:{task}").actions.size
         states, outcome = simulation.step(rng.uniform(-1, 1, (len(ENVS), size)), ENVS)
         seen += [states, outcome.reward]
     simulation.close()
@@ -99,7 +102,10 @@ def test_metaworlds_fast_models_are_the_same_but_for_what_is_drawn() -> None:
     compiler = pytest.importorskip("mujoco")
     models = [
         compiler.MjModel.from_xml_path(
-            str(asset_folder("metaworld", "any", rendering) / "mujoco/metaworld/assets/sawyer_xyz/sawyer_faucet.xml")
+            str(
+                asset_folder(metaworld.MODELS, "any", rendering)
+                / "mujoco/metaworld/assets/sawyer_xyz/sawyer_faucet.xml"
+            )
         )
         for rendering in ("stock", "fast")
     ]
@@ -124,11 +130,11 @@ def test_metaworlds_fast_models_are_the_same_but_for_what_is_drawn() -> None:
 def test_backward_cheetah_is_dm_controls_with_the_reward_of_running_back() -> None:
     suite = pytest.importorskip("dm_control.suite")
     physics = suite.load("cheetah", "run").physics
-    simulation = mujoco.Simulation("dmc", "cheetah_run_backward", [3], None)
-    pool, one = simulation._pool, np.arange(1)  # whose observations are float64
+    simulation = dmc.simulation("cheetah_run_backward", [3], None)
+    pool, one = simulation._pool, np.arange(1)  # type: ignore[attr-defined]  # its observations are float64
     observation, _ = pool.reset(one)
     with physics.reset_context():
-        physics.data.qpos[1:] = observation["position"][0]  # it leaves out how far the cheetah has run
+        physics.data.qpos[1:] = observation["position"][0]  # observations leave out the distance run
         physics.data.qvel[:] = observation["velocity"][0]
     rng = np.random.default_rng(0)
     paid = 0.0
@@ -166,19 +172,19 @@ def test_coarser_keeps_flat_faces_and_edges_in_place() -> None:
 
 LOOK = """
 import numpy as np
-from bcvlr_fast.envs.mujoco import Simulation
+from bcvlr_fast.envs.dmc import simulation
 pictures = []
 for rendering in ("stock", "fast"):
-    simulation = Simulation("dmc", "finger_spin", [5, 6], rendering)
-    simulation.reset(np.arange(2))
-    pictures.append(simulation.render(np.arange(2)).astype(int))
+    envs = simulation("finger_spin", [5, 6], rendering)
+    envs.reset(np.arange(2))
+    pictures.append(envs.render(np.arange(2)).astype(int))
 print("difference", np.abs(pictures[0] - pictures[1]).mean())
 """
 
 
 @needs_egl
 def test_fast_looks_like_stock() -> None:
-    """In a process of its own: EGL has to be there before EnvPool is imported, which ends it where rendering fails."""
+    """Runs in a process of its own, which EnvPool ends if rendering fails."""
     done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True)
     assert "difference" in done.stdout, done.stderr
     assert 0 < float(done.stdout.split()[-1]) < 1

@@ -1,4 +1,7 @@
-"""EnvPool's Procgen behind one interface, with exact counts."""
+"""Procgen through EnvPool, with exact counts, and the registry of suites."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,12 +9,13 @@ import torch
 
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay
-from bcvlr_fast.envs import PROCGEN_GAMES, make, parse_name, pool, spec
+from bcvlr_fast.envs import PROCGEN_GAMES, SUITES, chosen_rendering, make, parse_name, pool, spec
 from bcvlr_fast.envs.scoring import play
+from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.errors import Interrupted, UserError
 
-# Mean returns of the random policy that LAPO's code holds as constants, for games of small variance.
+# Mean returns of random play from constants in LAPO's code, for games of small variance.
 PUBLISHED_RANDOM = {"bossfight": 0.05, "chaser": 0.66, "dodgeball": 0.61}
 
 
@@ -57,7 +61,7 @@ def test_bad_actions_are_refused_before_the_step(actions: np.ndarray) -> None:
 
 
 def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
-    """The same frames, rewards and levels as plain EnvPool, whose calls after an end are dropped."""
+    """Frames, rewards and levels equal those of plain EnvPool without its calls after an end."""
     import envpool
 
     num_envs, steps = 4, 400
@@ -102,7 +106,7 @@ def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
 
 
 def test_interactions_are_counted_exactly() -> None:
-    """1,000 steps of 64 environments end in a partial call; resets are not among them."""
+    """1,000 steps of 64 environments end in a partial call; resets do not count."""
     budget = 1_000
     device = torch.device("cpu")
 
@@ -167,5 +171,35 @@ def test_a_signal_while_envpool_loads_is_no_missing_library(
 
     monkeypatch.setattr(pool.importlib, "import_module", load)
     with pytest.raises(type(stop)) as caught:
-        pool.envpool.__wrapped__("procgen")
+        pool.envpool.__wrapped__("procgen", "envpool.procgen")
     assert caught.value is stop
+
+
+def test_reading_names_and_specs_loads_no_simulator() -> None:
+    program = """
+import sys
+from bcvlr_fast import envs
+for name in ("procgen:maze", "dmc:finger_spin", "dmc:jaco_reach_top_left", "metaworld:reach"):
+    envs.spec(name)
+print([name for name in ("torch", "envpool", "gymnasium", "mujoco", "dm_control", "numba") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_rendering_is_chosen_for_suites_that_mujoco_draws() -> None:
+    assert {suite.name for suite in SUITES.values() if suite.renderings} == {"dmc", "metaworld"}
+    for asked in ("stock", "fast", "auto"):
+        assert chosen_rendering("procgen:maze", asked) == "stock"
+        assert chosen_rendering("dmc:finger_spin", asked) in (("stock", "fast") if asked == "auto" else (asked,))
+
+
+def test_the_newest_rewards_are_known_through_wrappers() -> None:
+    env = Stacked(make("procgen:bossfight", 2, seed=0), 2)
+    env.reset()
+    total = np.zeros(2)
+    while not (episodes := env.pop_episodes()):
+        env.step(np.full(2, 9))
+        total += env.last_reward
+    assert episodes[0].score == pytest.approx(total[episodes[0].env])
+    env.close()

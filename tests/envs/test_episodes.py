@@ -20,7 +20,7 @@ def test_returns_are_summed_and_success_at_any_step_counts() -> None:
     assert returns.pop() == []
 
 
-def test_a_restart_drops_what_ran_and_what_is_kept() -> None:
+def test_a_restart_drops_running_and_finished_episodes() -> None:
     episodes = Episodes(2)
     both = np.arange(2)
     episodes.add(both, np.array([True, False]), np.ones(2))
@@ -30,7 +30,7 @@ def test_a_restart_drops_what_ran_and_what_is_kept() -> None:
     assert episodes.pop() == [Episode(0, 1.0, 1), Episode(1, 1.0, 1)]
 
 
-def test_some_environments_begin_anew_and_the_others_go_on() -> None:
+def test_some_environments_restart_and_the_others_continue() -> None:
     episodes = Episodes(3)
     every = np.arange(3)
     episodes.add(every, np.array([True, True, False]), np.ones(3))

@@ -1,4 +1,4 @@
-"""Gymnasium's environments, by id and by factory, behind the one interface."""
+"""Environments of Gymnasium, by id and by factory, as `PixelEnv`."""
 
 import subprocess
 import sys
@@ -16,19 +16,19 @@ from helpers import small_envs
 
 
 @pytest.fixture(scope="module")
-def colours() -> Iterator[PixelEnv]:
+def colored() -> Iterator[PixelEnv]:
     env = make("gym:small/Colours-v0", num_envs=3, seed=4)
     yield env
     env.close()
 
 
-def colour(frame: np.ndarray) -> list[int]:
-    """That of a frame in one colour: (10 * steps, green, the environment's own action)."""
+def color(frame: np.ndarray) -> list[int]:
+    """Color of a frame in one color: (10 * steps, green, the environment's own action)."""
     assert (frame == frame[:, :1, :1]).all()
     return [int(channel) for channel in frame[:, 0, 0]]
 
 
-def test_what_environments_are_is_asked_of_them() -> None:
+def test_specs_are_read_from_the_environments() -> None:
     drawn = EnvSpec((3, 64, 64), Actions(True, 2, (-2.0, 0.0), (2.0, 200.0)), 30.0, "return", 16)
     assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
     assert spec("gym:helpers.small_envs:small/Dot-v0") == drawn
@@ -40,61 +40,61 @@ def test_what_environments_are_is_asked_of_them() -> None:
     )
 
 
-def test_frames_are_the_image_observations(colours: PixelEnv) -> None:
-    frames = colours.reset()
+def test_frames_are_the_image_observations(colored: PixelEnv) -> None:
+    frames = colored.reset()
     assert (frames.shape, frames.dtype) == ((3, 3, 64, 64), np.uint8)
-    greens = [colour(frame)[1] for frame in frames]
+    greens = [color(frame)[1] for frame in frames]
     assert len(set(greens)) == 3
-    step = colours.step(np.array([0, 1, 2]))
-    assert [colour(frame) for frame in step.frames] == [[10, green, 5 + n] for n, green in enumerate(greens)]
+    step = colored.step(np.array([0, 1, 2]))
+    assert [color(frame) for frame in step.frames] == [[10, green, 5 + n] for n, green in enumerate(greens)]
     assert not step.ended.any()
     assert step.first_frames.shape == (0, 3, 64, 64)
 
 
-def test_only_the_environments_asked_for_step(colours: PixelEnv) -> None:
-    colours.reset()
-    colours.step(np.array([0]), np.array([1]))
-    step = colours.step(np.array([2, 0]), np.array([2, 1]))
-    assert [colour(frame)[::2] for frame in step.frames] == [[10, 7], [20, 5]]
-    step = colours.step(np.array([1, 1, 1]))
-    assert [colour(frame)[0] for frame in step.frames] == [10, 30, 20]
+def test_only_the_environments_asked_for_step(colored: PixelEnv) -> None:
+    colored.reset()
+    colored.step(np.array([0]), np.array([1]))
+    step = colored.step(np.array([2, 0]), np.array([2, 1]))
+    assert [color(frame)[::2] for frame in step.frames] == [[10, 7], [20, 5]]
+    step = colored.step(np.array([1, 1, 1]))
+    assert [color(frame)[0] for frame in step.frames] == [10, 30, 20]
 
 
-def test_ended_episodes_are_scored_and_followed_by_others(colours: PixelEnv) -> None:
-    kept = colours.reset()
+def test_ended_episodes_are_scored_and_followed_by_others(colored: PixelEnv) -> None:
+    kept = colored.reset()
     for _ in range(4):
-        assert not colours.step(np.array([1, 2]), np.array([0, 2])).ended.any()
-    colours.step(np.array([0]), np.array([1]))
-    step = colours.step(np.array([1, 1, 2]))
+        assert not colored.step(np.array([1, 2]), np.array([0, 2])).ended.any()
+    colored.step(np.array([0]), np.array([1]))
+    step = colored.step(np.array([1, 1, 2]))
     assert step.ended.tolist() == [True, False, True]
-    assert [colour(frame)[0] for frame in step.frames] == [50, 20, 50]
-    assert [colour(frame)[::2] for frame in step.first_frames] == [[0, 0], [0, 0]]
-    assert colour(step.first_frames[0]) != colour(kept[0])  # its randomness goes on
-    assert colours.pop_episodes() == [(0, 5 * 6.0, 5), (2, 5 * 7.0, 5)]
-    assert colours.pop_episodes() == []
-    step = colours.step(np.array([0, 0, 0]))
-    assert [colour(frame)[0] for frame in step.next_frames()] == [10, 30, 10]
+    assert [color(frame)[0] for frame in step.frames] == [50, 20, 50]
+    assert [color(frame)[::2] for frame in step.first_frames] == [[0, 0], [0, 0]]
+    assert color(step.first_frames[0]) != color(kept[0])  # its randomness continues
+    assert colored.pop_episodes() == [(0, 5 * 6.0, 5), (2, 5 * 7.0, 5)]
+    assert colored.pop_episodes() == []
+    step = colored.step(np.array([0, 0, 0]))
+    assert [color(frame)[0] for frame in step.next_frames()] == [10, 30, 10]
 
 
 @pytest.mark.parametrize("actions", [np.array([0, 1, 3]), np.array([0, 1]), np.array([0.0, 1.0, 2.0])])
-def test_bad_actions_are_refused_before_the_step(colours: PixelEnv, actions: np.ndarray) -> None:
-    colours.reset()
+def test_bad_actions_are_refused_before_the_step(colored: PixelEnv, actions: np.ndarray) -> None:
+    colored.reset()
     with pytest.raises(ValueError, match="actions: expected"):
-        colours.step(actions)
-    assert colour(colours.step(np.array([0, 0, 0])).frames[0])[0] == 10
+        colored.step(actions)
+    assert color(colored.step(np.array([0, 0, 0])).frames[0])[0] == 10
 
 
-def test_evaluation_plays_them(colours: PixelEnv) -> None:
-    score = play(colours, lambda frames: np.zeros(len(frames), int), episodes=4)
+def test_evaluation_plays_them(colored: PixelEnv) -> None:
+    score = play(colored, lambda frames: np.zeros(len(frames), int), episodes=4)
     assert (score.mean, score.episodes, score.mean_length_steps) == (25.0, 4, 5.0)
 
 
 def test_drawn_frames_and_scaled_actions() -> None:
-    """-1..1 becomes low..high, ends included; grey is repeated; seeds reach randomness that is the process's own."""
+    """-1..1 becomes low..high, ends included; gray is repeated; seeds reach the process's own randomness."""
     ours, again = (make("gym:small/Dot-v0", num_envs, seed=3) for num_envs in (2, 1))
     frames = ours.reset()
     np.testing.assert_array_equal(frames[:1], again.reset())
-    assert colour(frames[0]) != colour(frames[1])
+    assert color(frames[0]) != color(frames[1])
     seen = []
     for action in (-1.0, 0.5, 1.0):
         actions = np.array([[action, action], [0.0, -action]], np.float32)
@@ -102,9 +102,9 @@ def test_drawn_frames_and_scaled_actions() -> None:
         seen.append(step.frames[:, :, [0, -1], 0])
         np.testing.assert_array_equal(step.next_frames()[:1], again.step(actions[:1]).next_frames())
     assert step.ended.all()
-    grey = np.array(seen)[..., 0, :]  # [3 steps, 2 environments, top and bottom]
-    assert grey.tolist() == [[[80, 0], [100, 200]], [[110, 150], [100, 50]], [[120, 200], [100, 0]]]
-    assert (np.array(seen) == grey[..., None, :]).all()
+    gray = np.array(seen)[..., 0, :]  # [3 steps, 2 environments, top and bottom]
+    assert gray.tolist() == [[[80, 0], [100, 200]], [[110, 150], [100, 50]], [[120, 200], [100, 0]]]
+    assert (np.array(seen) == gray[..., None, :]).all()
     assert [episode.score for episode in ours.pop_episodes()] == [1.5, 1.5]
     ours.close()
     again.close()
@@ -133,14 +133,14 @@ def test_failures_name_the_environment(action: int, message: str) -> None:
         ("gym:a/b.py:Pong-v5", "expected the name of a module"),
         ("gym:small/NeedsPackage-v0", "Box2D is not installed, run `pip install box2d`"),
         ("gym:small/Silent-v0", r"found observations Box\(-1.0, 1.0, \(2,\), float32\) and no rgb_array"),
-        ("factory:helpers.small_envs:Silent", "and a drawing None"),
+        ("factory:helpers.small_envs:Silent", "and a rendering None"),
         ("gym:small/TwoKnobs-v0", r"expected Discrete actions or a Box .* found MultiDiscrete\(\[2 2\]\)"),
         ("gym:small/Unbounded-v0", r"finite bounds, found Box\(-inf, inf, \(2,\), float32\)"),
         ("factory:helpers.small_envs", "expected factory:module:function"),
         ("factory:small_env:colours", "No module named 'small_env'"),
         ("factory:helpers.small_envs:colors", r"small_envs has no such function \(did you mean 'colours'\?\)"),
         ("factory:helpers.small_envs:needs", "called without arguments: missing a required argument: 'steps'"),
-        ("factory:helpers.small_envs:not_an_env", "expected a gymnasium.Env to be returned, found 'Colours'"),
+        ("factory:helpers.small_envs:not_an_env", "expected the function to return a gymnasium.Env, found 'Colours'"),
     ],
 )
 def test_what_cannot_be_used_is_bad_input(name: str, message: str) -> None:
@@ -156,7 +156,7 @@ def test_names_of_both_suites() -> None:
 
 
 def test_a_program_is_not_imported_by_its_environments(tmp_path: Path) -> None:
-    """It needs no guard, and may have made up an id; its folder's modules can be imported."""
+    """A program needs no __main__ guard, may register an id itself, and can import modules of its folder."""
     (tmp_path / "mine.py").write_text(Path(small_envs.__file__).read_text())
     program = tmp_path / "program.py"
     program.write_text(

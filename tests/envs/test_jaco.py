@@ -1,6 +1,5 @@
-"""URLB's Jaco tasks give what dm_control's composer gives, and only sooner."""
+"""URLB's Jaco tasks equal those of dm_control's composer."""
 
-import ctypes
 import subprocess
 import sys
 from typing import Any
@@ -10,24 +9,17 @@ import pytest
 
 pytest.importorskip("dm_control")
 
+from bcvlr_fast.envs.dmc import JACO_TASKS
 from bcvlr_fast.envs.jaco import JacoSimulation
-from bcvlr_fast.envs.names import JACO_TASKS
 from bcvlr_fast.system.errors import UserError
+from helpers.egl import needs_egl
 
 TARGET_M = (0.09, -0.09, 0.001)  # bottom right
-POSITION = slice(-3, None)  # of the brick, in a state
-
-
-def egl() -> bool:
-    try:
-        ctypes.CDLL("libEGL.so.1")
-    except OSError:
-        return False
-    return True
+POSITION = slice(-3, None)  # the brick's position in a state
 
 
 def composed(seed: int) -> Any:
-    """The task as URLB gives it to composer, by way of the brick's placer."""
+    """The task as URLB gives it to composer, with the brick's position in its placer."""
     from dm_control import composer
     from dm_control.composer.variation import distributions
     from dm_control.manipulation import reach
@@ -42,7 +34,7 @@ def state(time_step: Any) -> np.ndarray:
 
 
 def test_episodes_equal_composers_whichever_environments_share_the_process() -> None:
-    """States, rewards summed over the repeats, and the end after 125 steps, bit by bit, in two episodes."""
+    """States, rewards summed over repeats, and the end after 125 steps are equal to the bit in two episodes."""
     ours = JacoSimulation("jaco_reach_bottom_right", [3, 8], None)
     theirs = composed(seed=8)
     low, high = theirs.action_spec().minimum, theirs.action_spec().maximum
@@ -79,7 +71,7 @@ def test_the_same_seed_and_actions_give_the_same_states() -> None:
 
 
 @pytest.mark.parametrize("task", JACO_TASKS)
-def test_the_brick_lies_where_the_task_says(task: str) -> None:
+def test_the_brick_is_where_the_task_says(task: str) -> None:
     simulation = JacoSimulation(task, [0, 1], None)
     states = simulation.reset(np.arange(2))
     assert states.shape == (2, 55)
@@ -103,9 +95,9 @@ assert os.environ["MUJOCO_GL"] == "egl"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.skipif(not egl(), reason="there is no EGL")
+@needs_egl
 def test_pictures() -> None:
-    """Stock ones are dm_control's; fast ones look like them. Both in a process that EGL may take down."""
+    """Stock frames equal dm_control's and fast frames resemble them, in a process that EGL may end."""
     program = """
 import os
 os.environ["MUJOCO_GL"] = "egl"
@@ -130,7 +122,7 @@ for physics in stock._physics:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_missing_dm_control_is_the_users_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_dm_control_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(UserError, match=r"jaco needs the package 'dm_control' \(extra \[dmc\]\)"):
         JacoSimulation("jaco_reach_top_left", [0], None)

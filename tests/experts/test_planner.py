@@ -28,13 +28,13 @@ LEVEL = 77
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result in a process without EnvPool."""
+    """Calls the function in a process without EnvPool."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def random_play(game: str, steps: int) -> tuple[list[tuple[float, bool]], bool]:
-    """(reward and end of each step, whether restored copies went the same way) under fixed random actions."""
+    """(reward and end of each step, whether restored copies behave the same) under fixed random actions."""
     world = simulator.Simulator(game, 1, LEVEL)
     copies = simulator.Simulator(game, 3, LEVEL + 1)
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_the_simulator_plays_as_envpool_does_and_its_states_restore(game: str) -
 
 
 def agent_of(game: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """(agent's place after going right, kinds of entities, objects of the grid) as `view` reads them."""
+    """(the agent's motion to the right, kinds of entities, number of grid objects) as `view` reads them."""
     world = simulator.Simulator(game, 1, LEVEL)
     before = simulator.view(world.save())
     for _ in range(3):
@@ -91,8 +91,8 @@ def test_every_game_has_one_way_of_planning() -> None:
     assert sorted([*SEARCHES, *SHOOTINGS]) == sorted(PROCGEN_GAMES)
 
 
-@pytest.mark.parametrize(("game", "least"), [("maze", 10.0), ("coinrun", 10.0), ("heist", 10.0)])
-def test_a_search_completes_levels_and_does_not_depend_on_the_workers(game: str, least: float) -> None:
+@pytest.mark.parametrize(("game", "expected"), [("maze", 10.0), ("coinrun", 10.0), ("heist", 10.0)])
+def test_a_search_completes_levels_and_does_not_depend_on_the_workers(game: str, expected: float) -> None:
     def played(workers: int) -> list[Planned]:
         with plan(game, LEVEL, workers) as planned:
             return [next(planned) for _ in range(4)]
@@ -101,7 +101,7 @@ def test_a_search_completes_levels_and_does_not_depend_on_the_workers(game: str,
     assert [p.level for p in one] == [p.level for p in two] == list(range(LEVEL, LEVEL + 4))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.actions, b.actions)
-        assert a.episode_return == least
+        assert a.episode_return == expected
 
 
 def test_shooting_plays_far_better_than_chance() -> None:
@@ -110,17 +110,17 @@ def test_shooting_plays_far_better_than_chance() -> None:
     assert min(returns) > 10  # random play gets 0.9, the paper's expert 36.3
 
 
-def test_the_command_plans_verifies_goes_on_and_feeds_a_recording(tmp_path: Path) -> None:
+def test_the_command_plans_verifies_continues_and_feeds_a_recording(tmp_path: Path) -> None:
     file = tmp_path / "maze.npz"
     command = ["--env", "procgen:maze", "--planner", "--out", str(file)]
     done = run(*command, "--frames", "150", module="expert")
     assert done.returncode == 0, done.stderr
-    first = replays.load_file(file)
+    first = replays.load_replays(file)
     assert first.frames >= 150
-    assert "every episode comes out in EnvPool as it was played" in done.stdout
+    assert "every episode has the same end and return in EnvPool as in its replay" in done.stdout
     done = run(*command, "--frames", "300", module="expert")
     assert done.returncode == 0, done.stderr
-    more = replays.load_file(file)
+    more = replays.load_replays(file)
     assert more.frames >= 300
     np.testing.assert_array_equal(more.level[: len(first.level)], first.level)
     np.testing.assert_array_equal(more.actions[: len(first.actions)], first.actions)
@@ -138,7 +138,7 @@ def test_the_command_plans_verifies_goes_on_and_feeds_a_recording(tmp_path: Path
         (["--planner", "--frames", "0"], "frames: expected 1 .."),
         (["--planner", "--out", "film.mp4"], "out: expected a file named .npz"),
         (["--planner", "--out", "text.npz"], "not expert replays"),
-        (["--planner", "--out", "other.npz"], "begins with level 5, got 10000"),
+        (["--planner", "--out", "other.npz"], "starts with level 5, got 10000"),
         (["--planner", "--out", "maze.npz"], "of procgen:maze, expected procgen:bossfight"),
         (["--ppo", "--start-from", "maze.npz"], "of procgen:maze, expected procgen:bossfight"),
     ],
@@ -157,7 +157,9 @@ def test_bad_input_is_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_the_simulator_the_line_to_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_simulator_the_error_has_the_command_to_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("BCVLR_FAST_SIMULATOR")
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"python -m pip install --no-deps .*procgen-mirror==0\.10\.7"):

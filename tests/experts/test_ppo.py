@@ -1,6 +1,7 @@
 """PPO against plain re-derivations, resumption, and replays that EnvPool plays again."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,9 @@ from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.experts import ppo as ppo_module
 from bcvlr_fast.experts import ppo_training
 from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
-from bcvlr_fast.experts.recorder import verify
+from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.training.checkpoint import Checkpoint
 from bcvlr_fast.training.compute import choose_compute
 
 TINY = PPOConfig(num_envs=4, rollout_steps=12, minibatches=3, epochs=2, channels=(4, 4), hidden_dim=16)
@@ -28,7 +28,7 @@ QUIET = Screen(quiet=True)
 def collected() -> PPO:
     ppo = PPO("dodgeball", TINY, COMPUTE, seed=3)
     ppo._collect()
-    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps bring none
+    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps have no reward
     ppo.ended[5, 1] = ppo.ended[11, 2] = True
     ppo._estimate_advantages()
     return ppo
@@ -47,7 +47,7 @@ def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
 
 
 class Counting:
-    """Environments whose frames tell which they are and how many steps they have made; episodes of 3, 4, ... steps."""
+    """Environments whose frames show their number and their steps so far; episodes have 3, 4, ... steps."""
 
     def __init__(self, _: str, num_envs: int, seed: int) -> None:
         self.first = seed
@@ -75,7 +75,7 @@ class Counting:
 
 
 def test_rows_hold_what_followed_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two rollouts: frame, reward and end of each row are of the same step, and no episode's last frame is acted on."""
+    """In two rollouts frame, reward and end of a row belong to one step, and no last frame is acted on."""
     monkeypatch.setattr(ppo_module, "Procgen", Counting)
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     monkeypatch.setattr(ppo, "scale", lambda reward, *_: reward)
@@ -98,15 +98,15 @@ def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
         for step in range(steps):
             wanted, weight = 0.0, 1.0
             for t in range(step, steps):
-                goes_on = 0.0 if collected.ended[t, env] else 1.0
-                error = collected.reward[t, env] + config.discount * goes_on * values[t + 1, env] - values[t, env]
+                continues = 0.0 if collected.ended[t, env] else 1.0
+                error = collected.reward[t, env] + config.discount * continues * values[t + 1, env] - values[t, env]
                 wanted += weight * float(error)
-                weight *= config.discount * config.gae_lambda * goes_on
+                weight *= config.discount * config.gae_lambda * continues
             assert float(collected.advantage[step, env]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
 def test_an_update_is_adam_on_the_clipped_objective(collected: PPO) -> None:
-    """Against plain PyTorch, two updates in a row so that ratios leave 1."""
+    """Compares with plain PyTorch; the second update has ratios other than 1."""
     ppo = collected
     plain = copy.deepcopy(ppo.network)
     adam = torch.optim.Adam(plain.parameters(), TINY.learning_rate, eps=1e-5)
@@ -146,13 +146,12 @@ def test_rewards_are_scaled_by_the_spread_of_returns() -> None:
 def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     ppo.iterate()
-    kept = Checkpoint()
-    ppo.save(kept)
+    kept = ppo.state_dict()
     other = PPO("maze", TINY, COMPUTE, seed=1)
-    other.restore(copy.deepcopy(kept))
+    other.load_state_dict(copy.deepcopy(kept))
     assert other.frames_done == TINY.batch_frames
     assert (other.scale.mean, other.scale.variance) == (ppo.scale.mean, ppo.scale.variance)
-    for one in (ppo, other):  # the same rollout, whatever their environments show
+    for one in (ppo, other):  # the same rollout in both
         one.frames.copy_(ppo.frames)
         one.action.copy_(ppo.action)
         one.advantage.copy_(ppo.advantage)
@@ -164,18 +163,22 @@ def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_learning_stops_goes_on_and_leaves_replays(tmp_path: Path) -> None:
+def test_learning_stops_continues_and_leaves_replays(tmp_path: Path) -> None:
     ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     ppo = ppo_training.train("maze", 3 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     assert ppo.frames_done == 3 * TINY.batch_frames
     made = ppo_training.record(ppo, "maze", 800, 500, QUIET)
     assert made.frames >= 800
     assert made.level.tolist() == list(range(500, 500 + len(made.level)))
-    verify("procgen:maze", made, QUIET)
+    verify(made, QUIET)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 3
-    with pytest.raises(UserError, match=r"is of another expert \(game maze, got miner\)"):
+    with pytest.raises(UserError, match=r"belongs to another expert \(game maze, got miner\)"):
         ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings |= {"most_gradient_norm": settings.pop("max_grad_norm"), "most_reward": settings.pop("max_reward")}
+    (tmp_path / "config.json").write_text(json.dumps(settings))  # as older versions wrote it
+    ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     for file in tmp_path.glob("ckpt/*/state.json"):
         file.write_text("{")
     with pytest.raises(UserError, match="is damaged"):

@@ -9,7 +9,7 @@ os.environ["MUJOCO_GL"] = "egl"
 import numpy as np
 from dm_control import suite
 
-from bcvlr_fast.envs.mujoco import Simulation
+from bcvlr_fast.envs.dmc import simulation
 
 STEPS = 60
 ACTIONS = {"point_mass_easy": 2, "reacher_hard": 2, "ball_in_cup_catch": 2, "finger_spin": 2, "cheetah_run": 6}
@@ -33,7 +33,7 @@ def copy_state(physics: object, state: np.ndarray, task: str) -> None:
 
 def main(task: str) -> None:
     """One suite after the other: their graphics do not mix in one thread."""
-    ours, only = Simulation("dmc", task, [7], "stock"), np.zeros(1, np.int32)
+    ours, only = simulation(task, [7], "stock"), np.zeros(1, np.int32)
     first = ours.reset(only)[0].astype(np.float64)
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, ACTIONS[task])).astype(np.float32)
     frames, played = [ours.render(only)[0].transpose(1, 2, 0).astype(int)], []

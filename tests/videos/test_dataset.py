@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast.envs import PROCGEN_GAMES, make
-from bcvlr_fast.experts import recorder, replays
+from bcvlr_fast.experts import find_expert, replays
 from bcvlr_fast.experts.bundled import PAPER_EXPERT
+from bcvlr_fast.experts.recorder import default_folder, record
+from bcvlr_fast.experts.replaying import ReplayExpert, verify
 from bcvlr_fast.experts.replays import Replays
 from bcvlr_fast.kernels.resize_area import resize_area
 from bcvlr_fast.system.errors import UserError
@@ -32,7 +34,7 @@ SHAPE = (3, 64, 64)
 
 @pytest.fixture
 def three_episodes() -> Replays:
-    whole = replays.load("dodgeball")
+    whole = replays.load_bundled("dodgeball")
     keep = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
     part = Replays("dodgeball", whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
@@ -41,7 +43,7 @@ def three_episodes() -> Replays:
 
 def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_episodes: Replays, tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    recorder.record("procgen:dodgeball", three_episodes, folder, Screen(quiet=True))
+    record(ReplayExpert(three_episodes), folder, screen=Screen(quiet=True))
     videos = open_videos(folder, SHAPE)
     assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
     assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
@@ -69,7 +71,7 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
     wrong = dataclasses.replace(right, **change_of[change])
     with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
-        recorder.record("procgen:dodgeball", wrong, tmp_path / "data", Screen(quiet=True))
+        record(ReplayExpert(wrong), tmp_path / "data", screen=Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,7 +97,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_bundled_replays() -> None:
     assert replays.available() == PROCGEN_GAMES
     for game in PROCGEN_GAMES:
-        loaded = replays.load(game)
+        loaded = replays.load_bundled(game)
         assert loaded.frames >= 30_000
         assert len(np.unique(loaded.level)) == len(loaded.level)
         played = len(loaded.level) + len(loaded.dropped)  # levels that were given up on count as nothing
@@ -105,15 +107,15 @@ def test_bundled_replays() -> None:
 @pytest.mark.parametrize("game", replays.available())
 def test_bundled_replays_come_out_in_envpool(game: str) -> None:
     """The first and the last; `python -m bcvlr_fast.expert --verify` plays them all."""
-    whole = replays.load(game)
+    whole = replays.load_bundled(game)
     for episode in (0, len(whole.level) - 1):
-        recorder.verify(f"procgen:{game}", whole.episodes(episode, episode + 1), Screen(quiet=True))
+        verify(whole.part(episode, episode + 1), Screen(quiet=True))
 
 
 def test_a_game_without_replays_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replays, "available", lambda: ("maze",))
     with pytest.raises(UserError, match="give --videos PATH"):
-        replays.load("heist")
+        replays.load_bundled("heist")
 
 
 def broken(**changes: Any) -> dict[str, Any]:
@@ -126,8 +128,8 @@ def broken(**changes: Any) -> dict[str, Any]:
     ("arrays", "said"),
     [
         ({"game": "chess"}, "not expert replays"),
-        (broken(game="chess"), "game: expected one of Procgen's, found 'chess'"),
-        (broken(actions=np.zeros(4, np.uint8)), "for 4 actions do not fit"),
+        (broken(game="chess"), "game: expected a Procgen game, found 'chess'"),
+        (broken(actions=np.zeros(4, np.uint8)), "do not match 4 actions"),
         (broken(actions=np.full(3, 15, np.uint8)), "actions: expected 0 .. 14, found 15"),
         (broken(level=np.int32(3)), "level: expected whole numbers"),
         (broken(level=np.ones(1)), "level: expected whole numbers"),
@@ -138,22 +140,22 @@ def broken(**changes: Any) -> dict[str, Any]:
 def test_damaged_replays_are_bad_input(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "it.npz", **arrays)
     with pytest.raises(UserError, match=said):
-        replays.load_file(tmp_path / "it.npz")
+        replays.load_replays(tmp_path / "it.npz")
 
 
 def test_a_flipped_byte_of_replays_is_bad_input_or_shows(tmp_path: Path) -> None:
     file = tmp_path / "it.npz"
-    whole = replays.load("dodgeball")
+    whole = replays.load_bundled("dodgeball")
     whole.save(file)
     data = file.read_bytes()
     for at in range(0, len(data), 7):
         file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
         with contextlib.suppress(UserError):  # what the archive does not check is of no weight
-            replays.load_file(file, "dodgeball")
+            replays.load_replays(file, "dodgeball")
 
 
 def test_default_folder_names_environment_source_size_and_seed() -> None:
-    folder = recorder.default_folder("procgen:bossfight", replays.load("bossfight"))
+    folder = default_folder(find_expert("procgen:bossfight"))
     assert folder.parent == cache_folder() / "videos"
     assert folder.name.startswith("procgen-bossfight_replays-")
     assert folder.name.endswith("_64x64_s0")

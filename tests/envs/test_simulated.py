@@ -1,4 +1,4 @@
-"""DMControl and MetaWorld, drawn and blind, beside dm_control itself."""
+"""DMControl and MetaWorld, drawn and blind, compared with dm_control itself."""
 
 import importlib.util
 import json
@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcvlr_fast.envs import _DMC_ACTIONS, _by_domain, make, spec
-from bcvlr_fast.envs.mujoco import envpool_id
-from bcvlr_fast.envs.names import DMC_SUITE, METAWORLD_TASKS
+from bcvlr_fast.envs import dmc, make, metaworld, spec
 from bcvlr_fast.envs.pool import envpool
 from bcvlr_fast.envs.scoring import play
 from bcvlr_fast.envs.stacking import Stacked
@@ -37,9 +35,11 @@ needs_dm_control = pytest.mark.skipif(importlib.util.find_spec("dm_control") is 
         ("cheetah_run", 4, 1e-5),
     ],
 )
-def test_dm_control_shows_and_pays_the_same(task: str, pixels: int, state: float) -> None:
-    """From one state, with the same 60 actions: pixels to the last bit; states and rewards as float32 keeps them. The
-    finger's and the cheetah's contacts enlarge what float32 lost of the state that they begin in."""
+def test_frames_and_rewards_equal_dm_controls(task: str, pixels: int, state: float) -> None:
+    """From one state, with the same 60 actions, pixels are equal and states and rewards agree to float32.
+
+    Contacts of the finger and the cheetah amplify the rounding of their first state.
+    """
     done = subprocess.run([sys.executable, str(PARITY), task], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -58,8 +58,8 @@ def test_blind_episodes_are_whole(name: str, steps: int) -> None:
     assert 0 <= score.low <= score.high <= (1 if name.startswith("metaworld") else 1000)
 
 
-def test_a_seed_tells_everything_but_the_number_of_processes() -> None:
-    """And stepping some environments leaves the others alone."""
+def test_episodes_depend_on_the_seed_alone() -> None:
+    """Stepping some environments does not affect the others."""
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (12, 4, 2)).astype(np.float32)
     first, second, other = (make("dmc:finger_spin", 4, seed=seed, blind=True) for seed in (5, 5, 6))
@@ -80,7 +80,7 @@ def test_a_seed_tells_everything_but_the_number_of_processes() -> None:
 def test_drawn_in_processes_as_in_one() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 2)).astype(np.float32)
     seen = []
-    for num_envs in (3, 1):  # in two processes where there are two cores, and in one
+    for num_envs in (3, 1):  # in two processes with two cores, and in one
         env = make("dmc:point_mass_easy", num_envs, seed=2, rendering="fast")
         frames = [env.reset()[:1]]
         for taken in actions:
@@ -116,7 +116,7 @@ def test_a_process_that_dies_is_named() -> None:
 
 
 def test_without_graphics_one_line_says_what_to_install(tmp_path: Path) -> None:
-    """EnvPool ends the process without a word that could be caught."""
+    """EnvPool ends the process without an exception."""
     env = {**os.environ, "__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path), "BCVLR_FAST_CACHE": str(tmp_path)}
     args = command("train", "--env", "dmc:point_mass_easy", "--out", str(tmp_path / "run"), "--device", "cpu")
     done = subprocess.run(args, capture_output=True, text=True, timeout=120, env=env)
@@ -149,15 +149,15 @@ def test_stacks_begin_with_the_first_frame_again() -> None:
 
 
 def test_the_table_of_actions_is_envpools() -> None:
-    """So that a run can be opened where EnvPool is not installed."""
-    package = envpool("dmc")
-    envpool("metaworld")
-    for task in DMC_SUITE:
-        found = package.make_spec(envpool_id("dmc", task)).action_space
-        assert found.shape == (_by_domain(_DMC_ACTIONS, task),), task
+    """Specs come from tables, so that a run can be opened without EnvPool."""
+    package = envpool("dmc", "envpool.mujoco.dmc")
+    envpool("metaworld", "envpool.mujoco.metaworld")
+    for task in dmc.CONTROL_SUITE:
+        found = package.make_spec(dmc.envpool_id(task)).action_space
+        assert found.shape == spec(f"dmc:{task}").actions.shape, task
     known = set(package.list_all_envs())
-    assert {envpool_id("metaworld", task) for task in METAWORLD_TASKS} <= known
-    assert package.make_spec(envpool_id("metaworld", "reach")).action_space.shape == (4,)
+    assert {metaworld.envpool_id(task) for task in metaworld.TASKS} <= known
+    assert package.make_spec(metaworld.envpool_id("reach")).action_space.shape == (4,)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""SAC, the experts of continuous control, and their recordings."""
+"""SAC, the experts that act on states, and their recordings."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from bcvlr_fast.envs import make, spec
-from bcvlr_fast.envs.mujoco import Outcome
-from bcvlr_fast.envs.rendered import Simulated
-from bcvlr_fast.experts import behaviors as behaviours
-from bcvlr_fast.experts import recorder, sac_training
+from bcvlr_fast.envs.simulated import Simulated
+from bcvlr_fast.envs.simulation import Outcome
+from bcvlr_fast.experts import Expert, acting, find_expert, sac_training, trained
+from bcvlr_fast.experts.acting import ActingExpert
+from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay, Transitions, TwinCritic
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.runs import expert_videos as training_videos
@@ -53,7 +55,7 @@ def test_the_twin_critic_is_two_networks() -> None:
 def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
     torch.manual_seed(0)
     sac = Sac(3, 2, SacConfig(1, hidden_dim=8, actor_every=2))
-    sac._updates = 1  # the actor's turn is the next
+    sac._updates = 1  # the actor is updated on the next call
     batch = Transitions(torch.randn(6, 3), torch.rand(6, 2) * 2 - 1, torch.rand(6), torch.randn(6, 3))
     before = {n: p.clone() for n, p in sac.critic.named_parameters()}
     state = torch.get_rng_state()
@@ -63,10 +65,10 @@ def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
         network.load_state_dict(before)
     torch.set_rng_state(state)
     with torch.no_grad():
-        following, log_probability = sac.actor.sample(sac.actor.normalise(batch.next_states))
-        value = frozen(sac.actor.normalise(batch.next_states), following).amin(dim=0) - 0.1 * log_probability
+        following, log_probability = sac.actor.sample(sac.actor.normalize(batch.next_states))
+        value = frozen(sac.actor.normalize(batch.next_states), following).amin(dim=0) - 0.1 * log_probability
         wanted = batch.reward + 0.99 * value
-    q = critic(sac.actor.normalise(batch.states), batch.actions)
+    q = critic(sac.actor.normalize(batch.states), batch.actions)
     ((q[0] - wanted) ** 2 + (q[1] - wanted) ** 2).mean().backward()
     for found, plain in zip(sac.critic.parameters(), critic.parameters(), strict=True):
         torch.testing.assert_close(found.grad, plain.grad, rtol=1e-4, atol=1e-6)
@@ -85,9 +87,9 @@ def test_the_replay_drops_the_oldest_first() -> None:
 
 
 class Dot:
-    """A dot that actions push about, paid for being near the middle; episodes of 20 steps, all at once."""
+    """A dot that actions push and that is rewarded near the center; episodes have 20 steps."""
 
-    def __init__(self, _: str, seeds: list[int], __: None) -> None:
+    def __init__(self, _: str, seeds: list[int]) -> None:
         self.random = np.random.default_rng(seeds)
         self.at, self.step_number = np.zeros((len(seeds), 2), np.float32), 0
 
@@ -113,26 +115,26 @@ def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.
     actor, curve = sac_training.train("dmc:point_mass_easy", settings, 0, QUIET)
     assert [interactions for interactions, _ in curve] == sorted(interactions for interactions, _ in curve)
     scores = [score for _, score in curve]
-    assert max(scores) > 16 > 2 * scores[0]  # of 20; pushing at random gets 5
+    assert max(scores) > 16 > 2 * scores[0]  # of 20; random actions get 5
     found = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
     assert found == pytest.approx(max(scores), abs=1.5)
     file = tmp_path / "weights.safetensors"
-    sac_training.save(file, actor, {"env": "dmc:point_mass_easy"})
-    again, _ = sac_training.load(file)
+    sac_training.save_actor(file, actor, {"env": "dmc:point_mass_easy"})
+    again, _ = sac_training.load_actor(file)
     states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_allclose(again.act(states), actor.act(states), atol=0.02)
-    assert behaviours.load_file(file, "dmc:point_mass_easy").env == "dmc:point_mass_easy"
+    assert find_expert("dmc:point_mass_easy", file).env == "dmc:point_mass_easy"
     with pytest.raises(UserError, match="of dmc:point_mass_easy, expected dmc:reacher_hard"):
-        behaviours.load_file(file, "dmc:reacher_hard")
+        find_expert("dmc:reacher_hard", file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match="not an expert's weights"):
-        sac_training.load(file)
+    with pytest.raises(UserError, match="not the weights of an expert"):
+        sac_training.load_actor(file)
 
 
-@pytest.mark.parametrize("task", behaviours.available())
+@pytest.mark.parametrize("task", trained.available())
 def test_bundled_experts_play_as_their_cards_say(task: str) -> None:
-    card = behaviours.card(task)
-    actor = behaviours.load(f"dmc:{task}").act.__self__  # type: ignore[attr-defined]
+    card = trained.card(task)
+    actor = trained.bundled(f"dmc:{task}").act.__self__  # type: ignore[attr-defined]
     found = sac_training.returns(actor, f"dmc:{task}", 4, seed=11)
     assert card["env"] == f"dmc:{task}"
     assert np.median(found) > 0.8 * card["return"]["mean"]
@@ -140,7 +142,8 @@ def test_bundled_experts_play_as_their_cards_say(task: str) -> None:
 
 def test_scripted_experts_open_the_drawer() -> None:
     pytest.importorskip("metaworld")
-    expert = behaviours.load("metaworld:drawer-open")
+    expert = find_expert("metaworld:drawer-open")
+    assert isinstance(expert, ActingExpert)
     env = make("metaworld:drawer-open", 2, 3, blind=True)
     env.reset()
     while not (episodes := env.pop_episodes()):
@@ -150,13 +153,34 @@ def test_scripted_experts_open_the_drawer() -> None:
 
 def test_without_an_expert_one_line_says_how_to_get_one() -> None:
     with pytest.raises(UserError, match=r"no expert is bundled for dmc:humanoid_walk .*--sac; bundled: .*reacher_hard"):
-        behaviours.load("dmc:humanoid_walk")
+        find_expert("dmc:humanoid_walk")
+    with pytest.raises(UserError, match=r"no expert is bundled for gym:CartPole-v1 .give --videos PATH"):
+        find_expert("gym:CartPole-v1")
+
+
+def recorded(expert: Expert, frames: int, steps: int, folder: Path) -> Path:
+    return record(expert, folder, frames=frames, steps=steps, rendering="fast", screen=QUIET)
+
+
+@pytest.mark.parametrize("name", ["dmc:point_mass_easy", "metaworld:reach"])
+def test_folders_are_named_by_what_frames_depend_on(name: str) -> None:
+    """Names keep the form of recordings that are already in caches."""
+    if name.startswith("metaworld"):
+        pytest.importorskip("metaworld")
+    expert = find_expert(name)
+    start = f"{name.replace(':', '-')}_{expert.name}"
+    for steps, part in ((0, "900"), (75, "900_75")):
+        folder = default_folder(expert, frames=900, steps=steps, rendering="fast")
+        assert re.fullmatch(rf"{start}_{part}_fast-[0-9a-f]{{8}}_64x64", folder.name)
+    dry = record(expert, frames=900, steps=0, rendering="stock", screen=QUIET, dry_run=True)
+    assert re.fullmatch(rf"{start}_900_stock-[0-9a-f]{{8}}_64x64", dry.name)
+    assert not dry.exists()
 
 
 @needs_egl
 def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None:
-    expert = behaviours.load("dmc:point_mass_easy")
-    folder = recorder.record_expert(expert, 600, 0, "fast", QUIET, tmp_path / "videos")
+    expert = find_expert("dmc:point_mass_easy")
+    folder = recorded(expert, 600, 0, tmp_path / "videos")
     manifest = read_manifest(folder)
     videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
     assert labels is not None
@@ -165,26 +189,26 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     assert np.isnan(labels.action[ends]).all()
     assert np.isfinite(np.delete(labels.action, ends, axis=0)).all()
     assert (labels.episode_return > 500).all()
-    # The first environments begin as those of the same seed do, and the actions lead to the recorded frames.
-    env = make("dmc:point_mass_easy", recorder.recording_envs(600), recorder._SEED, rendering="fast")
+    # Environments of the same seed start in the same states, and the actions lead to the recorded frames.
+    env = make("dmc:point_mass_easy", acting.recording_envs(600), acting.RECORDING_SEED, rendering="fast")
     frames = [env.reset()[0]]
     for action in labels.action[:20]:
         frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])
     env.close()
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
-    assert recorder.record_expert(expert, 600, 0, "fast", QUIET, folder) == folder  # kept, not made again
+    assert recorded(expert, 600, 0, folder) == folder  # kept, not recorded again
     settings = Config(env=("dmc:point_mass_easy",), rendering="stock")
     with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
-        training_videos.use(settings, folder)
+        training_videos.open_matching(settings, folder)
     kept = json.loads((folder / MANIFEST).read_text())
     assert kept["rendering"] == "fast"
 
 
 @needs_egl
 def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path: Path) -> None:
-    expert = behaviours.load("dmc:point_mass_easy")
-    whole = recorder.record_expert(expert, 501, 0, "fast", QUIET, tmp_path / "whole")
-    first = recorder.record_expert(expert, 82, 40, "fast", QUIET, tmp_path / "first")
+    expert = find_expert("dmc:point_mass_easy")
+    whole = recorded(expert, 501, 0, tmp_path / "whole")
+    first = recorded(expert, 82, 40, tmp_path / "first")
     assert read_manifest(first).lengths == [41, 41]
     frames = [open_videos(folder, (3, 64, 64)).frames for folder in (whole, first)]
     np.testing.assert_array_equal(frames[1][:41], frames[0][:41])
@@ -199,17 +223,17 @@ def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path:
 @needs_egl
 def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     pytest.importorskip("metaworld")
-    env, steps = "metaworld:reach", recorder._STEPS_AFTER_SUCCESS
-    folder = recorder.record_expert(behaviours.load(env), 300, 0, "fast", QUIET, tmp_path / "videos")
+    env, steps = "metaworld:reach", acting.STEPS_AFTER_SUCCESS
+    folder = recorded(find_expert(env), 300, 0, tmp_path / "videos")
     videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
     assert labels is not None
     assert len(videos.lengths) > 3
     assert (labels.episode_return == 1).all()
-    again = make(env, recorder.recording_envs(300), recorder._SEED, rendering="fast")
+    again = make(env, acting.recording_envs(300), acting.RECORDING_SEED, rendering="fast")
     assert isinstance(again, Simulated)
     again.reset()
     start = 0
-    for length in videos.lengths:  # each episode begins anew, and its actions succeed so many steps before its end
+    for length in videos.lengths:  # each episode starts again and ends so many steps after success
         frames, actions = videos.frames[start : start + length], labels.action[start : start + length - 1]
         successes = []
         for frame, action in zip(frames[1:], actions, strict=True):
@@ -226,14 +250,14 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--env", "dmc:finger_spin"), "expected one of --planner, --ppo, --sac, --list"),
-        (("--env", "dmc:finger_spin", "--ppo"), "--planner and --ppo is not for dmc"),
-        (("--env", "procgen:maze", "--sac"), "--sac is not for procgen"),
+        (("--env", "dmc:finger_spin", "--ppo"), "--ppo is not for dmc (it makes experts of procgen)"),
+        (("--env", "procgen:maze", "--sac"), "--sac is not for procgen (it makes experts of dmc, metaworld)"),
         (("--env", "gym:CartPole-v1", "--sac"), "--sac is not for gym"),
-        (("--env", "gym:CartPole-v1", "--planner"), "--planner and --ppo is not for gym"),
+        (("--env", "gym:CartPole-v1", "--planner"), "--planner is not for gym"),
         (("--env", "dmc:finger_spin", "--sac", "--updates", "0"), "updates: expected 1"),
     ],
 )
-def test_bad_orders_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
     done = subprocess.run(command("expert", *arguments), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert message in done.stderr
