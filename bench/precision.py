@@ -50,7 +50,7 @@ def main() -> None:
     videos = open_videos(arguments.videos, FRAME_SHAPE)
     lengths = videos.lengths[:_EPISODES]
     store = FrameStore.from_episodes(videos.frames[: int(lengths.sum())], lengths, device)
-    labels = evaluation_labels.load(arguments.videos)
+    labels = evaluation_labels.load_labels(arguments.videos)
     if labels is None:
         raise UserError(f"videos: {arguments.videos} has no labels, which stand in for own actions here")
     rows = []

@@ -63,7 +63,7 @@ def cloned(game: str, seed: int, compute: Compute) -> Row:
     expert = replays.load(game)
     folder = recorder.default_folder(name, expert)
     recorder.record(name, expert, folder, Screen())
-    labels = evaluation_labels.load(folder)
+    labels = evaluation_labels.load_labels(folder)
     assert labels is not None
     frames = torch.from_numpy(np.array(open_videos(folder, spec(name).frame_shape).frames)).to(compute.device)
     action = torch.from_numpy(labels.action.astype(np.int64)).to(compute.device)

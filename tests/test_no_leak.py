@@ -9,7 +9,7 @@ import pytest
 import bcvlr_fast
 from bcvlr_fast.data.frames import FrameStore, WindowSampler
 from bcvlr_fast.envs import Step
-from bcvlr_fast.videos import Manifest, Videos
+from bcvlr_fast.videos import ExpertVideos, Manifest
 
 PACKAGE = Path(bcvlr_fast.__file__).parent
 TRAINING = ["features", "latent_actions", "policy", "online", "replay", "frames", "videos.dataset", "agent", "stage"]
@@ -73,7 +73,7 @@ def test_rewards_and_states_of_the_environments_are_read_by_experts_alone() -> N
 
 def test_what_training_is_handed_has_no_field_for_them() -> None:
     assert set(Step._fields) == {"frames", "ended", "first_frames"}
-    assert {f.name for f in dataclasses.fields(Videos)} == {"frames", "lengths", "path", "training_episodes"}
+    assert {f.name for f in dataclasses.fields(ExpertVideos)} == {"frames", "manifest", "path"}
     assert "action" not in " ".join(f.name for f in dataclasses.fields(Manifest))
     store_fields = set(FrameStore.__init__.__code__.co_varnames) | set(WindowSampler.__init__.__code__.co_varnames)
     assert not {f for f in store_fields if "action" in f or "reward" in f or "label" in f}

@@ -110,7 +110,7 @@ def evaluate(agent: Agent, settings: Config, episodes: int, seed: int, videos: P
             num_envs = min(episodes, agent.spec.most_envs)
             with contextlib.closing(make_seen(settings, num_envs, seed, blind=name == "random")) as env:
                 scores[name] = play(env, act, episodes, bar)
-    labels = evaluation_labels.load(videos)
+    labels = evaluation_labels.load_labels(videos)
     if labels is not None and np.isfinite(labels.episode_return).all():
         scores["expert"] = Score.of(labels.episode_return)
     return Evaluation(settings.env, seed, scores, agent.spec.score)

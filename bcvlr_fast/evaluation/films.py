@@ -11,7 +11,7 @@ import torch
 from bcvlr_fast.config import Config
 from bcvlr_fast.evaluation.evaluation import make_seen
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.videos import Videos
+from bcvlr_fast.videos import ExpertVideos
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.labels import NO_LEVEL
 from bcvlr_fast.videos.mp4 import write_mp4
@@ -22,10 +22,10 @@ _SEED = 7
 
 
 def write_films(
-    agent: Agent, settings: Config, videos: Videos, held_out: Videos, folder: Path, count: int
+    agent: Agent, settings: Config, videos: ExpertVideos, held_out: ExpertVideos, folder: Path, count: int
 ) -> list[Path]:
     """Up to `count` mp4 files, `agent | expert`; on the expert's own held-out level where the labels tell it."""
-    labels = evaluation_labels.load(videos.path)
+    labels = evaluation_labels.load_labels(videos.path)
     expert = held_out if len(held_out.lengths) else videos
     first = len(videos.lengths) - len(expert.lengths)
     folder.mkdir(exist_ok=True)

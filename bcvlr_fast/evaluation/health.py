@@ -15,7 +15,7 @@ from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import variance_explained
 from bcvlr_fast.methods.bcvlr.latent_actions import copy_error, frame_features, predict_next
 from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.videos import Videos
+from bcvlr_fast.videos import ExpertVideos
 from bcvlr_fast.videos import labels as evaluation_labels
 
 _BATCH = 256
@@ -47,7 +47,7 @@ class HeldOut:
         return torch.from_numpy(self.action if continuous else self.action.astype(np.int64))[self.centres().cpu()]
 
 
-def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> HeldOut | None:
+def held_out_windows(videos: ExpertVideos, settings: Config, compute: Compute) -> HeldOut | None:
     """The held-out episodes as windows with a generator of their own; None where they are too short."""
     _, held_out = videos.split(settings.held_out)
     generator = torch.Generator(compute.device)
@@ -56,7 +56,7 @@ def held_out_windows(videos: Videos, settings: Config, compute: Compute) -> Held
     sampler = WindowSampler(store, latent.past_frames, latent.future_frames, generator, stack=settings.frame_stack)
     if len(sampler.centres) == 0:
         return None
-    labels = evaluation_labels.load(videos.path)
+    labels = evaluation_labels.load_labels(videos.path)
     if labels is None:
         return HeldOut(sampler, None)
     own = labels.action[len(videos.frames) - len(held_out.frames) : len(videos.frames)]

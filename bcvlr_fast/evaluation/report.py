@@ -15,12 +15,12 @@ from bcvlr_fast.evaluation.evaluation import RESULT
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training import metrics_log as logger
-from bcvlr_fast.videos import Videos, mp4
+from bcvlr_fast.videos import ExpertVideos, mp4
 
 HEALTH = "health.json"
 
 
-def write(folder: Path, agent: Agent, settings: Config, videos: Videos, held_out: health.HeldOut | None) -> None:
+def write(folder: Path, agent: Agent, settings: Config, videos: ExpertVideos, held_out: health.HeldOut | None) -> None:
     """report.html, videos/*.mp4 and README.md from the metrics and the evaluation that the folder holds.
 
     Without PyAV, which a compute node may lack, the films are left out and the report says so.
@@ -103,7 +103,7 @@ def _health(latent: health.LatentReport | None, actions: health.Agreement | None
     return f"<table>{body}</table>"
 
 
-def _films(folder: Path, agent: Agent, settings: Config, videos: Videos) -> str:
+def _films(folder: Path, agent: Agent, settings: Config, videos: ExpertVideos) -> str:
     if not mp4.available():
         return f"<p>Left out: PyAV is not installed. pip install av; python -m bcvlr_fast.report {folder}</p>"
     if not settings.films:

@@ -6,15 +6,15 @@ import hashlib
 from pathlib import Path
 
 from bcvlr_fast import config
-from bcvlr_fast.experts import recorder
-from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.config import Config
 from bcvlr_fast.envs import chosen_rendering, parse_name, spec
+from bcvlr_fast.experts import behaviors as behaviours
+from bcvlr_fast.experts import recorder, replays
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.experts import behaviors as behaviours, replays
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.videos import MANIFEST, DatasetWriter, Manifest, Videos, importing, open_videos, read_manifest
+from bcvlr_fast.videos import MANIFEST, DatasetWriter, ExpertVideos, Manifest, importing, open_videos, read_manifest
+from bcvlr_fast.videos import labels as evaluation_labels
 
 _JOINED_ROWS = 4096
 
@@ -45,7 +45,7 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
         if dry_run:  # a real run opens them next, before it writes anything
             use(settings, path)
         return path
-    options = importing.Options(spec(settings.env).frame_shape, spec(settings.env).steps_per_s, env=settings.env)
+    options = importing.Options.for_env(settings.env)
     try:
         importing.find_parts(path, options)
         folder = importing.default_folder(path, options)
@@ -56,7 +56,7 @@ def _find(settings: Config, path: Path | None, screen: Screen, dry_run: bool) ->
     return folder
 
 
-def use(settings: Config, path: Path) -> Videos:
+def use(settings: Config, path: Path) -> ExpertVideos:
     """The frames of dataset `path` that a run may use.
 
     Raises UserError for videos of another environment, without an episode long enough for one window, or with labels
@@ -70,23 +70,24 @@ def use(settings: Config, path: Path) -> Videos:
     return used
 
 
-def open_of(settings: Config, path: Path) -> Videos:
+def open_of(settings: Config, path: Path) -> ExpertVideos:
     """Dataset `path`. Raises UserError where it is of another environment than the run, drawn otherwise, or its labels
     are of other videos."""
     names = settings.env.split(",")
-    videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
+    videos = open_videos(path, spec(names[0]).frame_shape)
+    manifest = videos.manifest
     if manifest.env not in ("", *names):
         raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.env}")
     drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
     if drawn not in ("", own):
         raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
-    labels = evaluation_labels.load(path)
+    labels = evaluation_labels.load_labels(path)
     if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
         raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
     return videos
 
 
-def _first(videos: Videos, settings: Config) -> Videos:
+def _first(videos: ExpertVideos, settings: Config) -> ExpertVideos:
     return videos.first(settings.video_frames) if settings.video_frames else videos
 
 

@@ -31,7 +31,7 @@ def labelled_replay(config: Config, screen: Screen) -> Replay:
         path = recorder.default_folder(config.env, source)
         recorder.record(config.env, source, path, screen)
     videos = training_videos.open_of(config, path)
-    labels, env = evaluation_labels.load(path), spec(config.env)
+    labels, env = evaluation_labels.load_labels(path), spec(config.env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
     count = config.labelled_frames
     ends = videos.lengths.cumsum() - 1

@@ -33,7 +33,7 @@ from bcvlr_fast.methods.bcvlr.online import Decoding, Online
 from bcvlr_fast.training.profiler import TRACES, Profiler, TimeSpent
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.learner import Stage
-from bcvlr_fast.videos import Videos
+from bcvlr_fast.videos import ExpertVideos
 
 PHASES = ("features", "latent_actions", "pre_imitation", "online", "done")
 _LOG_EVERY_UPDATES = 50
@@ -96,7 +96,7 @@ class Run:
         self._stop: int | None = None
         self._all_saved = False
 
-    def load_videos(self, videos: Videos) -> None:
+    def load_videos(self, videos: ExpertVideos) -> None:
         """Places the training frames; the held-out episodes, with their labels, go to the health figures alone."""
         train, _ = videos.split(self.config.held_out)
         past, future = self.config.latent_actions.past_frames, self.config.latent_actions.future_frames

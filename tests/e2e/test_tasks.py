@@ -16,7 +16,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training import metrics_log as logger
-from bcvlr_fast.videos import DatasetWriter, Manifest, Videos, open_videos, read_manifest
+from bcvlr_fast.videos import DatasetWriter, ExpertVideos, Manifest, open_videos, read_manifest
 from bcvlr_fast.videos import labels as evaluation_labels
 from helpers.tiny import TINY, command, run, wait_until
 
@@ -126,7 +126,7 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("damage", ["environment", "rendering", "count", "inside"])
 def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
-    labels = evaluation_labels.load(dataset)
+    labels = evaluation_labels.load_labels(dataset)
     assert labels is not None
     settings = Config(env="procgen:bossfight", labels=dataset, labelled_frames=100)
     said = {
@@ -172,7 +172,8 @@ def test_offline_decoding_wants_labels(dataset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frames", "lengths"), [(65, [40, 25]), (66, [40, 25, 1]), (40, [40]), (1000, [40, 25, 33])])
 def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
-    videos = Videos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), np.array([40, 25, 33]), Path("videos"))
+    manifest = Manifest("", "test", [40, 25, 33], [1, 1, 1])
+    videos = ExpertVideos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), manifest, Path("videos"))
     first = videos.first(frames)
     assert first.lengths.tolist() == lengths
     np.testing.assert_array_equal(first.frames, videos.frames[: sum(lengths)])

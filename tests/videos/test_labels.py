@@ -60,7 +60,7 @@ def test_videos_without_actions_have_none() -> None:
 
 
 def test_figures_do_without_labels_of_another_kind(dataset: Path) -> None:
-    labels = evaluation_labels.load(dataset)
+    labels = evaluation_labels.load_labels(dataset)
     assert labels is not None
     action = np.zeros((len(labels.action), 7), np.float32)
     dataclasses.replace(labels, action=action).save(dataset)
