@@ -48,7 +48,7 @@ from rows import report
 _FRAMES = 32_768
 _ROUNDS = {"paper": 2, "quick": 15}
 _ENVS = ("procgen:bossfight", "dmc:finger_spin")
-_MOST_TOGETHER = 2  # on a CPU, so that a step of cloning does not take minutes
+_MAX_TOGETHER = 2  # on a CPU, so that a step of cloning does not take minutes
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def _timed(phase: str, config: Any, compute: Compute, store: Any, how: str) -> C
     keeps is given back after its turn; all of them together with the official code's would be too much."""
     stage = stage_of(phase, config, compute, store)
     if compute.device.type == "cpu":
-        stage.together = min(stage.together, _MOST_TOGETHER)
+        stage.together = min(stage.together, _MAX_TOGETHER)
     else:
         if how == "eager":
             stage._step = lambda: stage._run(stage.together)

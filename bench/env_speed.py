@@ -29,7 +29,7 @@ from rows import RESULTS, Row, write
 
 _TASKS = ("dmc:reacher_hard", "dmc:finger_spin", "dmc:ball_in_cup_catch", "metaworld:drawer-open")
 _SIZES = (1, 2, 4, 8, 16)
-_ROUNDS, _AT_LEAST_S = 3, 2.0
+_ROUNDS, _MIN_S = 3, 2.0
 _SIDE = 64
 
 
@@ -97,7 +97,7 @@ def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callabl
 
     def rate(step: Callable[[np.ndarray], object]) -> float:
         start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < _AT_LEAST_S or steps < 3:
+        while time.perf_counter() - start < _MIN_S or steps < 3:
             step(actions.draw(rng, size))
             steps += 1
         return steps * size / (time.perf_counter() - start)

@@ -19,7 +19,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 FOLDER = Path(__file__).parents[1] / "bcvlr_fast" / "experts"
-_MOST_BYTES = 10_000_000
+_MAX_BYTES = 10_000_000
 _HEADS = "| game | frames | episodes | levels given up | mean return | the paper's expert | change rate |"
 
 
@@ -31,8 +31,8 @@ def main(files: list[Path]) -> None:
         verify(f"procgen:{found.game}", found, screen)
         found.save(FOLDER / "procgen" / f"{found.game}.npz")
     size = sum(file.stat().st_size for file in (FOLDER / "procgen").iterdir())
-    if size > _MOST_BYTES:
-        raise UserError(f"replays: {size:,} bytes, expected at most {_MOST_BYTES:,}")
+    if size > _MAX_BYTES:
+        raise UserError(f"replays: {size:,} bytes, expected at most {_MAX_BYTES:,}")
     bundled = {game: replays.load(game) for game in replays.available()}
     rows = [f"| {' | '.join(cells(game, made))} |" for game, made in bundled.items()]
     card = FOLDER / "README.md"

@@ -43,7 +43,7 @@ CONTINUOUS = (
 )
 """The paper's twelve."""
 _LEARNED = 0.5
-_LEAST_INFORMATION = 0.1
+_MIN_INFORMATION = 0.1
 
 
 def main(envs: list[str], seed: int, out: Path) -> None:
@@ -129,7 +129,7 @@ def diagnosis(folder: Path) -> dict[str, Any]:
         blame = "nothing"
     elif own <= commonest:
         blame = "fine-tuning: the decoder is at chance on own actions"
-    elif information < _LEAST_INFORMATION:
+    elif information < _MIN_INFORMATION:
         blame = "latent actions: what is decoded from the expert's windows tells little of its actions"
     elif named <= health["commonest_action"]:
         blame = "fine-tuning: the expert's actions are named no better than the commonest one"

@@ -75,7 +75,7 @@ def cases() -> list[Case]:
                     random_shift_triton.OPTIONS,
                 )
             )
-    pointers = "p_z p_codes p_count p_sum p_quantised p_commitment p_perplexity p_parts"
+    pointers = "p_z p_codes p_count p_sum p_quantized p_commitment p_perplexity p_parts"
     types = {
         **dict.fromkeys(pointers.split(), POINTER),
         "p_indices": "*i64",
@@ -98,7 +98,7 @@ def cases() -> list[Case]:
                 nearest_code_triton.OPTIONS,
             )
         )
-    pointers = "p_z p_quantised p_quantised_gradient p_commitment_gradient p_out"
+    pointers = "p_z p_quantized p_quantized_gradient p_commitment_gradient p_out"
     found.append(
         Case(
             "nearest_code backward",

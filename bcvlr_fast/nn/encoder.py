@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from bcvlr_fast.config import EncoderConfig
-from bcvlr_fast.nn.layers import ResidualBlock, initialise_orthogonal
+from bcvlr_fast.nn.layers import ResidualBlock, initialize_orthogonal
 
 
 class Encoder(nn.Module):
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(config.channels, config.channels, 3, padding=1), nn.ReLU()]
         layers += [ResidualBlock(config.channels) for _ in range(config.residual_blocks)]
         self.layers = nn.Sequential(*layers)
-        initialise_orthogonal(self)
+        initialize_orthogonal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.layers(x))

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from bcvlr_fast.config import FeaturesConfig
 from bcvlr_fast.nn.encoder import Encoder
-from bcvlr_fast.nn.layers import ResidualBlock, initialise_orthogonal
+from bcvlr_fast.nn.layers import ResidualBlock, initialize_orthogonal
 
 
 class PixelDecoder(nn.Module):
-    """v: features -> frames, at the encoder's input size."""
+    """v: features [B, channels, side, side] -> frames of the size of the encoder's input."""
 
     def __init__(self, channels: int, frame_channels: int, stride: int) -> None:
         super().__init__()
@@ -23,14 +23,14 @@ class PixelDecoder(nn.Module):
             ResidualBlock(frame_channels),
             ResidualBlock(frame_channels),
         )
-        initialise_orthogonal(self)
+        initialize_orthogonal(self)
 
     def forward(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.layers(features))
 
 
 class Heads(nn.Module):
-    """Projector and predictor of both self-supervised losses."""
+    """Projector and predictor, which all self-supervised losses use."""
 
     def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class Heads(nn.Module):
 
 
 class ContrastiveHeads(Heads):
-    """With the contrast's bilinear weight, and the pixel decoder v where frames are reconstructed."""
+    """Heads of the contrastive loss: adds a bilinear weight, and the pixel decoder v if frames are reconstructed."""
 
     def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.bilinear = nn.Linear(config.projection_dim, config.projection_dim, bias=False)
-        initialise_orthogonal(self)
+        initialize_orthogonal(self)
         self.pixel_decoder: PixelDecoder | None = None
         if config.objective == "contrastive+reconstruction":
             self.pixel_decoder = PixelDecoder(encoder.channels, encoder.in_channels, encoder.stride)
@@ -57,9 +57,9 @@ class ContrastiveHeads(Heads):
 
 
 class PrototypeHeads(Heads):
-    """With the prototypes, unit vectors [prototypes, projection_dim]."""
+    """Heads of the prototype loss: adds the prototypes, unit vectors [prototypes, projection_dim]."""
 
     def __init__(self, config: FeaturesConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.prototypes = nn.Linear(config.projection_dim, config.prototypes, bias=False)
-        initialise_orthogonal(self)
+        initialize_orthogonal(self)

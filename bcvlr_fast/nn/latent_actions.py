@@ -1,4 +1,4 @@
-"""Latent-action predictor p and codebook."""
+"""Latent-action predictor p and its codebook."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LatentActionPredictor(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The codes of the latent actions; their EMA moves when `update` is true, once per training update."""
+    """Codes of the latent actions, updated by EMA in calls with `update`, once per training update."""
 
     codes: Tensor
     ema_count: Tensor

@@ -9,7 +9,7 @@ from bcvlr_fast.kernels import conv_pool, residual_block
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu x))), 3x3, with `hidden` channels in between."""
+    """x + conv(relu(conv(relu(x)))) with 3x3 convolutions and `hidden` channels between them."""
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvPool(nn.Conv2d):
-    """3x3 convolution, and the maximum over 3x3 windows at every second pixel of it."""
+    """3x3 convolution followed by 3x3 max-pooling with stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
@@ -36,9 +36,9 @@ class ConvPool(nn.Conv2d):
 
 
 class Impala(nn.Module):
-    """IMPALA trunk (Espeholt et al. 2018): stages of conv, max-pool 3/2 and two residual blocks.
+    """IMPALA trunk (Espeholt et al. 2018): stages of convolution, max-pooling and two residual blocks.
 
-    [B, in_channels, side, side] -> [B, hidden_dim], rectified.
+    [B, in_channels, side, side] -> [B, hidden_dim], after relu.
     """
 
     def __init__(self, in_channels: int, side: int, channels: tuple[int, ...], hidden_dim: int) -> None:
@@ -55,7 +55,7 @@ class Impala(nn.Module):
 
 
 class Bottleneck(nn.Sequential):
-    """Features [B, C, side, side] flattened to `bottleneck_dim`, normalised, tanh, then rectified layers (DrQ-v2)."""
+    """MLP over flattened features [B, C, side, side] with a bottleneck of LayerNorm and tanh (DrQ-v2)."""
 
     def __init__(self, flat: int, bottleneck_dim: int, hidden: tuple[int, ...]) -> None:
         layers: list[nn.Module] = [
@@ -71,8 +71,8 @@ class Bottleneck(nn.Sequential):
         super().__init__(*layers)
 
 
-def initialise_orthogonal(module: nn.Module) -> None:
-    """Orthogonal weights (gain sqrt 2 for convolutions), zero biases, in place."""
+def initialize_orthogonal(module: nn.Module) -> None:
+    """Initializes weights orthogonally (gain sqrt 2 for convolutions) and biases with zero, in place."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             gain = nn.init.calculate_gain("relu") if isinstance(layer, nn.Conv2d) else 1.0

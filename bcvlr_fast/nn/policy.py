@@ -30,7 +30,7 @@ class LatentPolicy(nn.Module):
 
 
 class ActionDecoder(nn.Module):
-    """d: latent action [B, latent_dim] -> logits of the environment's actions, or the action's numbers [B, A]."""
+    """d: latent action [B, latent_dim] -> action logits [B, A], or continuous actions [B, A]."""
 
     def __init__(self, latent_dim: int, hidden: tuple[int, ...], actions: int) -> None:
         super().__init__()

@@ -15,10 +15,10 @@ from bcvlr_fast.nn.layers import ResidualBlock
 
 
 class WorldModel(nn.Module):
-    """w: U-Net from features [B, frames * C, side, side] and a latent action [B, latent_dim] to the next features.
+    """w: features [B, frames * C, side, side] and latent action [B, latent_dim] -> next features [B, C, side, side].
 
-    Halves the side down to one pixel, so the side is a power of two; the action enters at the
-    first convolution and at the bottleneck.
+    The U-Net halves the side down to one pixel, so the side must be a power of two. The action enters
+    at the first convolution and at the bottleneck.
     """
 
     def __init__(self, config: LatentActionsConfig, encoder: Encoder) -> None:
@@ -26,7 +26,7 @@ class WorldModel(nn.Module):
         side, width, latent = encoder.side, config.world_model_width, config.latent_dim
         halvings = side.bit_length() - 1
         if side != 1 << halvings or side < 4:
-            raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
+            raise ValueError(f"side of the feature map: expected a power of two of at least 4, got {side}")
         in_channels = (config.past_frames + 1) * encoder.channels
         widths = [width << i for i in range(halvings)]
         self.seen_frames, self.window_frames = config.past_frames + 1, config.window_frames
@@ -67,10 +67,10 @@ class WorldModel(nn.Module):
 
 
 class ActionConvolution(nn.Module):
-    """3x3 convolution of [features, latent action tiled over the map], without the tiling.
+    """3x3 convolution of [features, latent action tiled over the map], computed without tiling.
 
-    A tiled channel is constant but for the zero padding, so its part of the output takes nine
-    values: four corners, four edges, the inside. They are computed on a 3x3 map and spread.
+    A tiled channel is constant except for the zero padding, so its contribution has nine values: four
+    corners, four edges and the inside. They are computed on a 3x3 map and expanded.
     """
 
     def __init__(self, in_channels: int, latent_dim: int, out_channels: int) -> None:
@@ -89,7 +89,7 @@ class ActionConvolution(nn.Module):
 
 
 class Down(nn.Module):
-    """Convolution (none for the first block, whose input is convolved with the action), norm, residual, half size."""
+    """Convolution, batch norm, residual block and max-pooling to half size; the first block has no convolution."""
 
     def __init__(self, in_channels: int | None, out_channels: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Transposed convolution to double size, norm, residual."""
+    """Transposed convolution to double size, batch norm and residual block."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ def everything(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
     shifted = random_shift(x["frames"], x["index"], x["offset"], pad=2)
     code = nearest_code(x["z"], x["codes"], x["count"], x["sum"], decay=0.9)
     loss = sinkhorn_cross_entropy(x["logits"], x["scores"])
-    total = shifted.mean() + (code.quantised * x["z"].detach()).sum() + code.commitment + loss
+    total = shifted.mean() + (code.quantized * x["z"].detach()).sum() + code.commitment + loss
     return total, shifted, *code, sinkhorn(x["scores"]), x["codes"], x["count"], x["sum"]
 
 

@@ -63,7 +63,7 @@ def predict_next(
     with compute.autocast():
         z = predictor(features).float()
         code = codebook(z, update)
-        prediction = world_model(stack_frames(features[: seen * len(z)], seen), code.quantised)
+        prediction = world_model(stack_frames(features[: seen * len(z)], seen), code.quantized)
     return Windows(z, F.mse_loss(prediction, frames[seen].float()), code)
 
 
