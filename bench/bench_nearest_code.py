@@ -1,4 +1,4 @@
-"""pytest bench/bench_nearest_code.py: a training step of the codebook, with EMA; and the same with its backward."""
+"""Benchmark of a codebook step with EMA, without and with backward pass: pytest bench/bench_nearest_code.py"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def codebook(device: torch.device) -> list[Tensor]:
 
 
 def one_hot_step(z: Tensor, codes: Tensor, count: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The formulation of LAPO's code: distances by baddbmm, everything else by products with one-hot rows."""
+    """The formulation of LAPO: distances by baddbmm, everything else by products with one-hot rows."""
     x = z.view(len(z), BOOKS, DIM, POSITIONS).permute(1, 0, 3, 2).flatten(1, 2)  # [K, B*P, D]
     with torch.no_grad():
         norms = codes.square().sum(2)[:, None] + x.square().sum(2, keepdim=True)
@@ -108,9 +108,9 @@ class _Numba(torch.autograd.Function):
 @pytest.mark.parametrize("back", [False, True], ids=["step", "step and backward"])
 @pytest.mark.parametrize("peer", ["eager (one-hot)", "torch.compile (one-hot)", "numba", "vector-quantize-pytorch"])
 def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: bool, batch: int) -> None:
-    """Ours against a peer, each with a codebook of its own that starts the same.
+    """Compares this package with a peer; each side has its own, initially equal codebook.
 
-    Autograd's own share, some 60 us, is the same on both sides of a step with its backward.
+    With backward pass, about 60 us on both sides are autograd's own.
     """
     if peer == "numba" and device.type != "cpu":
         pytest.skip("numba's loop is for the CPU")
@@ -140,13 +140,13 @@ def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: b
         step = _Numba.apply
     else:
         step = one_hot_step if peer.startswith("eager") else torch.compile(one_hot_step, dynamic=False)
-    for _ in range(2):  # the second with the codes that the first has moved
+    for _ in range(2):  # the second step uses the codes that the first one updated
         torch.testing.assert_close([t.detach() for t in theirs()], [t.detach() for t in ours()], rtol=1e-4, atol=1e-5)
     compare(f"nearest_code step{' and backward' if back else ''}", f"batch {batch}", peer, ours, theirs)
 
 
 def library_step(device: torch.device, book: list[Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """vector-quantize-pytorch's layer, started with the same codes."""
+    """Layer of vector-quantize-pytorch, initialized with the same codes."""
     layer = importlib.import_module("vector_quantize_pytorch").VectorQuantize(
         dim=BOOKS * DIM,
         codebook_size=SIZE,

@@ -1,4 +1,4 @@
-"""The training phases on random frames, each always from the same state: what the update benchmarks time."""
+"""The training phases on random frames, always from the same state, for the update benchmarks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Stage
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
-"""Cloning is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""
+"""`cloning` is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""
 FRAME, EPISODE = (3, 64, 64), 512
 
 
 def random_frames(count: int) -> np.ndarray:
-    """[count, 3, 64, 64] uint8."""
+    """Random frames [count, 3, 64, 64] uint8."""
     return np.random.default_rng(0).integers(0, 256, (count, *FRAME), dtype=np.uint8)
 
 
 def store_of(frames: np.ndarray, device: torch.device, budget_gb: float = 0.0) -> FrameStore:
-    """The frames, in episodes of 512; streamed where they exceed the budget, if that is above 0."""
+    """Store of the frames in episodes of 512; streams them if they exceed a budget above 0."""
     lengths = np.full(-(-len(frames) // EPISODE), EPISODE)
     lengths[-1] -= lengths.sum() - len(frames)
     return FrameStore.from_episodes(frames, lengths, device, budget_gb)
@@ -42,7 +42,7 @@ def stage_of(
     seed: int = 0,
     actions: np.ndarray | None = None,
 ) -> Stage:
-    """The phase, ready for its first step, without an end; fine-tuning from `actions` [N], random ones by default."""
+    """A phase before its first step, without an end; fine-tuning uses `actions` [N], by default random ones."""
     torch.manual_seed(seed)
     agent = Agent(config, spec(config.env), compute)
     generator = torch.Generator(compute.device).manual_seed(seed + 1)
@@ -64,7 +64,7 @@ def stage_of(
             stage = LatentActions(latent, agent.encoder, *learned, sampler, compute)
         elif phase in ("cloning", "pre-imitation"):
             networks = agent.encoder, agent.predictor, agent.policy
-            updates = config.policy.updates if phase == "pre-imitation" else 1  # 1: too few to label all
+            updates = config.policy.updates if phase == "pre-imitation" else 1  # 1: too few to label all windows first
             size = config.policy.batch_size if phase == "pre-imitation" else online.clone_batch_size
             stage = Cloning(updates, size, config.policy, optimizers["policy"], *networks, sampler, compute)
         else:
@@ -81,7 +81,7 @@ def stage_of(
 def _own_windows(
     store: FrameStore, config: Config, generator: torch.Generator, actions: np.ndarray | None
 ) -> ReplaySampler:
-    """As many of the frames as the replay holds, with their actions or random ones."""
+    """Replay filled with frames and their actions, or random ones."""
     count = min(config.online.capacity, len(store.frames))
     env = spec(config.env)
     replay = Replay(count - 1, 1, env, store.device)

@@ -1,9 +1,9 @@
-"""What cloning alone can do at scale `quick`: the policy's networks trained on the expert's TRUE actions.
+"""Upper bound of cloning at scale `quick`: trains the policy networks on the expert's true actions.
 
 python bench/true_actions.py --games bigfish maze
 
-No phase has a better teacher, so a game on which this fails is held back by the videos and by cloning, not by latent
-actions or fine-tuning. As many updates and frames as a quick run clones in all; f learns too. Rows go to
+No phase can have better labels, so if this fails on a game, videos and cloning limit it, not latent actions or
+fine-tuning. Uses as many updates and frames as a quick run uses for cloning in total, and trains f too. Rows go to
 results/true_actions.jsonl.
 """
 
@@ -40,7 +40,7 @@ _HELD_OUT = 4096
 
 
 def main() -> None:
-    """The command."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", nargs="+", choices=PROCGEN_GAMES, default=PROCGEN_GAMES)
     parser.add_argument("--seed", type=int, default=0)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def cloned(game: str, seed: int, compute: Compute) -> Row:
-    """Trains and scores a policy."""
+    """Trains a policy on one game and returns its scores."""
     name = f"procgen:{game}"
     settings = config.preset(name, "quick")
     expert = replays.load(game)
