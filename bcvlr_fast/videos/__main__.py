@@ -40,7 +40,7 @@ class Import:
     key: str | None = None
     """Array or camera to read, if the source has several."""
     keep_labels: bool = False
-    """Keep the source's actions and rewards, in a separate file that only the evaluation reads."""
+    """Keep the source's actions and rewards, in a separate file for the evaluation and `train --labels`."""
     skip_bad: bool = False
     """Skip unreadable files, up to one in twenty."""
     force: bool = False
