@@ -1,7 +1,7 @@
-"""Builds csrc/ into one library with a C interface, which needs nothing of torch or Python.
+"""Builds csrc/ into one library with a C interface, which depends on neither torch nor Python.
 
-Every kernel is compiled once per instruction set, and the library chooses at run time. Without a C++ compiler the
-package installs all the same, and its PyTorch references serve.
+Every kernel is compiled once per instruction set, and the library selects one at run time. Without a C++ compiler, the
+package still installs and runs its PyTorch references.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if X86:
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"),
         "-mprefer-vector-width=512",
     ]
-# convolution.cpp is for these instructions alone, which compilers have since gcc 10 and clang 9. gcc 12 takes its own
-# header's undefined vectors for uninitialised ones.
+# convolution.cpp needs these instructions, which gcc 10 and clang 9 introduced. gcc 12 warns about uninitialized
+# vectors in its own headers.
 BF16_FLAGS = ["-mavx512bf16", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
-# These round after each operation, as their references do.
+# These kernels round after each operation, as their references do.
 CONTRACTION = {"random_shift": "-ffp-contract=off", "stack_frames": "-ffp-contract=off"}
 
 
 class BuildLibrary(build_ext):  # type: ignore[misc]
-    """Compiles each kernel for each instruction set, and links one shared library without Python's name tag."""
+    """Compiles each kernel for each instruction set and links one shared library without the Python tag in its name."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return os.path.join(*fullname.split(".")) + ".so"
@@ -56,7 +56,7 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
         )
 
     def _build_kernels(self, ext: Extension) -> None:
-        # BCVLR_FAST_CXXFLAGS: more flags, such as -fsanitize=address,undefined.
+        # BCVLR_FAST_CXXFLAGS adds flags, such as -fsanitize=address,undefined.
         more = os.environ.get("BCVLR_FAST_CXXFLAGS", "").split()
         common = [*FLAGS, *(["-DBCVLR_X86"] if X86 else []), *more]
         objects: list[str] = []
@@ -77,7 +77,7 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
                 compile_one("convolution", "bf16", [*INSTRUCTION_SETS["avx512"], *BF16_FLAGS])
                 bf16 = ["-DBCVLR_BF16"]
             except CompileError as error:
-                self.warn(f"without convolutions in bf16: {error}")
+                self.warn(f"building without bf16 convolutions: {error}")
         for name in COMMON:
             compile_one(name, "", bf16)
         for isa, flags in INSTRUCTION_SETS.items():
@@ -88,7 +88,7 @@ class BuildLibrary(build_ext):  # type: ignore[misc]
 
 
 class AnyPython(bdist_wheel):  # type: ignore[misc]
-    """The library serves every Python 3."""
+    """Wheel tag: the library works with every Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]

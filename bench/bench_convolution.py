@@ -1,4 +1,4 @@
-"""pytest bench/bench_convolution.py: IMPALA's blocks in bf16, forward and backward, against oneDNN's convolutions."""
+"""Benchmark of IMPALA blocks in bf16, forward and backward, against oneDNN: pytest bench/bench_convolution.py"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Operation = Callable[..., Tensor]
 
 @pytest.fixture(autouse=True)
 def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours, even where a CPU with AMX would have torch's on both sides."""
+    """Selects the C++ kernels even on a CPU with AMX, where both sides would run torch."""
     monkeypatch.setattr(convolution, "_has_amx", lambda: False)
 
 
@@ -37,7 +37,7 @@ def test_residual_block(compare: Compare, device: torch.device, case: str, peer:
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("case", POOLS)
 def test_conv_pool(compare: Compare, device: torch.device, case: str, peer: str) -> None:
-    """The first one's input is data, without a gradient."""
+    """The input of the first case is data, without a gradient."""
     channels, out, side, learned = POOLS[case]
     x = _images(128, channels, side).requires_grad_(learned)
     _compare(compare, device, "conv_pool", case, peer, conv_pool, reference_pool, x, _layer(channels, out))
@@ -63,9 +63,9 @@ def _compare(
     x: Tensor,
     parameters: list[Tensor],
 ) -> None:
-    """Both sides with their backward, under autocast; equal but for where bf16 is rounded."""
+    """Compares both sides with backward pass under autocast; they differ only by bf16 rounding."""
     if device.type != "cpu" or not native.has_bf16():
-        pytest.skip("AVX512-BF16 alone has kernels of ours")
+        pytest.skip("the C++ kernels need AVX512-BF16")
     theirs = torch.compile(plain, dynamic=False) if peer == "torch.compile" else plain
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         gradient = torch.randn_like(ours(x, *parameters))
@@ -78,7 +78,7 @@ def _compare(
         out.backward(gradient)
         return [out, *(tensor.grad for tensor in (x, *parameters) if tensor.grad is not None)]
 
-    for found, wanted in zip(step(ours), step(theirs), strict=True):
-        error = (found.detach().float() - wanted.detach().float()).norm() / wanted.detach().float().norm()
-        assert error < 0.1, error  # of gradients: a maximum or a sign that falls otherwise sends them elsewhere
+    for actual, expected in zip(step(ours), step(theirs), strict=True):
+        error = (actual.detach().float() - expected.detach().float()).norm() / expected.detach().float().norm()
+        assert error < 0.1, error  # a different maximum or sign routes a gradient to another element
     compare(operation, f"{case}, with backward", peer, lambda: step(ours), lambda: step(theirs))

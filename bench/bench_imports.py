@@ -1,9 +1,9 @@
-"""pytest bench/bench_imports.py: importing against what a user would write: a PyAV or numpy loop into one array.
+"""Benchmark of importing videos against a plain PyAV or numpy loop: pytest bench/bench_imports.py
 
-The plain loop reads everything into memory and saves it; both sides end in a file of 64 x 64 frames. They are timed in
-turns, from the second on, after what the first turn wrote is checked to be equal. Rows go to results/imports.jsonl:
-frames a second of whole calls, the start of the workers included, and the peak memory of the process and of its
-workers, each taken to be as large as the largest.
+The plain loop reads everything into memory and saves it; both sides write a file of 64 x 64 frames. The first
+repetition checks that both files are equal; the next ones alternate and are timed. Rows go to results/imports.jsonl:
+frames per second including the start of the workers, and peak memory of the process plus that of its workers, each
+counted as the largest one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TURNS = 3
 
 
 def _scene() -> np.ndarray:
-    """[_FRAMES, 64, 64, 3]: a drifting gradient with a square, as compressible as a game."""
+    """Frames [_FRAMES, 64, 64, 3] of a drifting gradient with a square, as compressible as a game."""
     x = np.arange(64)
     t = np.arange(_FRAMES)[:, None, None]
     ground = ((x[None, :, None] + x[None, None, :] + t // 4) % 256).astype(np.uint8)
@@ -46,7 +46,7 @@ def _scene() -> np.ndarray:
 
 
 def _write_mp4(folder: Path, frames: np.ndarray) -> None:
-    """128 x 128, as many frames as a player shows: every step once."""
+    """Writes 128 x 128 videos that show every step once."""
     for n, part in enumerate(np.array_split(frames, _FILES)):
         with av.open(str(folder / f"{n}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=Fraction(15), options={"preset": "veryfast"})
@@ -100,7 +100,7 @@ def _ours(_: Callable[[Path], np.ndarray], source: Path, out: Path) -> None:
 
 
 def _measured(side: Any, loop: Any, source: Path, out: Path) -> tuple[float, float]:
-    """(seconds, peak GB of the process and its workers) of one import, in a process of its own."""
+    """(seconds, peak GB of the process and its workers) of one import; runs in a separate process."""
     start = time.perf_counter()
     side(loop, source, out)
     spent = time.perf_counter() - start
@@ -109,7 +109,7 @@ def _measured(side: Any, loop: Any, source: Path, out: Path) -> tuple[float, flo
 
 
 def _own_peak_kb() -> int:
-    """Not getrusage's, which a process inherits from the one that started it."""
+    """Peak memory of this process; getrusage would include the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
@@ -120,9 +120,9 @@ def _turn(side: Any, loop: Any, source: Path, out: Path) -> tuple[float, float]:
     results = context.Queue()
     process = context.Process(target=_into, args=(results, side, loop, source, out))
     process.start()
-    found: tuple[float, float] = results.get()
+    measured: tuple[float, float] = results.get()
     process.join()
-    return found
+    return measured
 
 
 def _into(results: Any, *arguments: Any) -> None:
@@ -151,7 +151,7 @@ def test_importing(name: str, write: Any, loop: Any, tmp_path: Path) -> None:
         else:
             turns.append(both)
     rows = {side: [turn[i] for turn in turns] for i, side in enumerate(("peer", "ours"))}
-    seconds = {side: statistics.median(s for s, _ in found) for side, found in rows.items()}
+    seconds = {side: statistics.median(s for s, _ in row) for side, row in rows.items()}
     report(
         "imports",
         {

@@ -1,4 +1,4 @@
-"""pytest bench/bench_nearest_code.py: a training step of the codebook, with EMA; and the same with its backward."""
+"""Benchmark of a codebook step with EMA, without and with backward pass: pytest bench/bench_nearest_code.py"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def codebook(device: torch.device) -> list[Tensor]:
 
 
 def one_hot_step(z: Tensor, codes: Tensor, count: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The formulation of LAPO's code: distances by baddbmm, everything else by products with one-hot rows."""
+    """The formulation of LAPO: distances by baddbmm, everything else by products with one-hot rows."""
     x = z.view(len(z), BOOKS, DIM, POSITIONS).permute(1, 0, 3, 2).flatten(1, 2)  # [K, B*P, D]
     with torch.no_grad():
         norms = codes.square().sum(2)[:, None] + x.square().sum(2, keepdim=True)
@@ -42,14 +42,14 @@ def one_hot_step(z: Tensor, codes: Tensor, count: Tensor, total: Tensor) -> tupl
         share = one_hot.mean(1)
         perplexity = torch.exp(-(share * torch.log(share + 1e-10)).sum(1))
     commitment = F.mse_loss(x, picked)
-    quantised = x + (picked - x).detach()
-    back = quantised.view(BOOKS, len(z), POSITIONS, DIM).permute(1, 0, 3, 2).reshape(len(z), -1)
+    quantized = x + (picked - x).detach()
+    back = quantized.view(BOOKS, len(z), POSITIONS, DIM).permute(1, 0, 3, 2).reshape(len(z), -1)
     return back, commitment, perplexity
 
 
 @numba.njit(cache=False, fastmath=True)
 def _numba_step(
-    z: np.ndarray, codes: np.ndarray, count: np.ndarray, total: np.ndarray, quantised: np.ndarray
+    z: np.ndarray, codes: np.ndarray, count: np.ndarray, total: np.ndarray, quantized: np.ndarray
 ) -> tuple[float, np.ndarray]:
     uses = np.zeros((BOOKS, SIZE), np.float32)
     sums = np.zeros((BOOKS, SIZE, DIM), np.float32)
@@ -68,7 +68,7 @@ def _numba_step(
                 uses[k, best] += 1
                 for d in range(DIM):
                     sums[k, best, d] += z[b, k, d, p]
-                    quantised[b, k, d, p] = codes[k, best, d]
+                    quantized[b, k, d, p] = codes[k, best, d]
     rows = len(z) * POSITIONS
     perplexity = np.empty(BOOKS, np.float32)
     for k in range(BOOKS):
@@ -90,27 +90,27 @@ def _numba_step(
 class _Numba(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, codes, count, total):  # type: ignore[no-untyped-def]
-        quantised = torch.empty_like(z)
+        quantized = torch.empty_like(z)
         shape = (len(z), BOOKS, DIM, POSITIONS)
         error, perplexity = _numba_step(
-            z.numpy().reshape(shape), codes.numpy(), count.numpy(), total.numpy(), quantised.numpy().reshape(shape)
+            z.numpy().reshape(shape), codes.numpy(), count.numpy(), total.numpy(), quantized.numpy().reshape(shape)
         )
-        ctx.save_for_backward(z, quantised)
-        return quantised, torch.tensor(error, dtype=torch.float32), torch.from_numpy(perplexity)
+        ctx.save_for_backward(z, quantized)
+        return quantized, torch.tensor(error, dtype=torch.float32), torch.from_numpy(perplexity)
 
     @staticmethod
-    def backward(ctx, quantised, commitment, _):  # type: ignore[no-untyped-def]
+    def backward(ctx, quantized, commitment, _):  # type: ignore[no-untyped-def]
         z, code = ctx.saved_tensors
-        return torch.addcmul(quantised, z - code, commitment * (2 / z.numel())), None, None, None
+        return torch.addcmul(quantized, z - code, commitment * (2 / z.numel())), None, None, None
 
 
 @pytest.mark.parametrize("batch", [128, 512])
 @pytest.mark.parametrize("back", [False, True], ids=["step", "step and backward"])
 @pytest.mark.parametrize("peer", ["eager (one-hot)", "torch.compile (one-hot)", "numba", "vector-quantize-pytorch"])
 def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: bool, batch: int) -> None:
-    """Ours against a peer, each with a codebook of its own that starts the same.
+    """Compares this package with a peer; each side has its own, initially equal codebook.
 
-    Autograd's own share, some 60 us, is the same on both sides of a step with its backward.
+    With backward pass, about 60 us on both sides are autograd's own.
     """
     if peer == "numba" and device.type != "cpu":
         pytest.skip("numba's loop is for the CPU")
@@ -121,16 +121,16 @@ def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: b
 
     def ours() -> list[Tensor]:
         found = nearest_code(z, *our_book, decay=DECAY)
-        return finish(found.quantised, found.commitment)
+        return finish(found.quantized, found.commitment)
 
     def theirs() -> list[Tensor]:
-        quantised, commitment, *_ = step(z, *their_book)
-        return finish(quantised, commitment)
+        quantized, commitment, *_ = step(z, *their_book)
+        return finish(quantized, commitment)
 
-    def finish(quantised: Tensor, commitment: Tensor) -> list[Tensor]:
+    def finish(quantized: Tensor, commitment: Tensor) -> list[Tensor]:
         if not back:
-            return [quantised, commitment]
-        ends = (quantised, commitment)
+            return [quantized, commitment]
+        ends = (quantized, commitment)
         return [*ends, *torch.autograd.grad(ends, z, (gradient, torch.ones_like(commitment)))]
 
     step: Callable[..., tuple]
@@ -140,13 +140,13 @@ def test_nearest_code(compare: Compare, device: torch.device, peer: str, back: b
         step = _Numba.apply
     else:
         step = one_hot_step if peer.startswith("eager") else torch.compile(one_hot_step, dynamic=False)
-    for _ in range(2):  # the second with the codes that the first has moved
+    for _ in range(2):  # the second step uses the codes that the first one updated
         torch.testing.assert_close([t.detach() for t in theirs()], [t.detach() for t in ours()], rtol=1e-4, atol=1e-5)
     compare(f"nearest_code step{' and backward' if back else ''}", f"batch {batch}", peer, ours, theirs)
 
 
 def library_step(device: torch.device, book: list[Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """vector-quantize-pytorch's layer, started with the same codes."""
+    """Layer of vector-quantize-pytorch, initialized with the same codes."""
     layer = importlib.import_module("vector_quantize_pytorch").VectorQuantize(
         dim=BOOKS * DIM,
         codebook_size=SIZE,

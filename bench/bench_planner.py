@@ -1,7 +1,8 @@
-"""pytest bench/bench_planner.py: steps a second of the simulator and of the planner, and what limits them.
+"""Benchmark of the simulator and the planner, in steps per second: pytest bench/bench_planner.py
 
-Both sides in turns: the simulator drawing its frames against our copies that do not (after equal rewards and ends are
-checked), and planners by workers and by candidates. Rows go to results/planner.jsonl. Needs the original simulator.
+Compares the simulator, which draws its frames, with copies that do not, after a check for equal rewards and episode
+ends; and measures planners by number of workers and of candidates. Rows go to results/planner.jsonl. Needs the original
+simulator.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ _DECIDED_S, _PLANNED_S = 8.0, 40.0
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result in a process of its own, without EnvPool."""
+    """Calls a function in a separate process without EnvPool."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def _simulate(game: str, draws: bool) -> tuple[float, float, float, bytes]:
-    """(us a step, us to save, us to restore a state, rewards and ends) of 64 copies on one core."""
+    """(us per step, us to save, us to restore a state, rewards and ends) of 64 copies on one core."""
     copies = simulator.Simulator(game, _COPIES, _LEVEL, draws=draws)
     actions = np.random.default_rng(0).integers(15, size=(_STEPS, _COPIES))
-    seen = []
+    outcomes = []
     start = time.perf_counter()
     for row in actions:
         reward, ended, _ = copies.step(row)
-        seen.append(reward.tobytes() + ended.tobytes())
+        outcomes.append(reward.tobytes() + ended.tobytes())
     stepped = time.perf_counter()
     states = [copies.save(i) for i in range(_COPIES)]
     saved = time.perf_counter()
@@ -51,7 +52,7 @@ def _simulate(game: str, draws: bool) -> tuple[float, float, float, bytes]:
         copies.restore(state, i)
     restored = time.perf_counter()
     times = (stepped - start) / actions.size, (saved - stepped) / _COPIES, (restored - saved) / _COPIES
-    return times[0] * 1e6, times[1] * 1e6, times[2] * 1e6, b"".join(seen)
+    return times[0] * 1e6, times[1] * 1e6, times[2] * 1e6, b"".join(outcomes)
 
 
 @pytest.mark.parametrize("game", sorted([*SEARCHES, *SHOOTINGS]))
@@ -66,7 +67,7 @@ def test_copies_that_do_not_draw_are_faster(game: str) -> None:
 
 
 def _decisions(game: str, candidates: int) -> tuple[float, float, float]:
-    """(steps a second, share of restoring, share of simulating) of shooting on one core."""
+    """(steps per second, fraction of restoring, fraction of simulating) of shooting on one core."""
     settings = dataclasses.replace(SHOOTINGS[game], candidates=candidates)
     world, copies = simulator.Simulator(game, 1, _LEVEL), simulator.Simulator(game, candidates, _LEVEL)
     spent = {"restore": 0.0, "step": 0.0}
@@ -102,7 +103,7 @@ def test_shooting_by_candidates(game: str, candidates: int) -> None:
 
 def _planned(game: str, workers: int) -> float:
     with plan(game, _LEVEL, workers) as episodes:
-        next(episodes)  # the workers have begun
+        next(episodes)  # the workers have started
         start, played = time.perf_counter(), 0
         while time.perf_counter() - start < _PLANNED_S:
             played += len(next(episodes).actions)

@@ -1,8 +1,10 @@
-"""pytest bench/bench_ppo.py --cleanrl PATH --cleanrl-python PYTHON: frames a second of PPO beside CleanRL's.
+"""Benchmark of PPO against CleanRL, in frames per second.
 
-PATH is a checkout of CleanRL, PYTHON that of an environment in which its cleanrl/ppo_procgen.py runs (it wants gym
-0.23 and procgen). The trunks are checked to be equal from the same weights; then both programs learn bigfish from the
-start in turns, with the same settings and threads. Rows go to results/ppo.jsonl.
+pytest bench/bench_ppo.py --cleanrl PATH --cleanrl-python PYTHON
+
+PATH is a checkout of CleanRL, PYTHON the interpreter of an environment that runs its cleanrl/ppo_procgen.py (it needs
+gym 0.23 and procgen). The benchmark first checks that equal weights give equal trunks. Then both programs learn bigfish
+from scratch in alternation, with the same settings and threads. Rows go to results/ppo.jsonl.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ def test_ppo_beside_cleanrl(cleanrl: tuple[Path, str], request: pytest.FixtureRe
         theirs = _theirs(script, python, frames, device)
         for precision in precisions:
             turns[precision].append((theirs, _ours(frames, device, precision)))
-    for precision, found in turns.items():
+    for precision, pairs in turns.items():
         rates = {
-            "ours_frames_per_s": statistics.median(ours for _, ours in found),
-            "peer_frames_per_s": statistics.median(theirs for theirs, _ in found),
-            "ratio": statistics.median(ours / theirs for theirs, ours in found),
+            "ours_frames_per_s": statistics.median(ours for _, ours in pairs),
+            "peer_frames_per_s": statistics.median(theirs for theirs, _ in pairs),
+            "ratio": statistics.median(ours / theirs for theirs, ours in pairs),
         }
         dtype = str(choose_compute(device, precision).dtype)
         row = {"game": _GAME, "peer": "CleanRL ppo_procgen (float32)", "precision": dtype, "threads": usable_cores()}
@@ -64,7 +66,7 @@ def test_ppo_beside_cleanrl(cleanrl: tuple[Path, str], request: pytest.FixtureRe
 
 
 def _check_equal(script: Path) -> None:
-    """Their trunk with our weights gives our hidden state in float32."""
+    """CleanRL's trunk with the weights of this package gives the same hidden state in float32."""
     theirs = _network_of(script)
     ours = ActorCritic(PPOConfig())
     parameters = list(ours.trunk.parameters())
@@ -77,10 +79,10 @@ def _check_equal(script: Path) -> None:
 
 
 def _network_of(script: Path) -> nn.Module:
-    """The network that their Agent builds, from the classes of their file alone."""
-    wanted = ("layer_init", "ResidualBlock", "ConvSequence", "Agent")
+    """Network of CleanRL's Agent, built from the classes of its file alone."""
+    classes = ("layer_init", "ResidualBlock", "ConvSequence", "Agent")
     tree = ast.parse(script.read_text())
-    tree.body = [node for node in tree.body if getattr(node, "name", None) in wanted]
+    tree.body = [node for node in tree.body if getattr(node, "name", None) in classes]
     import numpy as np
 
     names: dict[str, Any] = {"torch": torch, "nn": nn, "np": np}
@@ -99,7 +101,7 @@ def _network_of(script: Path) -> nn.Module:
 
 
 def _theirs(script: Path, python: str, frames: int, device: torch.device) -> float:
-    """Frames a second that it prints last."""
+    """Frames per second that CleanRL prints last."""
     cuda = "--cuda" if device.type == "cuda" else "--no-cuda"
     command = [python, str(script), "--env-id", _GAME, "--total-timesteps", str(frames), cuda]
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +112,7 @@ def _theirs(script: Path, python: str, frames: int, device: torch.device) -> flo
 
 
 def _ours(frames: int, device: torch.device, precision: str) -> float:
-    """Frames a second of the same number of iterations, by the log's last time, as theirs is."""
+    """Frames per second of this package for as many iterations, from the last time in the log, as for CleanRL."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "expert"
         arguments = ["--env", f"procgen:{_GAME}", "--ppo", "--steps", str(frames), "--out", str(out), "--frames", "1"]

@@ -1,4 +1,7 @@
-"""pytest bench/bench_random_shift.py: the shift at the paper's shapes, 512 stacks of one or three 64x64 frames."""
+"""Benchmark of random_shift at the paper's shapes, 512 stacks of one or three 64x64 frames.
+
+pytest bench/bench_random_shift.py
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,23 @@ Peer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sampled(frames: Tensor, index: Tensor, offset: Tensor, align_corners_grid: bool) -> Tensor:
-    """grid_sample over the padded frames: BCV-LR's half-pixel grid, or DrQ-v2's."""
+    """grid_sample over the padded frames, with the half-pixel grid of BCV-LR or the grid of DrQ-v2."""
     size = SIDE + 2 * PAD
     x = frames[index].flatten(1, 2).float() / 255 - 0.5
     x = F.pad(x, (PAD,) * 4, mode="replicate")
     if align_corners_grid:  # BCV-LR: spacing 2 / (size - 1)
         line, step = torch.linspace(-1, 1, size, device=x.device)[:SIDE], 2 / (size - 1)
-    else:  # DrQ-v2: pixel centres
+    else:  # DrQ-v2: pixel centers
         line, step = torch.linspace(-1 + 1 / size, 1 - 1 / size, size, device=x.device)[:SIDE], 2 / size
     base = torch.stack([line[None, :].expand(SIDE, -1), line[:, None].expand(-1, SIDE)], dim=2)
     grid = base[None] + (offset.flip(1).float() * step)[:, None, None, :]
-    if align_corners_grid:  # zeros enter as they do for pixels of 0 to 255
+    if align_corners_grid:  # zero padding as for pixels of 0 to 255
         return F.grid_sample(x + 0.5, grid, padding_mode="zeros", align_corners=False) - 0.5
     return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 
 def unfolded(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
-    """Eager: pad, view all windows, pick one a stack."""
+    """Eager: pads, views all windows, picks one per stack."""
     picked = frames.index_select(0, index.reshape(-1)).view(len(index), -1, SIDE, SIDE)
     padded = F.pad(picked.float(), (PAD,) * 4, mode="replicate").to(torch.uint8)
     windows = padded.unfold(2, SIDE, 1).unfold(3, SIDE, 1)  # [B, C, 2 * PAD + 1, 2 * PAD + 1, SIDE, SIDE]
@@ -51,7 +54,7 @@ def unfolded(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
 
 
 def indexed(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
-    """One indexing expression, for a compiler to fuse."""
+    """A single indexing expression that a compiler can fuse."""
     line = torch.arange(SIDE, device=index.device) - PAD
     row, column = ((offset[:, i, None] + line).clamp(0, SIDE - 1) for i in (0, 1))
     plane = torch.arange(frames.shape[1], device=index.device)
@@ -62,7 +65,7 @@ def indexed(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
 
 
 def indexed_last(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
-    """The same with the channels innermost, so that a compiler writes channels last in order."""
+    """The same with channels innermost, so that a compiler writes channels last in order."""
     line = torch.arange(SIDE, device=index.device) - PAD
     row, column = ((offset[:, i, None] + line).clamp(0, SIDE - 1) for i in (0, 1))
     plane = torch.arange(frames.shape[1], device=index.device)
@@ -79,7 +82,7 @@ def gathered(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
 
 
 def kornia_crop(frames: Tensor, index: Tensor, offset: Tensor) -> Tensor:
-    """What kornia's RandomCrop does once it has drawn its boxes."""
+    """The part of kornia's RandomCrop after its boxes are drawn."""
     crop = importlib.import_module("kornia.geometry.transform").crop_by_indices
     x = frames.index_select(0, index.reshape(-1)).view(len(index), -1, SIDE, SIDE).float() / 255 - 0.5
     top, left = offset.unbind(1)
@@ -133,7 +136,7 @@ def batch(stack: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("stack", "dtype", "layout"), CASES)
 @pytest.mark.parametrize("peer", PEERS)
 def test_random_shift(compare: Compare, device: torch.device, peer: str, stack: int, dtype: str, layout: str) -> None:
-    """Ours in the peer's mode, into a buffer of the loop's; the peer in its own way, cast and laid out as asked."""
+    """Runs this package in the mode of the peer, into a reused buffer, and the peer with cast and layout."""
     if peer.startswith("numba") and device.type != "cpu":
         pytest.skip("numba's loop is for the CPU")
     if peer == "kornia crop":
@@ -161,7 +164,7 @@ def test_random_shift(compare: Compare, device: torch.device, peer: str, stack: 
 
 @pytest.mark.parametrize(("stack", "dtype", "layout"), CASES)
 def test_official_form_replaced(compare: Compare, device: torch.device, stack: int, dtype: str, layout: str) -> None:
-    """What the paper preset does instead of the official form: the integer crop, which is not the same picture."""
+    """Integer crop, as in preset paper, against the official form; the frames differ slightly."""
     arguments = batch(stack, device)
     target, memory_format = DTYPES[dtype], LAYOUTS[layout]
     out = random_shift(*arguments, pad=PAD, dtype=target, memory_format=memory_format)
@@ -177,7 +180,7 @@ def test_official_form_replaced(compare: Compare, device: torch.device, stack: i
 
 @pytest.mark.parametrize("stack", [1, 3])
 def test_copy_bandwidth(compare: Compare, device: torch.device, stack: int) -> None:
-    """Against copying as many bytes as the shift moves: the floor of any operation on memory."""
+    """Compares with copying as many bytes as the shift moves, the lower bound of its time."""
     arguments = batch(stack, device)
     out = random_shift(*arguments, pad=PAD)
     moved = out.numel() * (1 + out.element_size())

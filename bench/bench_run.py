@@ -1,9 +1,11 @@
-"""python bench/bench_run.py [--scale quick|paper] [--run RUN]: the whole main job part by part, and paper's projected.
+"""Time, FLOP and utilization of a whole run, and a projection for scale `paper`.
 
-Runs `python -m bcvlr_fast.train` (or takes a finished RUN of it), and sets each part's updates a second beside their
-FLOP, counted, and this machine's peak, measured now. The projection times steps of each phase at scale `paper`, and
-leaves out labelling the videos once before the pre-imitation, evaluation and report. On a GPU a profile of replayed
-steps tells how much of the time it computes, and what. Rows go to results/runs.jsonl.
+python bench/bench_run.py [--scale quick|paper] [--run RUN]
+
+Runs `python -m bcvlr_fast.train`, or takes the finished RUN, and compares the updates per second of each phase with
+their counted FLOP and with this machine's measured peak. The projection times steps of each phase at scale `paper`; it
+omits evaluation, the report, and labeling the videos before pre-imitation. On a GPU, a profile of replayed steps shows
+which fraction of the time it computes, and what. Rows go to results/runs.jsonl.
 """
 
 from __future__ import annotations
@@ -38,14 +40,14 @@ _TOP_KERNELS = 10
 
 
 def main() -> None:
-    """The command."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="procgen:bossfight")
     parser.add_argument("--scale", choices=SCALES, default="quick")
-    parser.add_argument("--run", type=Path, help="a finished run to take instead of a new one")
+    parser.add_argument("--run", type=Path, help="finished run to measure in place of a new one")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=Path, default=RESULTS)
-    parser.add_argument("--without-projection", action="store_true", help="leave scale paper out")
+    parser.add_argument("--without-projection", action="store_true", help="skip the projection for scale paper")
     arguments, flags = parser.parse_known_args()
     folder = arguments.run or _train(arguments, flags)
     settings = read_config(folder / "config.json", Config)
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def table(row: Row) -> str:
-    """The parts of a run, in Markdown."""
+    """Markdown table of the phases of a run."""
     total = row["minutes"] * 60
     lines = [
         f"{row['env']}, scale {row['scale']}, {row['precision']}: {row['minutes']:.1f} minutes, "
@@ -94,7 +96,7 @@ def table(row: Row) -> str:
 
 
 def projection_table(projection: Row) -> str:
-    """What a run at scale `paper` would take, in Markdown."""
+    """Markdown table of the projected times of a run at scale `paper`."""
     lines = [
         f"\nA run at scale paper here: {projection['hours']:.3g} hours\n",
         "| phase | updates | ms each | hours | TFLOP/s | of peak |" + (" busy |" if projection["on_gpu"] else ""),
@@ -173,7 +175,7 @@ def _projection(env: str, spent: dict[str, dict[str, float]], compute: Compute, 
 
 
 def _gflop(learner: Learner) -> float:
-    """GFLOP of an update, counted: of torch's convolutions, which the counter knows."""
+    """Counted GFLOP of an update, with torch's convolutions, which the counter supports."""
     learner.step()
     before = learner.done
     with reference_only(), FlopCounterMode(display=False) as counter:
@@ -183,7 +185,7 @@ def _gflop(learner: Learner) -> float:
 
 
 def _timed(learner: Learner, compute: Compute) -> tuple[float, float, list[tuple[str, float]]]:
-    """(seconds an update, share of them that the GPU computes, its longest kernels with their shares)."""
+    """(seconds per update, fraction of them that the GPU computes, its longest kernels with their fractions)."""
     on_gpu = compute.device.type == "cuda"
     steps = 5 if on_gpu else 1
     for _ in range(4 if on_gpu else 1):
@@ -205,7 +207,7 @@ def _timed(learner: Learner, compute: Compute) -> tuple[float, float, list[tuple
 
 
 def _busy(profile: Any) -> tuple[float, list[tuple[str, float]]]:
-    """From the kernels' spans: the share of time in which one runs, and the longest by name."""
+    """Fraction of the time in which a kernel runs, and the longest kernels by name, from their spans."""
     spans = sorted(
         (event.time_range.start, event.time_range.end, event.name)
         for event in profile.events()
@@ -223,7 +225,7 @@ def _busy(profile: Any) -> tuple[float, list[tuple[str, float]]]:
 
 
 def _product_tflops(compute: Compute) -> float:
-    """TFLOP/s of a large matrix product in the run's number format: what convolutions are held against."""
+    """TFLOP/s of a large matrix product in the number format of the run: the peak that utilization refers to."""
     size = 8192 if compute.device.type == "cuda" else 2048
     a = torch.randn(size, size, device=compute.device, dtype=compute.dtype)
 

@@ -1,4 +1,4 @@
-"""pytest bench/bench_sinkhorn.py: targets, and cross-entropy with its backward, 512 samples on 512 prototypes."""
+"""Benchmark of sinkhorn targets and cross-entropy, 512 samples on 512 prototypes: pytest bench/bench_sinkhorn.py"""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SIZE, DIM, T, ITERATIONS = 512, 128, 0.1, 3
 
 
 def without_infinities(x: Tensor) -> Tensor:
-    """Infinite entries become the largest finite one, which is fetched to the host each time."""
+    """Replaces infinite entries by the largest finite one, which synchronizes with the host."""
     largest = x[torch.isfinite(x)].max().item()
     return x.masked_fill_(torch.isinf(x), largest)
 
 
 def published(scores: Tensor) -> Tensor:
-    """Proto-RL's loop, which BCV-LR has too: maximum off, prototypes in rows, each side scaled to its share."""
+    """The loop of Proto-RL and BCV-LR: subtracts the maximum, then scales prototypes (rows) and samples in turn."""
     x = scores / T
     q = without_infinities(torch.exp(x.sub_(x.max())).T)
     q /= q.sum()
@@ -40,7 +40,7 @@ def published(scores: Tensor) -> Tensor:
 
 
 def scaled(scores: Tensor) -> Tensor:
-    """The clean eager form: two vectors of scalings."""
+    """The plain eager form: two vectors of scalings."""
     k = torch.exp((scores - 1) / T)
     u = torch.ones_like(k[:, :1])
     for _ in range(ITERATIONS):
@@ -80,7 +80,7 @@ def by_numba(scores: Tensor) -> Tensor:
 
 
 def by_pot(scores: Tensor) -> Tensor:
-    """POT's Sinkhorn on the cost -score; it stops on its own error only beyond the iterations asked for."""
+    """POT's Sinkhorn on the cost -score; its error criterion does not stop it before the requested iterations."""
     solve = importlib.import_module("ot.bregman").sinkhorn_knopp
     share = torch.full((SIZE,), 1 / SIZE, device=scores.device)
     plan = solve(share, share, 1 - scores, T, numItermax=ITERATIONS, stopThr=0, warn=False)
@@ -97,7 +97,7 @@ TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def pair(device: torch.device) -> tuple[Tensor, Tensor]:
-    """scores and logits: cosines of two views with the prototypes"""
+    """Scores and logits: cosines of two views with the prototypes."""
     generator = torch.Generator().manual_seed(0)
     one, two, prototypes = (F.normalize(torch.randn(SIZE, DIM, generator=generator), dim=1) for _ in range(3))
     return (one @ prototypes.T).to(device), (two @ prototypes.T).to(device)
@@ -112,7 +112,7 @@ def skip(peer: str, device: torch.device) -> None:
 
 @pytest.mark.parametrize("peer", TARGETS)
 def test_targets(compare: Compare, device: torch.device, peer: str) -> None:
-    """Targets alone."""
+    """Compares the targets."""
     skip(peer, device)
     scores, _ = pair(device)
     function = TARGETS[peer]
@@ -128,7 +128,7 @@ def cross_entropy(targets: Callable[[Tensor], Tensor], logits: Tensor, scores: T
 
 @pytest.mark.parametrize("peer", ["published loop", "eager (scalings)", "torch.compile (scalings)"])
 def test_cross_entropy(compare: Compare, device: torch.device, peer: str) -> None:
-    """Targets, loss and its gradient in the logits."""
+    """Compares targets, loss, and the gradient of the logits."""
     scores, logits = pair(device)
     logits.requires_grad_()
     loss = cross_entropy

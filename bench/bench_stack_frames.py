@@ -1,4 +1,4 @@
-"""pytest bench/bench_stack_frames.py: windows of frame features, as quick (changes) and paper (frames) have them."""
+"""Benchmark of stack_frames in the forms of quick (differences) and paper: pytest bench/bench_stack_frames.py"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CASES = {"quick, 5 frames, changes": (5, 128, 32, 8.0), "paper, 3 frames": (3, 1
 
 
 def joined(features: Tensor, length: int, gain: float) -> Tensor:
-    """The plain form: join, subtract, scale, join again."""
+    """The plain form: concatenates, subtracts, scales, concatenates again."""
     channels = features.shape[1]
     window = torch.cat(features.chunk(length), dim=1)
     if gain == 0:
@@ -25,16 +25,16 @@ def joined(features: Tensor, length: int, gain: float) -> Tensor:
 @pytest.mark.parametrize("peer", ["eager", "torch.compile", "copy"])
 @pytest.mark.parametrize("case", CASES)
 def test_stack_frames(compare: Compare, device: torch.device, case: str, peer: str) -> None:
-    """In bf16, channels last; the copy is of as many bytes, the least that it could take."""
+    """Runs in bf16, channels last; the copy moves as many bytes and is the lower bound."""
     length, batch, side, gain = CASES[case]
     features = torch.randn(length * batch, 16, side, side, device=device).bfloat16()
     features = features.to(memory_format=torch.channels_last)
-    found = stack_frames(features, length, gain)
+    actual = stack_frames(features, length, gain)
     if peer == "copy":
         compare("stack_frames", case, peer, lambda: stack_frames(features, length, gain), features.clone)
         return
     plain = joined if peer == "eager" else torch.compile(joined, dynamic=False)
-    tolerance = 0 if peer == "eager" else 2**-7  # what is compiled rounds once where eager rounds twice
-    torch.testing.assert_close(found, plain(features, length, gain), rtol=tolerance, atol=tolerance)
+    tolerance = 0 if peer == "eager" else 2**-7  # compiled code rounds once where eager rounds twice
+    torch.testing.assert_close(actual, plain(features, length, gain), rtol=tolerance, atol=tolerance)
     ours = lambda: stack_frames(features, length, gain)  # noqa: E731
     compare("stack_frames", case, peer, ours, lambda: plain(features, length, gain))

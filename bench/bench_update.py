@@ -1,12 +1,11 @@
-"""pytest bench/bench_update.py [--official PATH] [--scale quick]: an update of each phase, ours against its peers.
+"""Benchmark of one update of each phase: pytest bench/bench_update.py [--official PATH] [--scale quick]
 
-Of the discrete method on Procgen and of the continuous one on DMControl. The peers are the official implementations,
-where PATH is a checkout of one (or a folder that holds BCV-LR-discrete, BCV-LR or both), and our own code run plainly:
-eager, float32, channels first, the operations as their PyTorch references (on a GPU in Triton all the same). Then one
-thing after another is switched on, which tells what each is worth: the layout, bf16, and the kernels, or the capture on
-a GPU; with --compiled, torch.compile at last. All sides take turns in one go, and each side's frames are drawn, loaded
-and normalised within its time. The official networks are checked to give our losses first, from the same weights. On
-all of this process's cores. Rows go to results/updates.jsonl.
+Covers the discrete method on Procgen and the continuous one on DMControl. The peers are the official implementations,
+if PATH is a checkout (or a folder with BCV-LR-discrete, BCV-LR or both), and this package run plainly: eager, float32,
+channels first, with the PyTorch references (Triton on a GPU). Then optimizations are switched on one by one: the
+layout, bf16, the kernels, or capture on a GPU; torch.compile last, with --compiled. All sides alternate, and each side
+includes drawing, loading and normalizing its frames. First, the losses of the official networks are checked against
+this package. Uses all cores of this process. Rows go to results/updates.jsonl.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ from rows import report
 _FRAMES = 32_768
 _ROUNDS = {"paper": 2, "quick": 15}
 _ENVS = ("procgen:bossfight", "dmc:finger_spin")
-_MOST_TOGETHER = 2  # on a CPU, so that a step of cloning does not take minutes
+_MAX_TOGETHER = 2  # limit on a CPU, where a step of cloning would take minutes
 
 
 @pytest.fixture
 def threads() -> Iterator[int]:
-    """All cores, as training has them."""
+    """Uses all cores, as training does."""
     before = torch.get_num_threads()
     torch.set_num_threads(usable_cores())
     yield usable_cores()
@@ -63,18 +62,18 @@ def threads() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """Random frames, enough for a chunk of the official code's."""
+    """Random frames, enough for one chunk of the official code."""
     return random_frames(_FRAMES)
 
 
 @pytest.fixture(scope="module")
 def checkouts(request: pytest.FixtureRequest) -> dict[str, Path]:
-    """The official repositories that there are, by suite."""
+    """Checkouts of the official repositories by suite."""
     path = request.config.getoption("--official")
     if path is None:
         return {}
-    found = {suite_of(folder): folder for folder in (path, path / "BCV-LR-discrete", path / "BCV-LR")}
-    checkouts = {suite: folder for suite, folder in found.items() if suite is not None}
+    folders = {suite_of(folder): folder for folder in (path, path / "BCV-LR-discrete", path / "BCV-LR")}
+    checkouts = {suite: folder for suite, folder in folders.items() if suite is not None}
     if not checkouts:
         raise pytest.UsageError(
             f"--official: {path}: expected a checkout of BCV-LR-discrete or BCV-LR, or a folder that holds them"
@@ -84,7 +83,7 @@ def checkouts(request: pytest.FixtureRequest) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def frames_file(checkouts: dict[str, Path], frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where an official process finds the frames."""
+    """File of frames for the official process."""
     file = tmp_path_factory.mktemp("official") / "frames.npy"
     if checkouts:
         np.save(file, frames)
@@ -93,12 +92,12 @@ def frames_file(checkouts: dict[str, Path], frames: np.ndarray, tmp_path_factory
 
 @pytest.fixture
 def checkout(env: str, checkouts: dict[str, Path]) -> Path | None:
-    """The official repository for the environment, where there is one."""
+    """Checkout of the official repository for the environment; None if there is none."""
     return checkouts.get(env.partition(":")[0])
 
 
 class Peer:
-    """An official implementation in a process of its own, which waits while others are timed."""
+    """An official implementation in a separate process, which waits while others are timed."""
 
     def __init__(self, checkout: Path, frames: Path, device: torch.device, threads: int) -> None:
         command = [sys.executable, str(Path(__file__).with_name("official.py"))]
@@ -131,17 +130,17 @@ class Peer:
 def test_official_losses(
     env: str, checkout: Path | None, frames_file: Path, device: torch.device, tmp_path: Path
 ) -> None:
-    """From the official weights, on the same batch, in float32: every loss of the four phases."""
+    """With the official weights and the same batch in float32, every loss of the four phases is equal."""
     if checkout is None:
         pytest.skip(f"no --official PATH with the code for {env}")
     peer = Peer(checkout, frames_file, device, 1)
-    wanted = peer.ask("check", str(tmp_path / "official.safetensors"))
+    expected = peer.ask("check", str(tmp_path / "official.safetensors"))
     peer.close()
     given = load_file(tmp_path / "official.safetensors", device=str(device))
-    found = _our_losses(env, given, Compute(device, torch.float32))
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert found[name] == pytest.approx(value, rel=2e-4), name
+    actual = _our_losses(env, given, Compute(device, torch.float32))
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name] == pytest.approx(value, rel=2e-4), name
 
 
 def _our_losses(env: str, given: dict[str, Tensor], compute: Compute) -> dict[str, float]:
@@ -194,7 +193,7 @@ def _our_feature_losses(
 
 
 def _sides(device: torch.device, precision: str, compiled: bool) -> dict[str, tuple[Compute, str]]:
-    """Our code, plain at first, then with one thing more at a time: (compute, how operations or updates run)."""
+    """This package, plain, then with one more optimization at a time: (compute, how operations or updates run)."""
     auto = choose_compute(device, precision)
     if device.type == "cuda":
         return {
@@ -229,7 +228,7 @@ def test_update(
     device: torch.device,
     threads: int,
 ) -> None:
-    """Seconds an update: medians of the rounds, and ratios within each round."""
+    """Seconds per update: medians over rounds, and ratios within each round."""
     scale = request.config.getoption("--scale")
     config = preset(env, scale)
     store = store_of(frames, device)
@@ -254,7 +253,7 @@ def test_update(
     rounds = _ROUNDS[scale]
     with closing:
         if "official" in sides:
-            sides["official"]()  # ours warm up each time
+            sides["official"]()  # the sides of this package warm up each time
         for _ in range(rounds):
             for name, side in sides.items():
                 seconds[name].append(side())
@@ -279,15 +278,17 @@ def test_update(
 
 
 def _timed(phase: str, config: Any, compute: Compute, store: Any, how: str) -> Callable[[], float]:
-    """Seconds an update over the second of two steps of the phase: the first finds no memory kept, for what a side
-    keeps is given back after its turn; all of them together with the official code's would be too much."""
+    """Seconds per update, from the second of two steps of the phase.
+
+    The first step allocates memory, because each side frees its memory after its turn: all of them would not fit.
+    """
     learner = learner_of(phase, config, compute, store)
     if compute.device.type == "cpu":
-        learner.together = min(learner.together, _MOST_TOGETHER)
+        learner.together = min(learner.together, _MAX_TOGETHER)
     else:
         if how == "eager":
             learner._step = lambda: learner._run(learner.together)
-        for _ in range(4):  # until the graph is recorded
+        for _ in range(4):  # until the graph is captured
             learner.step()
 
     def step() -> None:

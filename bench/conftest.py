@@ -1,10 +1,10 @@
-"""pytest bench/: each operation against its peers, ratio by ratio.
+"""Benchmarks of each operation against its peers: pytest bench/
 
-In every round a peer runs twice, then ours twice; the second calls are timed, for the first have to bring back into
-the caches what the other side drove out. A ratio is of neighbours, and its median over the rounds is what counts.
-Where both compute the same, they are checked to be equal before either is timed. On a CPU with one thread, if a
-benchmark does not say otherwise; on a GPU as replays of CUDA graphs where both sides can be captured. What is compiled
-is compiled anew for each case, for its shapes alone. Rows go to results/kernels.jsonl. bench_update.py has its own way.
+In every round, a peer runs twice, then this package runs twice; the second calls are timed, because the first ones
+refill the caches. A ratio compares neighboring calls, and the median over rounds is reported. If both sides compute the
+same, that is checked before either is timed. Benchmarks run with one thread on a CPU unless they say otherwise, and as
+replays of CUDA graphs on a GPU if both sides can be captured. Compiled peers are recompiled for each case. Rows go to
+results/kernels.jsonl; bench_update.py has its own procedure.
 """
 
 from __future__ import annotations
@@ -32,39 +32,41 @@ Compare = Callable[..., None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rows", type=Path, default=RESULTS, help="folder of result rows, those of this machine replaced")
+    parser.addoption("--rows", type=Path, default=RESULTS, help="folder of result rows; replaces those of this machine")
     parser.addoption("--device", default="auto", help="auto, cpu or cuda")
-    parser.addoption("--official", type=Path, help="updates: a checkout of the official code, or the folder of both")
-    parser.addoption("--cleanrl", type=Path, help="ppo: a checkout of CleanRL")
-    parser.addoption("--cleanrl-python", help="ppo: the Python of an environment in which its ppo_procgen.py runs")
+    parser.addoption("--official", type=Path, help="updates: checkout of the official code, or the folder of both")
+    parser.addoption("--cleanrl", type=Path, help="ppo: checkout of CleanRL")
+    parser.addoption("--cleanrl-python", help="ppo: Python interpreter that runs its ppo_procgen.py")
     parser.addoption(
         "--scale", choices=("paper", "quick"), default="paper", help="updates: sizes of networks and batches"
     )
-    parser.addoption("--compiled", action="store_true", help="updates: with torch.compile too")
-    parser.addoption("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="updates: ours")
+    parser.addoption("--compiled", action="store_true", help="updates: also with torch.compile")
+    parser.addoption(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="updates: precision of this package"
+    )
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """The device, with freed memory kept for reuse (both sides gain) and one thread on a CPU."""
-    found = choose_device(request.config.getoption("--device"))
-    choose_compute(found, "fp32")
-    torch.set_float32_matmul_precision("highest")  # a peer in TF32 would pick other codes
+    """The device; reuses freed memory, which speeds up both sides, and one thread on a CPU."""
+    chosen = choose_device(request.config.getoption("--device"))
+    choose_compute(chosen, "fp32")
+    torch.set_float32_matmul_precision("highest")  # a peer in TF32 would select other codes
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield found
+    yield chosen
     torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
 def nothing_compiled() -> None:
-    """Forgets what the last case compiled: its shapes would make those of the next one symbolic."""
+    """Resets the compiler: otherwise, shapes that differ from the last case become symbolic."""
     torch._dynamo.reset()
 
 
 @pytest.fixture
 def compare(benchmark: Any, device: torch.device) -> Compare:
-    """compare(operation, case, peer, ours, theirs): times both in turn and keeps the row."""
+    """compare(operation, case, peer, ours, theirs): times both in alternation and stores the row."""
 
     def run(operation: str, case: str, peer: str, ours: Call, theirs: Call, *, gigabytes: float | None = None) -> None:
         ours, theirs, how = _ready(ours, theirs, device)
@@ -113,7 +115,7 @@ def _second_call_s(call: Call) -> float:
 
 
 def _ready(ours: Call, theirs: Call, device: torch.device) -> tuple[Call, Call, str]:
-    """Both calls as they are timed: on a GPU _REPLAYED of them, as graphs if both can be captured, and waited for."""
+    """Both calls as timed: on a GPU, _REPLAYED calls with a synchronization, as graphs if both can be captured."""
     if device.type == "cpu":
         return ours, theirs, "called"
     captured = [_captured(call) for call in (ours, theirs)]
@@ -134,7 +136,7 @@ def _ready(ours: Call, theirs: Call, device: torch.device) -> tuple[Call, Call, 
 
 
 def _captured(call: Call) -> torch.cuda.CUDAGraph | None:
-    """_REPLAYED calls in a graph; None where the call waits for the device."""
+    """_REPLAYED calls in a graph; None if the call synchronizes with the device."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -151,17 +153,17 @@ def _captured(call: Call) -> torch.cuda.CUDAGraph | None:
     return graph
 
 
-_REPLAYED = 20  # calls of each side that a GPU is timed over; every time is divided by it
+_REPLAYED = 20  # number of calls per timing on a GPU, by which times are divided
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The ratios, and the rows' files."""
+    """Prints the ratios and writes the rows."""
     where, device = config.getoption("--rows"), choose_device(config.getoption("--device"))
     if _rows:
-        _summarise_operations(terminalreporter, where / "kernels.jsonl", device)
+        _summarize_operations(terminalreporter, where / "kernels.jsonl", device)
     if reported.get("updates"):
-        _summarise_updates(terminalreporter, reported["updates"], where / "updates.jsonl", device)
-    _summarise_others(terminalreporter, where, device)
+        _summarize_updates(terminalreporter, reported["updates"], where / "updates.jsonl", device)
+    _summarize_others(terminalreporter, where, device)
 
 
 _KEYS = {
@@ -169,10 +171,10 @@ _KEYS = {
     "imports": ("source", "peer"),
     "ppo": ("game", "peer", "precision"),
 }
-"""What tells the rows of other benchmarks apart, by the name of their file."""
+"""Key fields of the rows of other benchmarks, by file name."""
 
 
-def _summarise_others(terminalreporter: Any, where: Path, device: torch.device) -> None:
+def _summarize_others(terminalreporter: Any, where: Path, device: torch.device) -> None:
     for name, keys in _KEYS.items():
         if rows := reported.get(name):
             terminalreporter.section(name)
@@ -187,7 +189,7 @@ def _values(keys: tuple[str, ...], row: Row) -> tuple[object, ...]:
     return tuple(row.get(key) for key in keys)
 
 
-def _summarise_operations(terminalreporter: Any, path: Path, device: torch.device) -> None:
+def _summarize_operations(terminalreporter: Any, path: Path, device: torch.device) -> None:
     where = machine()
     calls = _REPLAYED if where["gpu"] and _rows[0]["ours"].startswith("Triton") else 1
     for row in _rows:
@@ -209,7 +211,7 @@ def _summarise_operations(terminalreporter: Any, path: Path, device: torch.devic
     terminalreporter.write_line(f"rows: {path}")
 
 
-def _summarise_updates(terminalreporter: Any, rows: list[Row], path: Path, device: torch.device) -> None:
+def _summarize_updates(terminalreporter: Any, rows: list[Row], path: Path, device: torch.device) -> None:
     terminalreporter.section("an update of each phase: ms, and how many times ours")
     for row in rows:
         sides = [

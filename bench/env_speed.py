@@ -1,10 +1,12 @@
-"""python bench/env_speed.py [--tasks dmc:reacher_hard ...]: frames a second from pixels, beside what one has without.
+"""Frames per second of environments from pixels, compared with the suites' own environments.
 
-The peer is the suite's own environment in Gymnasium's AsyncVectorEnv, a process each, drawn by EGL: dm_control's, and
-MetaWorld's. Both sides repeat every action twice and give one 64 x 64 picture a step of the agent; the peer's pictures
-are checked to be of the same kind, and tests/test_rendered.py holds ours to dm_control's to the bit. Sides take turns,
-the median of the rounds counts. Ours is timed as drawn by default (fast on a CPU) and as the models come (stock). Rows
-go to results/env_speed.jsonl.
+python bench/env_speed.py [--tasks dmc:reacher_hard ...]
+
+The peer is dm_control's or MetaWorld's own environment in Gymnasium's AsyncVectorEnv, one process each, rendered with
+EGL. Both sides repeat every action twice and return one 64 x 64 frame per agent step. The benchmark checks that the
+peer's frames have the same format; tests/envs/test_rendered.py compares frames bit for bit. Sides alternate, and the
+median of the rounds is reported. This package is timed with default rendering (fast on a CPU) and with stock models.
+Rows go to results/env_speed.jsonl.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ from rows import RESULTS, Row, write
 
 _TASKS = ("dmc:reacher_hard", "dmc:finger_spin", "dmc:ball_in_cup_catch", "metaworld:drawer-open")
 _SIZES = (1, 2, 4, 8, 16)
-_ROUNDS, _AT_LEAST_S = 3, 2.0
+_ROUNDS, _MIN_S = 3, 2.0
 _SIDE = 64
 
 
 class Wrapped(gymnasium.Env):
-    """A suite's environment as a user would wrap it; `picture` draws it."""
+    """An environment of a suite as a user would wrap it; `picture` renders it."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (_SIDE, _SIDE, 3), np.uint8)
 
@@ -49,7 +51,7 @@ class Wrapped(gymnasium.Env):
 
 
 class DmControl(Wrapped):
-    """dm_control's task."""
+    """Task of dm_control."""
 
     def __init__(self, task: str) -> None:
         from dm_control import suite
@@ -65,7 +67,7 @@ class DmControl(Wrapped):
 
 
 class MetaWorld(Wrapped):
-    """MetaWorld's task."""
+    """Task of MetaWorld."""
 
     def __init__(self, task: str) -> None:
         import metaworld  # noqa: F401  registers its ids
@@ -86,9 +88,9 @@ def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callabl
     suite, task = parse_name(name)
     kind = {"dmc": DmControl, "metaworld": MetaWorld}[suite]
     peer = AsyncVectorEnv([functools.partial(kind, task)] * size, context="spawn")
-    seen, _ = peer.reset()
-    assert seen.shape == (size, _SIDE, _SIDE, 3)
-    assert seen.std() > 1
+    frames, _ = peer.reset()
+    assert frames.shape == (size, _SIDE, _SIDE, 3)
+    assert frames.std() > 1
     ours = {rendering: make(name, size, 0, rendering=rendering) for rendering in ("fast", "stock")}
     rng = np.random.default_rng(0)
     actions = spec(name).actions
@@ -97,7 +99,7 @@ def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callabl
 
     def rate(step: Callable[[np.ndarray], object]) -> float:
         start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < _AT_LEAST_S or steps < 3:
+        while time.perf_counter() - start < _MIN_S or steps < 3:
             step(actions.draw(rng, size))
             steps += 1
         return steps * size / (time.perf_counter() - start)
@@ -113,7 +115,7 @@ def sides(name: str, size: int) -> tuple[dict[str, Callable[[], float]], Callabl
 
 
 def main(tasks: list[str], sizes: list[int]) -> None:
-    """Prints and keeps a row for each task and number of environments."""
+    """Prints and stores a row for each task and number of environments."""
     rows: list[Row] = []
     print("| task | environments | AsyncVectorEnv | ours, fast | ours, stock | fast / AsyncVectorEnv |")
     print("|---|---|---|---|---|---|")
@@ -125,11 +127,11 @@ def main(tasks: list[str], sizes: list[int]) -> None:
                 for side, measure in timed.items():
                     rates[side].append(measure())
             close()
-            found = {side: statistics.median(values) for side, values in rates.items()}
+            medians = {side: statistics.median(values) for side, values in rates.items()}
             pairs = zip(rates["ours, fast"], rates["AsyncVectorEnv"], strict=True)
             ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-            rows.append({"env": name, "num_envs": size, "frames_per_s": found, "ratio": ratio, "rounds": _ROUNDS})
-            shown = " | ".join(f"{found[side]:.0f}" for side in ("AsyncVectorEnv", "ours, fast", "ours, stock"))
+            rows.append({"env": name, "num_envs": size, "frames_per_s": medians, "ratio": ratio, "rounds": _ROUNDS})
+            shown = " | ".join(f"{medians[side]:.0f}" for side in ("AsyncVectorEnv", "ours, fast", "ours, stock"))
             print(f"| {name} | {size} | {shown} | {ratio:.1f}x |", flush=True)
     write(RESULTS / "env_speed.jsonl", rows, lambda row: (row["env"], row["num_envs"]), torch.device("cpu"))
 

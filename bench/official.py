@@ -1,11 +1,11 @@
-"""An official implementation, discrete or continuous, as a process that takes orders: a peer of bench_update.py.
+"""Runs an official implementation, discrete or continuous, as a process that takes commands, for bench_update.py.
 
 python bench/official.py CHECKOUT FRAMES.npy DEVICE
 
-Its own classes, losses, optimisers and data loader run as its scripts call them (with `tensordict` and `funcy`); a
-simulator, a tracker and a GPU with index 2 or 3 are not needed. Orders on stdin, a JSON object for each on stdout:
-`check FILE` computes all phases' losses on a small batch and saves weights and batch; `prepare PHASE`; `update`, with
-the seconds that it and its loading took.
+Its own classes, losses, optimizers and data loader run as in its scripts (with `tensordict` and `funcy`); no simulator,
+experiment tracker, or GPU with index 2 or 3 is needed. Commands arrive on stdin, and each is answered by a JSON object
+on stdout: `check FILE` computes the losses of all phases on a small batch and saves weights and batch; `prepare PHASE`;
+`update` returns the seconds that the update and its loading took.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-_CHECKED = 8  # windows
+_CHECKED = 8  # number of windows
 
 
 def suite_of(folder: Path) -> str | None:
-    """The suite whose official code lies in the folder: procgen or dmc, None if it is no checkout."""
+    """Suite of a checkout of the official code: procgen or dmc; None if the folder is not one."""
     if not (folder / "run_offline.py").exists():
         return None
     return "dmc" if (folder / "dmc.py").exists() else "procgen"
 
 
 class Official:
-    """The modules of a checkout, and one phase's networks, optimisers and data: here those of the discrete code."""
+    """Modules of a checkout, and networks, optimizers and data of one phase, for the discrete code."""
 
     loader: Any
     replay: Any
@@ -54,7 +54,7 @@ class Official:
     policy_parts: tuple[str, ...] = ("conv_stack", "fc", "policy_head")
     cloning_rate = 2e-4
     labels_in_training = False
-    """Whether cloning leaves the labelling network in training mode, in which its codes move."""
+    """Whether cloning keeps the labeling network in training mode, in which its codes are updated."""
 
     def __init__(self, checkout: Path, frames: Path, device: str) -> None:
         for absent in ("gym", "procgen", "wandb", "omegaconf", "doy"):
@@ -66,9 +66,9 @@ class Official:
         self.frames = np.load(frames, mmap_mode="r")
         self._work = tempfile.TemporaryDirectory()
         os.chdir(self._work.name)
-        Path("expert_data").mkdir()  # its paths module looks for it
+        Path("expert_data").mkdir()  # its paths module expects it
         self.device = torch.device(device)
-        vars(importlib.import_module("config"))["DEVICE"] = self.device  # before the others take it from there
+        vars(importlib.import_module("config"))["DEVICE"] = self.device  # before other modules import it
         self.loader, self.replay, self.utils = (
             importlib.import_module(name) for name in ("data_loader", "replay_buffer_tensordict", "utils")
         )
@@ -76,7 +76,7 @@ class Official:
         utils.create_decoder.__defaults__ = (self.device, *utils.create_decoder.__defaults__[1:])
 
     def networks(self) -> tuple[Any, Any, Any, Any]:
-        """(idm, world model, policy, decoder) of a fresh run, sharing the encoder as its scripts make them."""
+        """(idm, world model, policy, decoder) of a new run, which share the encoder as in its scripts."""
         torch.manual_seed(0)
         vq = SimpleNamespace(
             num_codebooks=2, num_discrete_latents=4, emb_dim=16, num_embs=64, commitment_cost=0.05, decay=0.999
@@ -91,8 +91,8 @@ class Official:
         return idm, wm, policy, decoder
 
     def video(self, batch_size: int) -> Iterator[Any]:
-        """Its loader over one of its chunks."""
-        stager = object.__new__(self.loader.DataStager)  # whose __init__ reads files
+        """Its data loader for one of its chunks."""
+        stager = object.__new__(self.loader.DataStager)  # its __init__ would read files
         stager.td_unfolded = self.unfolded_chunk()
         batches: Iterator[Any] = stager.get_iter(batch_size, self.device)
         return batches
@@ -103,7 +103,7 @@ class Official:
         return self.loader._unfold_td(chunk, 3, 1)
 
     def own(self, batch_size: int) -> Iterator[Any]:
-        """Its loader over a full replay."""
+        """Its data loader for a full replay."""
         batches: Iterator[Any] = self.filled_replay().get_iter(batch_size, self.device)
         return batches
 
@@ -139,7 +139,7 @@ class Official:
         return update, self.video(128)
 
     def cloning(self) -> tuple[Callable[[Any], None], Iterator[Any]]:
-        """As in its online rounds, where no gradient flows into the labelling network."""
+        """Cloning as in its online rounds, without a gradient for the labeling network."""
         idm, _, policy, _ = self.networks()
         idm.train(self.labels_in_training)
         policy.train()
@@ -173,27 +173,27 @@ class Official:
         return update, self.own(512)
 
     def finetuning_optimizers(self, idm: Any, wm: Any, decoder: Any) -> list[torch.optim.Optimizer]:
-        del wm  # its weights stay
+        del wm  # keeps its weights
         return [torch.optim.Adam(idm.parameters(), lr=2e-5), torch.optim.Adam(decoder.parameters())]
 
     def taken(self, batch: Any) -> Tensor:
-        """The actions of its replay's batch that the losses are about."""
+        """Actions of a replay batch that the losses use."""
         actions: Tensor = batch["ta"]
         return actions
 
     def action_loss(self, decoded: Tensor, actions: Tensor) -> tuple[Tensor, float]:
-        """(loss of decoded actions, weight of the other losses beside it)."""
+        """(loss of decoded actions, weight of the other losses)."""
         return F.cross_entropy(decoded, actions), 15.0
 
     def check(self, file: Path) -> dict[str, float]:
-        """Losses of fresh networks on a small batch; weights (in order) and the batch go to `file`."""
+        """Losses of new networks on a small batch; saves the weights (in order) and the batch to `file`."""
         idm, wm, policy, decoder = self.networks()
-        idm.eval()  # codes stay
+        idm.eval()  # the codes are not updated
         wm.train()
         rows = np.arange(_CHECKED)[:, None] * 5 + np.arange(self.window_frames)
         windows = torch.from_numpy(self.frames[rows]).to(self.device)
         actions = self.some_actions()
-        kept = {"windows": windows.cpu(), "action": actions.cpu(), "codes": idm.vq.embedding.cpu()}
+        tensors = {"windows": windows.cpu(), "action": actions.cpu(), "codes": idm.vq.embedding.cpu()}
         groups = {
             "encoder": [idm.conv],
             "heads": self.heads(idm),
@@ -204,8 +204,8 @@ class Official:
         }
         for name, modules in groups.items():
             parameters = itertools.chain.from_iterable(m.parameters() for m in modules)
-            kept |= {f"{name}.{i}": p.detach().cpu().contiguous().clone() for i, p in enumerate(parameters)}
-        save_file({k: v.contiguous() for k, v in kept.items()}, file)
+            tensors |= {f"{name}.{i}": p.detach().cpu().contiguous().clone() for i, p in enumerate(parameters)}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, file)
         batch = _Dict(obs=self.observations(windows).float() / 255 - 0.5)
         now, following = batch["obs"][:, -2], batch["obs"][:, -1]
         commitment, _ = idm.label(batch)
@@ -222,15 +222,15 @@ class Official:
         return torch.arange(_CHECKED, device=self.device) % self.actions
 
     def heads(self, idm: Any) -> list[Any]:
-        """What features learn beside the encoder, in our order."""
+        """Modules that the features phase trains beside the encoder, in the order of this package."""
         return [idm.projector, idm.proto.predictor, idm.proto.protos, idm.conv_reconstruct]
 
     def observations(self, windows: Tensor) -> Tensor:
-        """[B, T, channels, H, W] of windows [B, window_frames, C, H, W] of single frames."""
+        """Converts windows [B, window_frames, C, H, W] of single frames to [B, T, channels, H, W]."""
         return windows
 
     def feature_losses(self, idm: Any, now: Tensor, following: Tensor) -> dict[str, Tensor]:
-        """Of observations that were not shifted."""
+        """Uses observations without a shift."""
         features = idm.conv(now)
         with torch.no_grad():
             key = idm.projector_target(idm.conv_target(following))
@@ -241,12 +241,11 @@ class Official:
 
 
 class Continuous(Official):
-    """Where the continuous code differs: it keeps observations as stacks of three frames, and its world model learns
-    online."""
+    """The continuous code, which stores observations as stacks of three frames and trains its world model online."""
 
     actions = 2
     window_frames = 4
-    chunk_frames = 12_000  # of its 100,000, which would take 3.7 GB
+    chunk_frames = 12_000  # in place of its 100,000, which would take 3.7 GB
     features_update = "update_repre"
     policy_parts = ("trunk", "policy_head")
     cloning_rate = 1e-3
@@ -270,7 +269,7 @@ class Continuous(Official):
         return [decoding, torch.optim.Adam(wm.parameters(), lr=1e-5)]
 
     def taken(self, batch: Any) -> Tensor:
-        actions: Tensor = batch["ta"][:, -2]  # a window has one for each of its two stacks
+        actions: Tensor = batch["ta"][:, -2]  # a window has one action for each of its two stacks
         return actions
 
     def action_loss(self, decoded: Tensor, actions: Tensor) -> tuple[Tensor, float]:
@@ -292,25 +291,25 @@ class Continuous(Official):
 
 
 class _Dict(dict):
-    """A batch of tensors with the one method of a TensorDict that labelling calls."""
+    """A batch of tensors with the one method of TensorDict that labeling calls."""
 
     def update(self, other: Any) -> None:  # type: ignore[override]
         super().update({key: other[key] for key in other.keys()})  # noqa: SIM118
 
 
 def main() -> None:
-    """Reads orders until stdin ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # its own prints do not mix with the answers
+    """Answers commands until stdin ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # keeps its own prints apart from the answers
     torch.set_num_threads(int(os.environ["OFFICIAL_THREADS"]))
     checkout, frames = (Path(argument).absolute() for argument in sys.argv[1:3])
     official = {"procgen": Official, "dmc": Continuous}[suite_of(checkout) or ""](checkout, frames, sys.argv[3])
     update, batches = None, None
     for line in sys.stdin:
-        order, *rest = line.split()
+        command, *rest = line.split()
         answer: dict[str, float] = {}
-        if order == "check":
+        if command == "check":
             answer = official.check(Path(rest[0]))
-        elif order == "prepare":
+        elif command == "prepare":
             update, batches = None, None
             update, batches = getattr(official, rest[0])()
         else:

@@ -1,9 +1,9 @@
-"""python bench/precision.py [--videos FOLDER]: do bf16 and float32 training reach the same loss?
+"""Compares the losses of bf16 and float32 training: python bench/precision.py [--videos FOLDER]
 
-The phases at scale `quick` (a smaller batch on a CPU), several seeds of each precision, 2,000 updates: the mean loss of
-the last tenth of them, and the difference of the precisions beside the spread of the seeds. Frames are an expert's, as
-`python -m bcvlr_fast.record` leaves them, and the actions of fine-tuning their evaluation labels. Rows go to
-results/precision.jsonl.
+Trains the phases at scale `quick` (smaller batch on a CPU) for 2,000 updates, with several seeds per precision. Reports
+the mean loss over the last tenth of the updates, and the difference between precisions beside the spread of the seeds.
+Frames are those of an expert recorded by `python -m bcvlr_fast.record`; fine-tuning uses their evaluation labels as
+actions. Rows go to results/precision.jsonl.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EPISODES = 40
 
 
 def main() -> None:
-    """The command."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, default=default_folder(find_expert(_ENV)))
     parser.add_argument("--updates", type=int, default=2000)
@@ -51,9 +51,9 @@ def main() -> None:
     videos = open_videos(arguments.videos, FRAME_SHAPE)
     lengths = videos.lengths[:_EPISODES]
     store = FrameStore.from_episodes(videos.frames[: int(lengths.sum())], lengths, device)
-    labels = evaluation_labels.load(arguments.videos)
+    labels = evaluation_labels.load_labels(arguments.videos)
     if labels is None:
-        raise UserError(f"videos: {arguments.videos} has no labels, which stand in for own actions here")
+        raise UserError(f"videos: {arguments.videos} has no labels, which this benchmark uses as actions")
     rows = []
     for phase in arguments.phases:
         losses = {

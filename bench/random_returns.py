@@ -1,4 +1,4 @@
-"""Random-policy returns of all 16 Procgen games, beside the constants that LAPO's code publishes.
+"""Random-policy returns of all 16 Procgen games, beside the constants published with LAPO.
 
 python bench/random_returns.py [--episodes 768] [--out results/random_returns.jsonl]
 """
@@ -39,7 +39,7 @@ PUBLISHED = {
 
 
 def random_score(game: str, episodes: int) -> Score:
-    """Score of uniform actions over the full level distribution."""
+    """Score of uniformly random actions over the full level distribution."""
     rng = np.random.default_rng(0)
     env = make(f"procgen:{game}", num_envs=96, seed=0)
 
@@ -52,7 +52,7 @@ def random_score(game: str, episodes: int) -> Score:
 
 
 def main() -> None:
-    """Prints and appends a row a game."""
+    """Prints and appends one row per game."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=768)
     parser.add_argument("--out", type=Path, default=Path("results/random_returns.jsonl"))

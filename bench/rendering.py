@@ -1,10 +1,10 @@
-"""python bench/rendering.py [--tasks dmc:cheetah_run ...]: what a picture of DMControl and MetaWorld costs by software.
+"""Cost of software rendering in DMControl and MetaWorld: python bench/rendering.py [--tasks dmc:cheetah_run ...]
 
-CPU milliseconds of all threads, and how far the pictures are from stock's and from stock's drawn at 256 x 256 and
-averaged, for the settings of envs/assets.py and what lies between. All settings of a task are stepped side by side with
-the same actions, are checked to be in the same state to the bit, and are drawn in turn; a picture counts as the least
-of three times, a setting as the median of its pictures. Rows go to results/rendering.jsonl; for each task the frame
-that changes most goes to docs/rendering.png.
+Measures CPU milliseconds over all threads, and the difference of frames from stock and from stock rendered at 256 x 256
+and averaged, for the settings of envs/assets.py and intermediate ones. All settings of a task step side by side with
+the same actions, are checked to have bit-identical states, and render in alternation. The time of a frame is the
+minimum of three, that of a setting the median over frames. Rows go to results/rendering.jsonl; for each task, the frame
+with the largest difference goes to docs/rendering.png.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _TASKS = (
     "metaworld:faucet-open",
 )
 _ENVS, _PICTURES, _STEPS_BETWEEN, _TIMES = 5, 10, 8, 3
-_ENLARGED, _GAP, _LABEL = 4, 8, 22  # times, pixels, pixels
+_ENLARGED, _GAP, _LABEL = 4, 8, 22  # factor, pixels, pixels
 _SUPERSAMPLED, _AVERAGED = "fast, no MSAA, 128 x 128 averaged", "stock, 256 x 256 averaged"
 _LARGER = {_SUPERSAMPLED: 2, _AVERAGED: 4}
 
 
 def main() -> None:
-    """The command."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=_TASKS)
     parser.add_argument("--rows", type=Path, default=RESULTS)
@@ -83,7 +83,7 @@ def _settings(fast: Setting) -> dict[str, Setting]:
 
 
 def _measured(name: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """By setting: pictures [n, 3, 64, 64] uint8, and CPU milliseconds of one."""
+    """Frames [n, 3, 64, 64] uint8 and CPU milliseconds per frame, by setting."""
     suite, task = name.split(":")
     models, simulate = SUITES[suite].models, SUITES[suite].simulation
     assert models is not None
@@ -103,7 +103,7 @@ def _measured(name: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     cpu_s: dict[str, list[float]] = {setting: [] for setting in settings}
     rng = np.random.default_rng(0)
     for _ in range(_PICTURES):
-        actions = spec(name).actions.draw(rng, _ENVS)  # held, to get about
+        actions = spec(name).actions.draw(rng, _ENVS)  # held, to move further
         for _ in range(_STEPS_BETWEEN):
             states = {setting: simulation.step(actions, ids)[0] for setting, simulation in simulations.items()}
         assert len({state.tobytes() for state in states.values()}) == 1, name
@@ -149,7 +149,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _line(rows: list[Row], stock: np.ndarray, fast: np.ndarray) -> Image.Image:
-    """stock | fast | 8 times their difference, of the frame that differs most, with a label above."""
+    """stock | fast | 8 times their difference, for the frame with the largest difference, with a label above."""
     difference = _difference(stock, fast)
     worst = int(difference.mean((1, 2, 3)).argmax())
     shown = (stock[worst], fast[worst], (8 * difference[worst]).clip(0, 255).astype(np.uint8))

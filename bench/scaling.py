@@ -1,9 +1,9 @@
-"""python bench/scaling.py [--scale quick|paper]: how cost grows with batch, frames in the store, and environments.
+"""How cost grows with batch size, stored frames and environments: python bench/scaling.py [--scale quick|paper]
 
-Updates a second of each phase against its batch size; of the features phase against the frames in the store, which past
-the memory's budget stream from a sparse file, and from a real one of four times its budget, read from the disk; and
-environment steps a second against the number of environments, alone and with the policy acting. Rows go to
-results/scaling.jsonl; table and plot to docs/scaling.md and docs/scaling.png.
+Measures updates per second of each phase by batch size; of the features phase by number of stored frames, which beyond
+the memory budget stream from a sparse file, and from a real file of four times the budget, read from the disk; and
+environment steps per second by number of environments, alone and with the policy acting. Rows go to
+results/scaling.jsonl, table and plot to docs/scaling.md and docs/scaling.png.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _FIELDS = {  # phase: the section of the configuration and the field of its batc
 
 
 def main() -> None:
-    """The command."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=SCALES, help="sizes of the networks; paper on a GPU, else quick")
+    parser.add_argument("--scale", choices=SCALES, help="network sizes; default: paper on a GPU, else quick")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
@@ -112,7 +112,7 @@ def _by_frames(settings: Config, compute: Compute) -> Iterator[Row]:
 
 
 def _forget(file: Path) -> None:
-    """Takes the file out of the system's cache, so that reading it means the disk."""
+    """Drops the file from the system's cache, so that reads go to the disk."""
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -151,7 +151,7 @@ def _updates_per_second(learner: Any, compute: Compute, before: Callable[[], Non
 
 
 def _seconds(step: Callable[[], None]) -> float:
-    """Mean seconds of a call, over two seconds and at least two calls, after one more."""
+    """Mean seconds per call over at least two seconds and two calls, after one warm-up call."""
     step()
     calls, start = 0, time.perf_counter()
     while calls < 2 or time.perf_counter() - start < _SECONDS:
@@ -161,13 +161,13 @@ def _seconds(step: Callable[[], None]) -> float:
 
 
 def document(rows: list[Row]) -> str:
-    """docs/scaling.md."""
+    """Text of docs/scaling.md."""
     here = machine()
     lines = [
         "# How cost grows\n",
         f"Written by `python bench/scaling.py` on {here['gpu'] or here['cpu']}, {rows[0]['threads']} threads, torch "
-        f"{here['torch']}, {here['date']}, networks of scale `{rows[0]['scale']}`. Updates, or environment steps, a "
-        "second.\n",
+        f"{here['torch']}, {here['date']}, networks of scale `{rows[0]['scale']}`. Updates or environment steps "
+        "per second.\n",
         "![plot](scaling.png)",
     ]
     for against in dict.fromkeys(row["against"] for row in rows if not row["against"].startswith("frames on disk")):
@@ -178,7 +178,7 @@ def document(rows: list[Row]) -> str:
             found = {row["size"]: row for row in here_rows if row["what"] == what}
             cells = [f"{found[size]['per_second']:.4g}" + _placed(found[size]) for size in sizes]
             lines.append(f"| {what} | {' | '.join(cells)} |")
-    lines.append("\n| frames on disk, none in its cache | frames | placed | updates a second |\n|---|---|---|---|")
+    lines.append("\n| frames on disk, none in its cache | frames | placement | updates per second |\n|---|---|---|---|")
     for row in rows:
         if row["against"].startswith("frames on disk"):
             name = row["against"].removeprefix("frames on disk, ")
@@ -191,7 +191,7 @@ def _placed(row: Row) -> str:
 
 
 def plot(rows: list[Row]) -> Figure:
-    """A panel for each thing that grows."""
+    """One panel for each quantity that grows."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     against = [a for a in dict.fromkeys(row["against"] for row in rows) if not a.startswith("frames on disk")]
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(against))), against, strict=True):
@@ -199,9 +199,9 @@ def plot(rows: list[Row]) -> Figure:
             points = [(r["size"], r["per_second"]) for r in rows if r["against"] == name and r["what"] == what]
             axes.plot(*zip(*points, strict=True), marker="o", label=what)
         axes.set(xscale="log", yscale="log", xlabel=name)
-        axes.set_ylabel("steps a second" if name == "environments" else "updates a second")
+        axes.set_ylabel("steps per second" if name == "environments" else "updates per second")
         low, high = axes.get_ylim()
-        axes.set_ylim(min(low, high / 10), high)  # a decade at least, or noise looks like growth
+        axes.set_ylim(min(low, high / 10), high)  # at least a decade, or noise would look like growth
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure

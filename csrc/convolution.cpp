@@ -1,19 +1,21 @@
-// residual_block and conv_pool, image by image, so that what lies between stays in the cache: the rectified middle of a
-// block, and the map before the maximum, which is four times as large as the result.
+// residual_block and conv_pool.
+//
+// Images are processed one by one, so that intermediate results stay in the cache: the hidden activations of a block,
+// and the map before max-pooling, which is four times as large as the output.
 
 #include "weight_gradient.h"
 
 namespace bcvlr {
 namespace {
 
-// out [height / 2, width / 2, channels]: maxima, and which of the nine positions holds each (the first, or a NaN), if
-// `position` is not null.
+// 3x3 max-pooling with stride 2 into out [height / 2, width / 2, channels]. If `position` is not null, it receives the
+// tap (0 to 8) that holds each maximum: the first one, or a NaN.
 void pool(const View& from, Shape shape, int64_t blocks, const View& out, uint8_t* position) {
     for (int64_t y = 0; y < shape.height / 2; ++y)
         for (int64_t x = 0; x < shape.width / 2; ++x)
             for (int64_t b = 0; b < blocks; ++b) {
                 __m512 best = _mm512_set1_ps(-__builtin_inff());
-                __m512i where = _mm512_set1_epi32(x ? (y ? 0 : 3) : (y ? 1 : 4));  // the first within the image
+                __m512i where = _mm512_set1_epi32(x ? (y ? 0 : 3) : (y ? 1 : 4));  // first tap inside the image
                 for (int tap = 0; tap < kTaps; ++tap) {
                     const int64_t row = 2 * y + tap / 3 - 1, column = 2 * x + tap % 3 - 1;
                     if (row < 0 || column < 0) continue;
@@ -30,16 +32,16 @@ void pool(const View& from, Shape shape, int64_t blocks, const View& out, uint8_
             }
 }
 
-// The maxima's gradient back to the pixels that they came from.
+// Backward of max-pooling: adds each gradient to the pixel that held the maximum.
 void spread(const View& gradient, const uint8_t* position, Shape shape, int64_t blocks, const View& to) {
     const int64_t columns = shape.width / 2;
     for (int64_t y = 0; y < shape.height; ++y)
         for (int64_t x = 0; x < shape.width; ++x)
             for (int64_t b = 0; b < blocks; ++b) {
                 __m512 sum = _mm512_setzero_ps();
-                // Windows that hold the pixel: one in an even row, two in an odd one; likewise in columns.
-                for (int64_t row = y / 2; row <= least((y + 1) / 2, shape.height / 2 - 1); ++row)
-                    for (int64_t column = x / 2; column <= least((x + 1) / 2, columns - 1); ++column) {
+                // Windows that contain the pixel: one in an even row, two in an odd row; likewise in columns.
+                for (int64_t row = y / 2; row <= min((y + 1) / 2, shape.height / 2 - 1); ++row)
+                    for (int64_t column = x / 2; column <= min((x + 1) / 2, columns - 1); ++column) {
                         const int64_t tap = (y - 2 * row + 1) * 3 + x - 2 * column + 1;
                         const uint8_t* const at = position + ((row * columns + column) * blocks + b) * kBlock;
                         const __mmask16 chosen =
@@ -79,11 +81,11 @@ void residual_block_backward(const ResidualBlockBackward& a, int threads) {
         if (learned) sums0.begin(part), sums1.begin(part);
         Padded<1> padded(shape, a.channels), middle0(shape, a.hidden), middle1(shape, a.hidden);
         Padded<2> outer(shape, a.channels), inner(shape, a.hidden);
-        const int64_t end = least((part + 1) * batch.images, a.batch);
-        // null past the end of the batch
+        const int64_t end = min((part + 1) * batch.images, a.batch);
+        // A null view past the end of the batch.
         auto of = [&](const void* data, int64_t c, int64_t n) { return n < end ? image(data, shape, c, n) : View{}; };
         for (int64_t n = part * batch.images; n < end; n += 2) {
-            for (int64_t i = n; i < least(n + 2, end); ++i) {
+            for (int64_t i = n; i < min(n + 2, end); ++i) {
                 const View gradient = of(a.gradient, a.channels, i), x = of(a.x, a.channels, i);
                 const Padded<1>& middle = i == n ? middle0 : middle1;
                 copy(gradient, padded.inside, shape, channels);
@@ -129,10 +131,10 @@ void conv_pool_backward(const ConvPoolBackward& a, int threads) {
         if (learned) sums.begin(part);
         Padded<1> full0(shape, a.out_channels), full1(shape, a.out_channels);
         Padded<2> input(shape, a.in_channels), gradient(shape, a.out_channels);
-        const int64_t end = least((part + 1) * batch.images, a.batch);
+        const int64_t end = min((part + 1) * batch.images, a.batch);
         auto x = [&](int64_t n) { return n < end ? image(a.x, shape, a.in_channels, n) : View{}; };
         for (int64_t n = part * batch.images; n < end; n += 2) {
-            for (int64_t i = n; i < least(n + 2, end); ++i) {
+            for (int64_t i = n; i < min(n + 2, end); ++i) {
                 const Padded<1>& full = i == n ? full0 : full1;
                 spread(image(a.gradient, half, a.out_channels, i), a.position + i * half.pixels() * a.out_channels,
                        shape, out_blocks, full.inside);

@@ -1,10 +1,10 @@
-// 3x3 convolutions, stride 1, zero padding of one pixel, in bf16 with float sums: what the operations of
-// convolution.cpp are made of. They need AVX512-BF16.
+// 3x3 convolutions with stride 1 and zero padding of one pixel, in bf16 with float sums, for convolution.cpp. They need
+// AVX512-BF16.
 //
-// One instruction multiplies 16 x 2 bf16 and adds the pairs to 16 floats. Forward, and backward to the input, the lanes
-// are output channels and a pair is two input channels of a pixel, broadcast; a tile of 16 sums stays in registers over
-// all taps and input channels. Backward to the weights a pair is the same pixel of two images, so that nothing has to be
-// transposed.
+// One instruction multiplies 16 x 2 bf16 values and adds each pair of products to one of 16 floats. In the forward pass
+// and the input gradient, lanes are output channels, and a pair is two input channels of one pixel, broadcast; a tile
+// of 16 sums stays in registers over all taps and input channels. In the weight gradient, a pair is the same pixel of
+// two images, which avoids a transposition.
 #pragma once
 
 #include "kernels.h"
@@ -15,12 +15,12 @@
 namespace bcvlr {
 namespace {
 
-constexpr int64_t kBlock = 16;  // channels; a vector of sums
+constexpr int64_t kBlock = 16;  // channels per block: one vector of sums
 constexpr int kTaps = 9;
-constexpr int64_t kPair = 2 * kBlock;  // of a vector of bf16
+constexpr int64_t kPair = 2 * kBlock;  // bf16 values per vector
 constexpr uint16_t kNan = 0x7fc0;
 
-// An image in bf16: 16 channels c .. c + 15 of pixel (y, x) start at data[y * row + x * column + c / 16 * block].
+// A bf16 image: channels c .. c + 15 of pixel (y, x) start at data[y * row + x * column + c / 16 * block].
 struct View {
     uint16_t* data;
     int64_t row, column, block;
@@ -35,13 +35,13 @@ struct Shape {
     int64_t padded() const { return (height + 2) * (width + 2); }
 };
 
-// An image as tensors have it, channels innermost.
+// View of image `number` of a tensor [batch, height, width, channels].
 inline View image(const void* data, Shape shape, int64_t channels, int64_t number) {
     uint16_t* const first = static_cast<uint16_t*>(const_cast<void*>(data));
     return {first + number * shape.pixels() * channels, shape.width * channels, channels, kBlock};
 }
 
-// Room for an image in blocks of 16 channels within a border of zeros, each element kDepth times.
+// Buffer for an image in blocks of 16 channels with a border of zeros; each element holds kDepth values.
 template <int64_t kDepth>
 struct Padded {
     Padded(Shape shape, int64_t channels)
@@ -57,8 +57,8 @@ struct Padded {
     }
 
     const Buffer<uint16_t> buffer;
-    const View corner;  // from pixel (-1, -1), in the border
-    const View inside;  // from pixel (0, 0); what it holds is anyone's at first
+    const View corner;  // starts at pixel (-1, -1), in the border
+    const View inside;  // starts at pixel (0, 0); uninitialized
 };
 
 inline __m256i load16(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -66,10 +66,10 @@ inline void store16(uint16_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_ca
 inline __m512 widened(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
 inline __m256i narrowed(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
 
-// NaN stays.
+// relu; NaN stays NaN.
 inline __m256i rectified(__m256i v) {
     const __m256i sign = _mm256_set1_epi16(static_cast<int16_t>(0x8000));
-    const __m256i infinity = _mm256_set1_epi16(0x7f80);  // of what follows the sign
+    const __m256i infinity = _mm256_set1_epi16(0x7f80);  // without the sign bit
     return _mm256_maskz_mov_epi16(_mm256_cmpgt_epu16_mask(_mm256_sub_epi16(v, sign), infinity), v);
 }
 
@@ -87,7 +87,7 @@ inline void copy(const View& from, const View& to, Shape shape, int64_t blocks, 
     rectify ? copy_as<true>(from, to, shape, blocks) : copy_as<false>(from, to, shape, blocks);
 }
 
-// Element by element, `first` and `second` beside each other; a null `second` is zeros.
+// Interleaves the elements of `first` and `second`; a null `second` counts as zeros.
 inline void interleave(const View& first, const View& second, const View& to, Shape shape, int64_t blocks,
                        bool rectify = false) {
     for (int64_t b = 0; b < blocks; ++b)
@@ -102,8 +102,8 @@ inline void interleave(const View& first, const View& second, const View& to, Sh
             }
 }
 
-// float weights [out, 9, in] as the vectors of `convolve`, in its order: by groups of output channels, blocks of input
-// channels, taps and pairs. `backward` swaps input and output channels and turns the kernel round.
+// Packs float weights [out, 9, in] into the order in which `convolve` reads them: groups of output channels, blocks of
+// input channels, taps, pairs. `backward` swaps input and output channels and flips the kernel.
 class Weights {
 public:
     Weights(const float* weight, int64_t out, int64_t in, bool backward)
@@ -111,7 +111,7 @@ public:
         const int64_t to_out = backward ? 1 : kTaps * in, to_in = backward ? kTaps * in : 1;
         uint16_t* to = data_.get();
         for (int64_t group = 0, wide; group < out_blocks; group += wide) {
-            wide = least(2, out_blocks - group);
+            wide = min(2, out_blocks - group);
             for (int64_t block = 0; block < in_blocks; ++block)
                 for (int64_t tap = 0; tap < kTaps; ++tap) {
                     const float* const at = weight + (backward ? kTaps - 1 - tap : tap) * in + block * kBlock * to_in;
@@ -135,8 +135,8 @@ private:
     Buffer<uint16_t> data_;
 };
 
-// What becomes of the sums: + bias, rectified, 0 where `mask` is 0 or less, + `add`, in this order; nullptr and null
-// views are left out.
+// What `convolve` does to the sums, in this order: adds the bias, applies relu, sets them to 0 where `mask` is 0 or
+// less, adds `add`. Null pointers and views are skipped.
 struct Finish {
     View out;
     const float* bias = nullptr;
@@ -155,7 +155,7 @@ inline __m512 multiply_pairs(__m512 sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-// The pixels from (y, x), kRows x kColumns, of kWide blocks of output channels.
+// One tile: kRows x kColumns pixels from (y, x), kWide blocks of output channels.
 template <int kRows, int kColumns, int kWide>
 inline void convolve_tile(const View& corner, const uint16_t* weight, int64_t in_blocks, int64_t y, int64_t x,
                           int64_t out_block, const Finish& finish) {
@@ -197,7 +197,7 @@ inline void convolve_tile(const View& corner, const uint16_t* weight, int64_t in
             for (int w = 0; w < kWide; ++w) {
                 __m512 v = sum[r][c][w];
                 const int64_t row = y + r, column = x + c, block = out_block + w;
-                if (finish.rectify) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // in this order NaN stays
+                if (finish.rectify) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // this order of operands keeps NaN
                 if (finish.mask.data) {
                     const __m256i above = rectified(load16(finish.mask.at(row, column, block)));
                     v = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(above, above), v);
@@ -216,7 +216,7 @@ inline void convolve_group(const View& corner, const Weights& weights, Shape sha
                                                   finish);
 }
 
-// The convolution of an image within its border; height and width are multiples of 4.
+// Convolves one image; `corner` includes the border. Height and width are multiples of 4.
 inline void convolve(const View& corner, const Weights& weights, Shape shape, const Finish& finish) {
     const bool long_rows = shape.width % 16 == 0, middling = shape.width % 8 == 0;
     for (int64_t block = 0; block < weights.out_blocks; block += 2) {

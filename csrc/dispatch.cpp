@@ -1,7 +1,7 @@
-// The C interface, and the choice among instruction sets at run time.
+// The C interface, and the choice of the instruction set at run time.
 //
-// Functions return 0, or 1 when memory ran out, or 2 where this machine cannot run them. Arguments are checked by the
-// Python that calls them, all but the values of index and offset, which bcvlr_first_outside tells.
+// Functions return 0 for success, 1 if memory ran out, and 2 if this machine cannot run them. The Python callers check
+// the arguments; for the values of index and offset they use bcvlr_first_outside.
 
 #include "kernels.h"
 
@@ -72,24 +72,24 @@ bool has_bf16() { return kBf16 && isa == kAvx512; }
 
 using namespace bcvlr;
 
-// Raised whenever a signature below changes: an old library is then not used.
+// Incremented when a signature below changes, so that an outdated library is not used.
 BCVLR_EXPORT int bcvlr_version() { return 3; }
 
 BCVLR_EXPORT const char* bcvlr_isa() { return isa == kAvx512 ? "AVX-512" : isa == kAvx2 ? "AVX2" : "baseline"; }
 
-// Chooses 0 baseline, 1 AVX2 or 2 AVX-512 for all later calls; returns what this machine allows of it.
-BCVLR_EXPORT int bcvlr_choose_isa(int wanted) {
-    isa = wanted < kBest ? static_cast<Isa>(wanted < 0 ? 0 : wanted) : kBest;
+// Selects baseline (0), AVX2 (1) or AVX-512 (2) for all later calls; returns the best that this machine supports of it.
+BCVLR_EXPORT int bcvlr_choose_isa(int requested) {
+    isa = requested < kBest ? static_cast<Isa>(requested < 0 ? 0 : requested) : kBest;
     return isa;
 }
 
-// Whether this library, this machine and the instruction set chosen have the functions for AVX512-BF16 alone.
+// Whether the functions that need AVX512-BF16 are in this library and supported by this machine and instruction set.
 BCVLR_EXPORT bool bcvlr_has_bf16() { return has_bf16(); }
 
-// Threads are taken from the OpenMP runtime whose GOMP_parallel this is; null: from a pool of our own.
+// Uses the threads of the OpenMP runtime with this GOMP_parallel; null uses a separate pool.
 BCVLR_EXPORT void bcvlr_use_openmp(void* gomp_parallel) { use_openmp(gomp_parallel); }
 
-// Position of the first of values [n] outside 0..last; n where there is none.
+// Position of the first of the values [n] outside 0..last; n if there is none.
 BCVLR_EXPORT int64_t bcvlr_first_outside(const int64_t* values, int64_t n, int64_t last) {
     for (int64_t i = 0; i < n; ++i)
         if (values[i] < 0 || values[i] > last) return i;
@@ -105,18 +105,18 @@ BCVLR_EXPORT int bcvlr_random_shift(const uint8_t* frames, const int64_t* index,
     return BCVLR_RUN(random_shift, arguments, threads);
 }
 
-BCVLR_EXPORT int bcvlr_nearest_code(const float* z, float* codes, float* ema_count, float* ema_sum, float* quantised,
+BCVLR_EXPORT int bcvlr_nearest_code(const float* z, float* codes, float* ema_count, float* ema_sum, float* quantized,
                                     int64_t* indices, float* commitment, float* perplexity, int64_t batch,
                                     int64_t books, int64_t size, int64_t dim, int64_t positions, double decay,
                                     double restart_below, int threads) {
-    const NearestCode arguments{z, codes, ema_count, ema_sum, quantised, indices, commitment, perplexity,
+    const NearestCode arguments{z, codes, ema_count, ema_sum, quantized, indices, commitment, perplexity,
                                 batch, books, size, dim, positions, decay, restart_below};
     return BCVLR_RUN(nearest_code, arguments, threads);
 }
 
-BCVLR_EXPORT int bcvlr_nearest_code_backward(const float* z, const float* quantised, const float* quantised_gradient,
+BCVLR_EXPORT int bcvlr_nearest_code_backward(const float* z, const float* quantized, const float* quantized_gradient,
                                              const float* commitment_gradient, float* out, int64_t size, int threads) {
-    const NearestCodeBackward arguments{z, quantised, quantised_gradient, commitment_gradient, out, size};
+    const NearestCodeBackward arguments{z, quantized, quantized_gradient, commitment_gradient, out, size};
     return BCVLR_RUN(nearest_code_backward, arguments, threads);
 }
 
@@ -132,7 +132,7 @@ BCVLR_EXPORT int bcvlr_stack_frames(const void* features, void* out, int64_t fra
     return BCVLR_RUN(stack_frames, arguments, threads);
 }
 
-// From here on for AVX512-BF16 alone.
+// The functions below need AVX512-BF16.
 
 BCVLR_EXPORT int bcvlr_residual_block(const void* x, const float* weight0, const float* bias0, const float* weight1,
                                       const float* bias1, void* middle, void* out, int64_t batch, int64_t height,

@@ -1,5 +1,5 @@
 // The operations, compiled once per instruction set (BCVLR_ISA names it), and the threads that they share.
-// dispatch.cpp chooses among the sets at run time and holds the C interface.
+// dispatch.cpp selects the instruction set at run time and defines the C interface.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,9 @@ struct RandomShift {
 struct NearestCode {
     const float* z;          // [batch, books, dim, positions]
     float* codes;            // [books, size, dim]
-    float* ema_count;        // [books, size]; null: nothing is updated
+    float* ema_count;        // [books, size]; null: no update
     float* ema_sum;          // [books, size, dim]
-    float* quantised;        // like z
+    float* quantized;        // like z
     int64_t* indices;        // [batch, books, positions]
     float* commitment;       // [1]
     float* perplexity;       // [books]
@@ -30,8 +30,8 @@ struct NearestCode {
 
 struct NearestCodeBackward {
     const float* z;                    // [size]
-    const float* quantised;            // [size]
-    const float* quantised_gradient;   // [size]
+    const float* quantized;            // [size]
+    const float* quantized_gradient;   // [size]
     const float* commitment_gradient;  // [1]
     float* out;                        // [size]
     int64_t size;
@@ -39,8 +39,8 @@ struct NearestCodeBackward {
 
 struct Sinkhorn {
     const float* scores;     // [batch, size]
-    const float* logits;     // [batch, size]; null: only the targets
-    float* out;              // [batch, size]: targets, or the gradient of the loss in the logits
+    const float* logits;     // [batch, size]; null: targets only
+    float* out;              // [batch, size]: targets, or the gradient of the loss with respect to the logits
     float* loss;             // [1], with logits
     int64_t batch, size, iterations;
     double temperature;
@@ -48,18 +48,18 @@ struct Sinkhorn {
 
 struct StackFrames {
     const void* features;    // [frames, batch, pixels, channels], float or bf16
-    void* out;               // [batch, pixels, frames, channels], alike
+    void* out;               // [batch, pixels, frames, channels], same type
     int64_t frames, batch, pixels, channels;
-    float gain;              // 0: the frames; else their changes times gain, and the last frame
+    float gain;              // 0: the frames; else the differences times gain, and the last frame
     bool bf16;
 };
 
-// Images [batch, height, width, channels] in bf16, channels in multiples of 16, sides of 4; weights [out, 9, in], biases,
-// and their gradients in float.
+// Images [batch, height, width, channels] in bf16, channels a multiple of 16, height and width of 4; weights [out, 9,
+// in], biases and their gradients in float.
 struct ResidualBlock {
     const void* x;           // channels
     const float *weight0, *bias0, *weight1, *bias1;
-    void* middle;            // hidden; null: not kept
+    void* middle;            // hidden; null: not stored
     void* out;               // channels
     int64_t batch, height, width, channels, hidden;
 };
@@ -67,8 +67,8 @@ struct ResidualBlock {
 struct ResidualBlockBackward {
     const void *gradient, *x, *middle;
     const float *weight0, *weight1;
-    void* out;               // the gradient in x; null: not wanted
-    float *weight0_gradient, *bias0_gradient, *weight1_gradient, *bias1_gradient;  // all null: not wanted
+    void* out;               // gradient of x; null: skipped
+    float *weight0_gradient, *bias0_gradient, *weight1_gradient, *bias1_gradient;  // all null: skipped
     int64_t batch, height, width, channels, hidden;
 };
 
@@ -76,7 +76,7 @@ struct ConvPool {
     const void* x;           // in_channels
     const float *weight, *bias;
     void* out;               // [batch, height / 2, width / 2, out_channels]
-    uint8_t* position;       // like out: which of the nine pixels is the maximum; null: not kept
+    uint8_t* position;       // like out: tap of the maximum, 0 to 8; null: not stored
     int64_t batch, height, width, in_channels, out_channels;
 };
 
@@ -85,8 +85,8 @@ struct ConvPoolBackward {
     const uint8_t* position;
     const void* x;
     const float* weight;
-    void* out;               // the gradient in x; null: not wanted
-    float *weight_gradient, *bias_gradient;  // both null: not wanted
+    void* out;               // gradient of x; null: skipped
+    float *weight_gradient, *bias_gradient;  // both null: skipped
     int64_t batch, height, width, in_channels, out_channels;
 };
 
@@ -103,20 +103,20 @@ BCVLR_DECLARE(avx2)
 BCVLR_DECLARE(avx512)
 #undef BCVLR_DECLARE
 
-// For AVX512-BF16 alone.
+// These need AVX512-BF16.
 void residual_block(const ResidualBlock&, int threads);
 void residual_block_backward(const ResidualBlockBackward&, int threads);
 void conv_pool(const ConvPool&, int threads);
 void conv_pool_backward(const ConvPoolBackward&, int threads);
 
-// From here on the threads are those of the OpenMP runtime whose GOMP_parallel this is; null: our own.
+// Uses the threads of the OpenMP runtime with this GOMP_parallel from now on; null uses a separate pool.
 void use_openmp(void* gomp_parallel);
 
-// Calls body(context, chunk) once for every chunk in 0..chunks, on up to `threads` threads, the calling one among
-// them. The first exception of a body is thrown again here.
+// Calls body(context, chunk) once for each chunk in 0..chunks - 1, on up to `threads` threads including the caller.
+// Rethrows the first exception of a body.
 void parallel(int64_t chunks, int threads, void (*body)(void*, int64_t), void* context);
 
-// The same for a callable. In an unnamed namespace, for each instruction set needs a copy of its own.
+// The same for a callable; in an unnamed namespace because each instruction set needs its own copy.
 namespace {
 template <typename Body>
 void for_chunks(int64_t chunks, int threads, Body& body) {

@@ -1,8 +1,8 @@
-// nearest_code: assignment, quantised vectors, loss, perplexity and EMA in one pass over z.
+// nearest_code: assignment, quantized vectors, loss, perplexity and EMA in one pass over z.
 //
-// A row is one position of one sample in one codebook. Rows go through in blocks of kRows against all codes, which lie
-// transposed so that vectors run over codes. Work is cut into chunks that do not depend on the number of threads, and
-// their partial sums are added in order: the result is the same bits on any number of threads.
+// A row is one position of one sample in one codebook. Blocks of kRows rows are compared with all codes, which are
+// transposed so that vectors run over codes. Chunks do not depend on the number of threads, and their partial sums are
+// added in order, so the result is bit-identical for any number of threads.
 
 #include "kernels.h"
 #include "simd.h"
@@ -16,15 +16,15 @@ namespace {
 
 constexpr int kRows = 4;
 #if defined(__AVX512F__)
-constexpr int kVectors = 4;  // kRows * kVectors accumulators, and room for the operands
+constexpr int kVectors = 4;  // kRows * kVectors accumulators leave registers for the operands
 #else
 constexpr int kVectors = 2;
 #endif
 constexpr int kBlock = kVectors * kLanes;
 constexpr float kSmoothing = 1e-5f;
 
-// codes [books, size, dim] as [books, dim, padded], and half of their squared norms [books, padded]; the codes that
-// pad to a whole block are infinitely far away.
+// Codes [books, size, dim] transposed to [books, dim, padded], and half their squared norms [books, padded]; padding
+// codes are infinitely far away.
 struct Transposed {
     int64_t padded;
     Buffer<float> codes, half_norm;
@@ -46,8 +46,8 @@ struct Transposed {
     }
 };
 
-// indices [kRows] of the codes nearest to rows [kRows][dim]; the lowest among equals.
-// x c - |c|^2 / 2 is largest where |x - c| is least.
+// Indices [kRows] of the codes nearest to rows [kRows][dim]; ties go to the lowest index.
+// x c - |c|^2 / 2 is largest where |x - c| is smallest.
 void nearest(const float* rows, int64_t dim, const float* codes, const float* half_norm, int64_t padded,
              int32_t* indices) {
     float best[kRows];
@@ -82,7 +82,7 @@ void nearest(const float* rows, int64_t dim, const float* codes, const float* ha
     }
 }
 
-// What each chunk of samples adds up: uses as whole numbers, sums in the order of the rows.
+// Partial sums of each chunk of samples: uses as integers, sums in row order.
 struct Partials {
     int64_t uses_size, sums_size;
     Buffer<double> squared_error;  // [chunks]
@@ -97,7 +97,7 @@ struct Partials {
           sums(chunks * sums_size, 0.0f) {}
 };
 
-// [rows][columns] -> [columns][rows]; LAPO's four positions the compiler knows, and makes vectors of them.
+// [rows][columns] -> [columns][rows], with a constant 4 for the four positions of LAPO, which the compiler vectorizes.
 inline void transpose(const float* __restrict in, int64_t rows, int64_t columns, float* __restrict out) {
     if (columns == 4)
         for (int64_t i = 0; i < rows; ++i)
@@ -141,13 +141,13 @@ void assign(const NearestCode& a, const Transposed& transposed, int64_t begin, i
                 });
             }
             squared_error += sum(squared);
-            transpose(picked, a.positions, a.dim, a.quantised + start(b));
+            transpose(picked, a.positions, a.dim, a.quantized + start(b));
         }
     }
     partials.squared_error[chunk] = squared_error;
 }
 
-// Row r = b * positions + p of codebook k, of which z holds every positions-th element.
+// Row r = b * positions + p of codebook k; its elements lie `positions` apart in z.
 float element(const NearestCode& a, int64_t k, int64_t r, int64_t d) {
     return a.z[(((r / a.positions) * a.books + k) * a.dim + d) * a.positions + r % a.positions];
 }
@@ -182,12 +182,12 @@ void update(const NearestCode& a, int64_t k, const int64_t* uses, const float* s
 }  // namespace
 
 void nearest_code(const NearestCode& a, int threads) {
-    constexpr int64_t kMostChunks = 64, kLeastSamples = 64;
-    const int64_t each = most(kLeastSamples, ceil_div(a.batch, kMostChunks)), chunks = ceil_div(a.batch, each);
+    constexpr int64_t kMaxChunks = 64, kMinSamples = 64;
+    const int64_t each = max(kMinSamples, ceil_div(a.batch, kMaxChunks)), chunks = ceil_div(a.batch, each);
     const Transposed transposed(a);
     const Partials partials(a, chunks);
     auto body = [&](int64_t chunk) {
-        assign(a, transposed, chunk * each, least(a.batch, (chunk + 1) * each), chunk, partials);
+        assign(a, transposed, chunk * each, min(a.batch, (chunk + 1) * each), chunk, partials);
     };
     for_chunks(chunks, threads, body);
 
@@ -212,13 +212,13 @@ void nearest_code(const NearestCode& a, int threads) {
     }
 }
 
-// The quantised vectors' gradient passes straight through; the commitment adds 2 (z - quantised) / size of its own.
+// The gradient of the quantized vectors passes straight through; the commitment loss adds 2 (z - quantized) / size.
 void nearest_code_backward(const NearestCodeBackward& a, int threads) {
     constexpr int64_t kChunk = 1 << 16;
     const float scale = *a.commitment_gradient * static_cast<float>(2.0 / static_cast<double>(a.size));
     auto body = [&](int64_t chunk) {
-        for (int64_t i = chunk * kChunk; i < least(a.size, (chunk + 1) * kChunk); ++i)
-            a.out[i] = a.quantised_gradient[i] + scale * (a.z[i] - a.quantised[i]);
+        for (int64_t i = chunk * kChunk; i < min(a.size, (chunk + 1) * kChunk); ++i)
+            a.out[i] = a.quantized_gradient[i] + scale * (a.z[i] - a.quantized[i]);
     };
     for_chunks(ceil_div(a.size, kChunk), threads, body);
 }

@@ -1,5 +1,6 @@
-/* QPainter without paint. Loaded before Procgen's simulator, these take the place of Qt's functions of the same (mangled)
- * names, so that a planner's rollouts, whose frames nobody looks at, do not draw them. Drawing changes no state. */
+/* A QPainter that draws nothing. Loaded before Procgen's simulator, these functions replace Qt's functions of the same
+ * (mangled) names, so that the rollouts of a planner, whose frames are not used, skip drawing. Drawing changes no
+ * state. */
 
 #define NOTHING(symbol) \
     void symbol(void) {}

@@ -1,8 +1,8 @@
-// Threads: those of torch's OpenMP where Python has handed its entry point over, else a pool of our own.
+// Runs chunks on the OpenMP threads of torch if Python passed their entry point, else on a separate pool.
 //
-// Torch's threads spin for a while after each of its operations, so threads of our own would find the cores taken.
-// Where there is no such entry point, or in a forked child, where OpenMP would wait for threads that are not there,
-// the pool serves; its threads sleep when idle.
+// The threads of torch spin for a while after each operation, so other threads would find the cores busy. The pool is
+// used without an entry point, and in a forked child, where OpenMP would wait for threads that do not exist there. Its
+// threads sleep when idle.
 
 #include "kernels.h"
 
@@ -41,7 +41,7 @@ struct Job {
 
 class Pool {
 public:
-    // False when another caller has the pool: its threads are busy anyway.
+    // Returns false if another caller is using the pool.
     bool run(Job& job, int helpers) {
         std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
         if (!owner) return false;
@@ -55,21 +55,21 @@ public:
         for (int i = 0; i < helpers; ++i) wake_.notify_one();
         job.work();
         std::unique_lock<std::mutex> hold(lock_);
-        job_ = nullptr;  // who has not begun by now need not
+        job_ = nullptr;  // threads that have not started by now need not
         done_.wait(hold, [this] { return active_ == 0; });
         return true;
     }
 
 private:
     bool start() {
-        sigset_t every, before;  // signals are for the program's own threads
+        sigset_t every, before;  // the program's own threads handle signals
         sigfillset(&every);
         pthread_sigmask(SIG_BLOCK, &every, &before);
         bool started = true;
         try {
             std::thread([this] { serve(); }).detach();
             ++threads_;
-        } catch (const std::exception&) {  // fewer threads, then
+        } catch (const std::exception&) {  // continue with fewer threads
             started = false;
         }
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -99,9 +99,9 @@ private:
 using OpenMp = void (*)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel: body, its data, threads, flags
 
 std::atomic<OpenMp> openmp{nullptr};
-Pool* pool = nullptr;  // never deleted: its threads sleep in it when the process ends
+Pool* pool = nullptr;  // never deleted: its threads still sleep in it when the process ends
 
-// A forked child has none of its parent's threads, and locks in any state: it begins anew.
+// A forked child has no threads, and locks in an arbitrary state, so it starts with a new pool.
 void begin() {
     openmp = nullptr;
     pool = new Pool;

@@ -1,8 +1,8 @@
-// random_shift: gather, stack, shift, normalise, cast and lay out in one pass.
+// random_shift: gather, stack, shift, normalize, cast and lay out in one pass.
 //
-// A frame stack is a grid of [height][width] pixels with `step` bytes each: one for channels first (a plane at a
-// time), stack * channels for channels last, whose planes are first woven into such a grid. Both then share the
-// code: a shift moves the grid as a whole, and only its border is filled in.
+// A frame stack is a grid of [height][width] pixels of `step` bytes: one byte for channels first (one plane at a time),
+// stack * channels bytes for channels last, whose planes are interleaved into a grid first. Both share the code: a
+// shift moves the whole grid, and only its border is filled in.
 
 #include "kernels.h"
 #include "simd.h"
@@ -13,28 +13,29 @@ namespace {
 
 // x / 255 - 0.5, rounded after each operation as the reference does (this file is compiled without contraction).
 template <typename Out>
-inline Out normalised(uint8_t x) {
+inline Out normalized(uint8_t x) {
     return rounded<Out>(x * (1.0f / 255) - 0.5f);
 }
 
 template <typename Out>
-void normalise(const uint8_t* __restrict in, Out* __restrict out, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) out[i] = normalised<Out>(in[i]);
+void normalize(const uint8_t* __restrict in, Out* __restrict out, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) out[i] = normalized<Out>(in[i]);
 }
 
-// Integer crop: crop(y, x) = grid(clamp(y + dy), clamp(x + dx)). Bytes are cheap to move: shifted here, in the cache,
-// they can be normalised in one run, whose writes then stream to memory in order.
+// Integer crop: crop(y, x) = grid(clamp(y + dy), clamp(x + dx)). Bytes are cheap to move in the cache; one pass can
+// then normalize them and write to memory in order.
 void shift_grid(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t dy, int64_t dx,
                 uint8_t* crop) {
-    dy = most(1 - height, least(height - 1, dy));
-    dx = most(1 - width, least(width - 1, dx));
-    const int64_t row = width * step, top = most(0, -dy), bottom = least(height, height - dy);
-    const int64_t left = most(0, -dx) * step, right = most(0, dx) * step;
-    // The inside in one run, which also writes into the borders of its rows; then these, then the rows above and below.
+    dy = max(1 - height, min(height - 1, dy));
+    dx = max(1 - width, min(width - 1, dx));
+    const int64_t row = width * step, top = max(0, -dy), bottom = min(height, height - dy);
+    const int64_t left = max(0, -dx) * step, right = max(0, dx) * step;
+    // One copy of the inside, which also overwrites the row borders; then the row borders; then the rows above and
+    // below.
     std::memcpy(crop + top * row + left, grid + (top + dy) * row + right, (bottom - top) * row - left - right);
     uint8_t* const begin = crop + top * row;
     uint8_t* const end = crop + bottom * row;
-    if (dx && step == 1 && width >= 16 && left + right < 8) {  // the usual small shift, eight bytes at a time
+    if (dx && step == 1 && width >= 16 && left + right < 8) {  // the usual small shift: eight bytes at a time
         const int64_t at = dx < 0 ? 0 : width - 8, edge = dx < 0 ? left : width - right - 1;
         const uint64_t keep = dx < 0 ? ~uint64_t{0} << 8 * left : ~uint64_t{0} >> 8 * right;  // little-endian
         for (uint8_t* line = begin; line != end; line += row) {
@@ -53,8 +54,9 @@ void shift_grid(const uint8_t* grid, int64_t height, int64_t width, int64_t step
     for (int64_t y = bottom; y < height; ++y) std::memcpy(crop + y * row, crop + (bottom - 1) * row, row);
 }
 
-// The official sampling points along a padded line of `padded` pixels: q * padded / (padded - 1) - 1/2 lies between
-// q - 1 and q or between q and q + 1, so three weights for each q, of which one is zero. Repeated `step` times.
+// Weights of the official sampling points along a line of `padded` pixels. The point q * padded / (padded - 1) - 1/2
+// lies between q - 1 and q, or between q and q + 1: three weights for each q, one of which is zero, repeated `step`
+// times.
 struct Taps {
     int64_t size;  // padded * step
     Buffer<float> weights;  // [3][size]
@@ -74,42 +76,42 @@ struct Taps {
     const float* line(int64_t which) const { return weights.get() + which * size; }
 };
 
-// Bilinear: rows are blended first, then columns. `line` [(width + 2 * pad + 2) * step] is room for a blended row
-// with its replicated border and a pixel of zero weight on either side.
+// Bilinear crop: blends rows, then columns. `line` [(width + 2 * pad + 2) * step] is scratch space for a blended row
+// with its replicated border and one pixel of zero weight on either side.
 template <typename Out>
 void blend(const uint8_t* grid, int64_t height, int64_t width, int64_t step, int64_t pad, int64_t row_offset,
            int64_t column_offset, const Taps& rows, const Taps& columns, float* line, Out* out) {
     const int64_t row = width * step, padded = width + 2 * pad;
     float* const inside = line + (pad + 1) * step;
-    // As much of the border as this crop and its outer taps reach.
-    const int64_t left = most(0, least(pad, pad - column_offset + 1)) * step;
-    const int64_t right = most(0, least(pad, column_offset - pad + 1)) * step;
+    // The part of the border that this crop and its outer taps reach.
+    const int64_t left = max(0, min(pad, pad - column_offset + 1)) * step;
+    const int64_t right = max(0, min(pad, column_offset - pad + 1)) * step;
     std::memset(line, 0, step * sizeof(float));
     std::memset(line + (padded + 1) * step, 0, step * sizeof(float));
     for (int64_t y = 0; y < height; ++y) {
         const int64_t q = y + row_offset;
-        const bool below = rows.line(0)[q] != 0;  // the two taps are q - 1 and q, else q and q + 1
+        const bool below = rows.line(0)[q] != 0;  // taps q - 1 and q; else q and q + 1
         const int64_t first = below ? q - 1 : q;
         const float a = rows.line(below ? 0 : 1)[q] / 255, b = rows.line(below ? 1 : 2)[q] / 255;
-        const uint8_t* const one = grid + most(0, least(height - 1, first - pad)) * row;
-        const uint8_t* const two = grid + most(0, least(height - 1, first + 1 - pad)) * row;
+        const uint8_t* const one = grid + max(0, min(height - 1, first - pad)) * row;
+        const uint8_t* const two = grid + max(0, min(height - 1, first + 1 - pad)) * row;
         for (int64_t i = 0; i < row; ++i) inside[i] = a * one[i] + b * two[i];
         for (int64_t i = 1; i <= left; ++i) inside[-i] = inside[step - i];
         for (int64_t i = 0; i < right; ++i) inside[row + i] = inside[row + i - step];
         const int64_t shift = column_offset * step;
-        const float* const centre = line + step + shift;
+        const float* const center = line + step + shift;
         const float *const w0 = columns.line(0) + shift, *const w1 = columns.line(1) + shift,
                     *const w2 = columns.line(2) + shift;
         Out* const target = out + y * row;
         for (int64_t i = 0; i < row; ++i)
-            target[i] = rounded<Out>(w0[i] * centre[i - step] + w1[i] * centre[i] + w2[i] * centre[i + step] - 0.5f);
+            target[i] = rounded<Out>(w0[i] * center[i - step] + w1[i] * center[i] + w2[i] * center[i + step] - 0.5f);
     }
 }
 
 #ifdef __SSSE3__
-// Three planes woven: 16 pixels of each become three vectors.
+// Interleaves three planes: 16 pixels of each become three vectors.
 int64_t weave_three(const uint8_t* const* planes, int64_t pixels, uint8_t* out) {
-    __m128i pick[3][3];  // [vector][plane]: where each byte comes from, or 0x80 for none
+    __m128i pick[3][3];  // [vector][plane]: source of each byte, 0x80 for none
     for (int v = 0; v < 3; ++v)
         for (int p = 0; p < 3; ++p) {
             alignas(16) uint8_t from[16];
@@ -130,7 +132,7 @@ int64_t weave_three(const uint8_t* const* planes, int64_t pixels, uint8_t* out) 
     return x;
 }
 
-// Eight planes into bytes 0..7 of each pixel of `count` bytes.
+// Interleaves eight planes into bytes 0..7 of each pixel of `count` bytes.
 int64_t weave_eight(const uint8_t* const* planes, int64_t count, int64_t pixels, uint8_t* out) {
     int64_t x = 0;
     for (; x + 16 <= pixels; x += 16) {
@@ -160,7 +162,7 @@ int64_t weave_eight(const uint8_t* const* planes, int64_t count, int64_t pixels,
 }
 #endif
 
-// Planes [count][pixels] to pixels [pixels][count].
+// Interleaves planes [count][pixels] to pixels [pixels][count].
 void weave(const uint8_t* const* planes, int64_t count, int64_t pixels, uint8_t* out) {
     int64_t plane = 0;
     auto rest = [&](int64_t x, int64_t planes_done, int64_t planes_end) {
@@ -185,13 +187,13 @@ void shift(const RandomShift& a, int threads) {
     const bool bilinear = a.bilinear && a.pad > 0;
     const Taps rows(bilinear ? a.height + 2 * a.pad : 0, 1), columns(bilinear ? a.width + 2 * a.pad : 0, step);
     constexpr int64_t kChunkBytes = 1 << 17;
-    const int64_t each = most(1, kChunkBytes / most(1, sample)), chunks = ceil_div(a.batch, each);
+    const int64_t each = max(1, kChunkBytes / max(1, sample)), chunks = ceil_div(a.batch, each);
     auto body = [&](int64_t chunk) {
         const Buffer<uint8_t> woven(step > 1 ? sample : 0);
         const Buffer<uint8_t> crop(bilinear ? 0 : pixels * step);
         const Buffer<float> line(bilinear ? (a.width + 2 * a.pad + 2) * step : 0);
         const Buffer<const uint8_t*> plane(planes);
-        for (int64_t b = chunk * each; b < least(a.batch, (chunk + 1) * each); ++b) {
+        for (int64_t b = chunk * each; b < min(a.batch, (chunk + 1) * each); ++b) {
             for (int64_t p = 0; p < planes; ++p)
                 plane[p] = a.frames + (a.index[b * a.stack + p / a.channels] * a.channels + p % a.channels) * pixels;
             if (step > 1) weave(plane.get(), planes, pixels, woven.get());
@@ -202,10 +204,10 @@ void shift(const RandomShift& a, int threads) {
                 if (bilinear)
                     blend(grid, a.height, a.width, step, a.pad, y, x, rows, columns, line.get(), out);
                 else if (y == a.pad && x == a.pad)
-                    normalise(grid, out, pixels * step);
+                    normalize(grid, out, pixels * step);
                 else {
                     shift_grid(grid, a.height, a.width, step, y - a.pad, x - a.pad, crop.get());
-                    normalise(crop.get(), out, pixels * step);
+                    normalize(crop.get(), out, pixels * step);
                 }
             }
         }

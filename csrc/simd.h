@@ -1,4 +1,4 @@
-// Vectors of the instruction set that this file is compiled for, by the compiler's vector extensions.
+// Vectors of the instruction set that the including file is compiled for, through the compiler's vector extensions.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ inline Floats load(const float* p) {
 
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
 
-// n lanes of a line, the others zero: a whole vector but at the line's end.
+// Loads n lanes, and zeros in the others; n is a whole vector except at the end of a line.
 inline Floats take(const float* p, int64_t n) {
     if (n >= kLanes) return load(p);
     float lanes[kLanes] = {};
@@ -45,7 +45,7 @@ inline void put(float* p, int64_t n, Floats v) {
         std::memcpy(p, &v, n * sizeof(float));
 }
 
-// body(start, n) for whole vectors of a line, then for what is left of it.
+// Calls body(start, n) for the whole vectors of a line, then for the rest.
 template <typename Body>
 inline void for_vectors(int64_t size, Body body) {
     int64_t i = 0;
@@ -55,7 +55,7 @@ inline void for_vectors(int64_t size, Body body) {
 
 inline Floats all(float x) { return x - Floats{}; }
 
-// a * b + c, rounded once where the instruction set can.
+// a * b + c, with one rounding if the instruction set has fused multiply-add.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
 #if defined(__AVX512F__)
     return _mm512_fmadd_ps(a, b, c);
@@ -78,7 +78,7 @@ inline Floats as_floats(Bits bits) {
     return v;
 }
 
-// Halves folded onto each other until one lane is left: a fixed order, and log2(lanes) steps.
+// Sum of the lanes by folding halves, in a fixed order of log2(lanes) steps.
 template <typename T, int64_t kBytes>
 struct Half {
     typedef T Vector __attribute__((vector_size(kBytes)));
@@ -103,7 +103,7 @@ inline float maximum(Floats v) {
     return fold<float>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-// Bit i is set where a[i] == b[i].
+// Bit i is set if a[i] == b[i].
 inline uint32_t equal_lanes(Floats a, Floats b) {
 #if defined(__AVX512F__)
     return _mm512_cmpeq_ps_mask(a, b);
@@ -118,7 +118,7 @@ inline uint32_t equal_lanes(Floats a, Floats b) {
 #endif
 }
 
-// To float, or to bf16 (its bits) and to nearest even: never NaN, or NaN with a low half of zeros.
+// Converts to float, or to the bits of bf16 with rounding to nearest even. NaN only with a zero low half.
 template <typename Out>
 inline Out rounded(float x);
 
@@ -143,8 +143,8 @@ inline float value(uint16_t bf16) {
     return v;
 }
 
-// n uninitialised elements, of a type of each instruction set's own: what the standard library's templates compile to
-// is shared among files, and might be the widest set's.
+// Buffer of n uninitialized elements. Each instruction set has its own type, because instances of standard templates
+// are shared among files and might contain instructions of the widest set.
 template <typename T>
 class Buffer {
 public:
@@ -163,8 +163,8 @@ private:
 };
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace
 }  // namespace bcvlr

@@ -1,7 +1,7 @@
-// stack_frames: the features of a window's frames side by side, or their changes from frame to frame.
+// stack_frames: concatenates the features of the frames of a window, or their differences between frames.
 //
-// Channels lie innermost on both sides, so a pixel takes one run of channels from each frame. Differences are rounded
-// before they are scaled, as the reference's are.
+// Channels are innermost in input and output, so each pixel copies one run of channels per frame. Differences are
+// rounded before they are scaled, as in the reference.
 
 #include "kernels.h"
 #include "simd.h"
@@ -10,18 +10,18 @@ namespace bcvlr {
 namespace BCVLR_ISA {
 namespace {
 
-constexpr int64_t kPixels = 256;  // of a chunk
+constexpr int64_t kPixels = 256;  // per chunk
 
-// kChannels is the number of channels where it is known beforehand, else 0.
+// kChannels is the number of channels if it is known at compile time, else 0.
 template <typename T, int64_t kChannels>
 void stack(const StackFrames& a, int threads) {
     const int64_t channels = kChannels ? kChannels : a.channels;
     const int64_t blocks = ceil_div(a.pixels, kPixels);
-    const int64_t frame = a.batch * a.pixels * channels;  // from a frame of a window to the next
+    const int64_t frame = a.batch * a.pixels * channels;  // distance between frames of a window
     const T* const features = static_cast<const T*>(a.features);
     auto body = [&](int64_t chunk) {
         const int64_t first = chunk / blocks * a.pixels + chunk % blocks * kPixels;
-        const int64_t pixels = least(kPixels, a.pixels - chunk % blocks * kPixels);
+        const int64_t pixels = min(kPixels, a.pixels - chunk % blocks * kPixels);
         for (int64_t p = first; p < first + pixels; ++p) {
             const T* from = features + p * channels;
             T* to = static_cast<T*>(a.out) + p * a.frames * channels;

@@ -1,4 +1,4 @@
-// The gradient of a convolution's weight and bias.
+// Gradient of the weight and bias of a convolution.
 #pragma once
 
 #include "convolution.h"
@@ -6,28 +6,28 @@
 namespace bcvlr {
 namespace {
 
-// A batch in parts of whole pairs of images: the same ones, and so the same rounding, for any number of threads.
+// Splits a batch into parts of whole pairs of images, independent of the number of threads, so that rounding is too.
 struct Batch {
     explicit Batch(int64_t size)
-        : images(most(1, ceil_div(size, 2 * kMostParts)) * 2), parts(most(1, ceil_div(size, images))) {}
+        : images(max(1, ceil_div(size, 2 * kMaxParts)) * 2), parts(max(1, ceil_div(size, images))) {}
 
-    static constexpr int64_t kMostParts = 32;
-    const int64_t images, parts;  // images of a part
+    static constexpr int64_t kMaxParts = 32;
+    const int64_t images, parts;  // images per part, number of parts
 };
 
-// The gradient of a weight and its bias, summed by part of the batch.
+// Gradient of a weight and its bias, summed separately for each part of the batch.
 class WeightGradient {
 public:
-    // Where it is not `wanted` there is no room, and nothing may be called.
-    WeightGradient(const Batch& batch, int64_t out, int64_t in, bool wanted)
-        : parts_(batch.parts), out_(out), in_(in), size_((in * kTaps + 1) * out), sums_(wanted ? parts_ * size_ : 0) {}
+    // If not `enabled`, no memory is allocated, and no member may be called.
+    WeightGradient(const Batch& batch, int64_t out, int64_t in, bool enabled)
+        : parts_(batch.parts), out_(out), in_(in), size_((in * kTaps + 1) * out), sums_(enabled ? parts_ * size_ : 0) {}
 
-    // To be called before the first `add` to a part.
+    // Clears a part; call it before the first `add`.
     void begin(int64_t part) {
         std::memset(sums_.get() + part * size_, 0, size_ * sizeof(float));
     }
 
-    // Adds what two images give to a part: inputs and output gradients, both interleaved, inputs within their border.
+    // Adds the gradient of two images to a part, from their interleaved inputs (with border) and output gradients.
     void add(int64_t part, const View& input_corner, const View& gradient, Shape shape) {
         float* const sums = sums_.get() + part * size_;
         const int64_t blocks = out_ / kBlock;
@@ -40,7 +40,7 @@ public:
         add_bias(sums + in_ * kTaps * out_, gradient, shape);
     }
 
-    // weight [out, 9, in], bias [out].
+    // Writes the sum of all parts to weight [out, 9, in] and bias [out].
     void write(float* weight, float* bias) {
         float* const sums = sums_.get();
         for (int64_t part = 1; part < parts_; ++part)
@@ -53,7 +53,7 @@ public:
     }
 
 private:
-    // A part's sums are weight [in, 9, out], bias [out].
+    // The sums of a part are weight [in, 9, out], bias [out].
     template <int kChannels, int kWide>
     void add_channels(float* sums, const View& corner, const View& gradient, Shape shape, int64_t out_block,
                       int64_t channel) {
@@ -77,10 +77,10 @@ private:
                 for (int tap = 0; tap < kTaps; ++tap)
 #pragma GCC unroll 2
                     for (int i = 0; i < kChannels; ++i) {
-                        const __m512i seen = broadcast_pair(input + tap / 3 * corner.row + tap % 3 * kPair + i * 2);
+                        const __m512i value = broadcast_pair(input + tap / 3 * corner.row + tap % 3 * kPair + i * 2);
 #pragma GCC unroll 2
                         for (int w = 0; w < kWide; ++w)
-                            sum[i][tap][w] = multiply_pairs(sum[i][tap][w], seen, pixel[w]);
+                            sum[i][tap][w] = multiply_pairs(sum[i][tap][w], value, pixel[w]);
                     }
             }
         }

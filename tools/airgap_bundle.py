@@ -1,10 +1,10 @@
-"""Packs what a compute node without network lacks to run Procgen, for one Python version.
+"""Packs what a compute node without a network connection needs to run Procgen, for one Python version.
 
-python tools/airgap_bundle.py --python 3.12 --out airgap     here
-. /path/to/airgap/env.sh                                     there, then train as usual
+python tools/airgap_bundle.py --python 3.12 --out airgap     on this machine
+. /path/to/airgap/env.sh                                     on the node, then train as usual
 
-The folder holds `bundle.tar.xz`, `env.sh` and `README.txt`. Sourcing `env.sh` unpacks the archive beside itself, once,
-to `site` (Python packages) and `lib` (system libraries): packed it is less than half as large, and it travels so.
+The folder contains `bundle.tar.xz`, `env.sh` and `README.txt`. The first time, sourcing `env.sh` unpacks the archive to
+`site` (Python packages) and `lib` (system libraries) beside itself; packed, it is less than half as large.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ PACKAGES = (
     "docstring-parser",
     "typeguard",
 )
-# pip takes a tag literally: an older one has to be named to be found.
+# pip matches tags literally, so older tags must be listed too.
 PLATFORMS = tuple(f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_27", "_2_24", "_2_17", "_2_5", "2014", "1"))
 QT_FOLDER = "PyQt5/Qt5/lib"
-# As in bcvlr_fast/envs/pool.py: this tool runs where the package is not installed.
+# As in bcvlr_fast/envs/pool.py, because this tool runs without the package installed.
 QT_LIBRARIES = ("libicudata.so.56", "libicuuc.so.56", "libicui18n.so.56", "libQt5Core.so.5", "libQt5Gui.so.5")
-# The start of each path that a wheel keeps beside its metadata; a wheel not named here is kept whole.
+# Prefixes of the paths that are kept of each wheel beside its metadata; other wheels are kept whole.
 KEPT = {
     "envpool": ("envpool/__init__", "envpool/entry", "envpool/registration", "envpool/procgen/", "envpool/python/"),
     "envpool-assets": ("envpool_assets/__init__.py", "envpool_assets/procgen/"),
     "pyqt5-qt5": tuple(f"{QT_FOLDER}/{library}" for library in QT_LIBRARIES),
 }
-# A host that runs Python and PyTorch has these, and its own must be used.
+# A host that runs Python and PyTorch has these libraries and must use its own.
 HOST_LIBRARIES = re.compile(r"lib(c|m|dl|pthread|rt|util|z|stdc\+\+|gcc_s)\.so\.|ld-linux|linux-vdso")
 ARCHIVE = "bundle.tar.xz"
 UNPACKED = ("lib", "site")
 OWN_NAMES = {ARCHIVE, "env.sh", "README.txt", *UNPACKED}
 
 ENV_SH = """\
-# To be sourced: . /path/to/this/env.sh
-# bash tells where this file is; another shell still has it open ($$ would be wrong in a subshell).
+# Source this file: . /path/to/this/env.sh
+# bash names this file; other shells still have it open ($$ would be wrong in a subshell).
 _airgap=${BASH_SOURCE:-}
 if [ -z "$_airgap" ]; then
     for _file in /proc/$(exec sh -c 'echo $PPID')/fd/*; do
@@ -83,7 +83,7 @@ try:
             try:
                 os.rename(f"{scratch}/{part}", f"{folder}/{part}")
             except OSError:
-                # Another process may have come first with the same files.
+                # Another process may have unpacked the same files first.
                 if not os.path.isdir(f"{folder}/{part}"):
                     raise
 except (OSError, tarfile.TarError) as error:
@@ -102,27 +102,29 @@ Procgen for bcvlr_fast without network: Python {python}, Linux x86-64, glibc {gl
     python -m bcvlr_fast.train --env procgen:bossfight
 
 The first line unpacks {archive} beside itself, once ({unpacked:.0f} MiB), and needs a writable folder.
-The node's own Python brings torch, numpy, numba, matplotlib, rich, safetensors, cloudpickle, wrapt,
+The Python of the node provides torch, numpy, numba, matplotlib, rich, safetensors, cloudpickle, wrapt,
 typing-extensions, absl-py and attrs. Packed: {packages}.
 """
 
 
 class BundleError(Exception):
-    """What went wrong, in one line."""
+    """An error, described in one line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", required=True, help="the node's Python, e.g. 3.12")
-    parser.add_argument("--out", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--python", required=True, help="Python version of the node, e.g. 3.12")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
     parser.add_argument(
-        "--platform", action="append", help=f"a wheel platform, repeatable (default: {' '.join(PLATFORMS)})"
+        "--platform", action="append", help=f"wheel platform; repeatable (default: {' '.join(PLATFORMS)})"
     )
     parser.add_argument(
-        "--package", action="append", default=[], metavar="NAME==VERSION", help="one more package, repeatable"
+        "--package", action="append", default=[], metavar="NAME==VERSION", help="additional package; repeatable"
     )
-    parser.add_argument("--max-mib", type=float, default=45.0, help="the folder's limit, packed (default: 45)")
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+    parser.add_argument(
+        "--max-mib", type=float, default=45.0, help="maximum size of the packed folder in MiB (default: 45)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     args = parser.parse_args(argv)
     try:
         build(args.out, args.python, args.platform or PLATFORMS, args.package, args.max_mib, args.force)
@@ -135,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(
     out: Path, python: str, platforms: Sequence[str], packages: Sequence[str], max_mib: float, force: bool
 ) -> None:
-    """Writes the bundle to `out`, which stays as it was when anything fails; raises `BundleError`."""
+    """Writes the bundle to `out`, which is unchanged if anything fails. Raises BundleError."""
     if not re.fullmatch(r"3\.\d+", python):
         raise BundleError(f"--python: expected a version such as 3.12, found {python}")
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -166,13 +168,15 @@ def build(
 
 
 def check_target(out: Path, force: bool) -> None:
-    """Refuses a folder with something in it; with `force`, one that holds anything but a bundle."""
+    """Raises BundleError if `out` is not empty; with `force`, if it contains anything but a bundle."""
     if out.exists() and not out.is_dir():
         raise BundleError(f"--out: {out} is a file; name a folder")
-    found = {path.name for path in out.iterdir()} if out.exists() else set()
-    if found - OWN_NAMES:
-        raise BundleError(f"--out: {out} holds {sorted(found - OWN_NAMES)[0]}, no part of a bundle; name a new folder")
-    if found and not force:
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if names - OWN_NAMES:
+        raise BundleError(
+            f"--out: {out} holds {sorted(names - OWN_NAMES)[0]}, which is not part of a bundle; name a new folder"
+        )
+    if names and not force:
         raise BundleError(f"--out: {out} is not empty; name a new folder, or replace the bundle with --force")
 
 
@@ -186,7 +190,7 @@ def clear(out: Path) -> None:
 
 
 def requirements(extra: Sequence[str]) -> list[str]:
-    """`name==version` for each package, by constraints.txt or else as installed here; `extra` wins over both."""
+    """`name==version` of each package, from `extra`, else constraints.txt, else the installed version."""
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines() if (ROOT / "constraints.txt").exists() else ():
         name, equals, version = line.partition("==")
@@ -219,7 +223,7 @@ def download(wheels: Path, pins: Sequence[str], python: str, platforms: Sequence
     done = subprocess.run([*command, *pins], capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
-        raise BundleError(f"pip, for Python {python}: {errors[-1] if errors else 'failed without a word'}")
+        raise BundleError(f"pip, for Python {python}: {errors[-1] if errors else 'failed without a message'}")
 
 
 def unpack(wheel: Path, site: Path) -> None:
@@ -238,7 +242,7 @@ def unpack(wheel: Path, site: Path) -> None:
 
 
 def trim_entry(entry: Path) -> None:
-    """Leaves Procgen's line alone among EnvPool's imports of every suite: the others are not in the bundle."""
+    """Removes EnvPool's imports of suites other than Procgen, which are not in the bundle."""
     lines = entry.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith("import envpool.") or "envpool.procgen." in line]
     if kept == lines or not any("envpool.procgen." in line for line in kept):
@@ -247,7 +251,7 @@ def trim_entry(entry: Path) -> None:
 
 
 def copy_system_libraries(site: Path, lib: Path) -> None:
-    """Copies what the packages' shared libraries load from this machine, and what those load, to `lib`."""
+    """Copies the system libraries that the packages load, and their dependencies, to `lib`."""
     lib.mkdir()
     environment = {**os.environ, "LC_ALL": "C", "LD_LIBRARY_PATH": str(site / QT_FOLDER)}
     for library in sorted(path for path in site.rglob("*.so*") if path.is_file()):
@@ -260,7 +264,7 @@ def copy_system_libraries(site: Path, lib: Path) -> None:
 
 
 def pack(tree: Path, archive: Path) -> None:
-    """Writes an archive that is the same for the same files."""
+    """Writes a reproducible archive: the same files give the same bytes."""
 
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = entry.mtime = 0
@@ -276,7 +280,7 @@ def pack(tree: Path, archive: Path) -> None:
 def report(tree: Path, packed: Path) -> None:
     for name, paths in parts(tree):
         print(f"{sum(map(size, paths)) / MIB:8.2f} MiB  {name}")
-    print(f"{size(tree) / MIB:8.2f} MiB  together, unpacked")
+    print(f"{size(tree) / MIB:8.2f} MiB  total, unpacked")
     print(f"{size(packed) / MIB:8.2f} MiB  packed")
 
 

@@ -1,4 +1,4 @@
-"""Appends one row a finished run to a results file (scores, machine, commit, date) and prints the file as a table.
+"""Appends one row per finished run to a results file (scores, machine, commit, date) and prints the file as a table.
 
 python tools/collect_runs.py results/quick_procgen.jsonl runs/procgen-bossfight/*
 """
@@ -21,7 +21,7 @@ from bcvlr_fast.system.errors import UserError
 
 
 def row_of(folder: Path) -> dict[str, object]:
-    """What a results file keeps of the run in `folder`. Raises UserError for one that has not finished."""
+    """Row of the run in `folder` for a results file. Raises UserError if the run has not finished."""
     if not (folder / "status.json").is_file():
         raise UserError(f"{folder}: not a finished run")
     settings = read_config(folder / "config.json", Config)
@@ -50,13 +50,13 @@ def changed(settings: Config) -> dict[str, Any]:
     return _differing(found, base, apart={"seed", "device", "videos", "labels", "rendering"})
 
 
-def _differing(found: dict[str, Any], wanted: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
-    different = {k: v for k, v in found.items() if v != wanted[k] and k not in apart}
-    return {k: _differing(v, wanted[k]) if isinstance(v, dict) else v for k, v in different.items()}
+def _differing(own: dict[str, Any], preset: dict[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    different = {k: v for k, v in own.items() if v != preset[k] and k not in apart}
+    return {k: _differing(v, preset[k]) if isinstance(v, dict) else v for k, v in different.items()}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown: mean scores with their 95 % intervals. Continuous policies are greedy alone."""
+    """Markdown table of mean scores with 95 % intervals. Continuous policies have greedy scores only."""
     names = [name for name in ("random", "sampled", "greedy", "expert") if any(name in row["scores"] for row in rows)]
     judged = ["sampled" if "sampled" in row["scores"] else "greedy" for row in rows]
     policy = judged[0] if len(set(judged)) == 1 else "policy"
@@ -77,16 +77,16 @@ def _cell(score: dict[str, float] | None) -> str:
 
 
 def main(target: Path, folders: list[Path]) -> None:
-    """Appends the rows that `target` lacks and prints the table of all."""
-    found = [json.dumps(row_of(folder)) for folder in folders]
-    kept = target.read_text().splitlines() if target.exists() else []
+    """Appends missing rows to `target` and prints the table of all rows."""
+    lines = [json.dumps(row_of(folder)) for folder in folders]
+    rows = target.read_text().splitlines() if target.exists() else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("a") as file:
-        for line in dict.fromkeys(found):
-            if line not in kept:
-                kept.append(line)
+        for line in dict.fromkeys(lines):
+            if line not in rows:
+                rows.append(line)
                 file.write(line + "\n")
-    print(table([json.loads(line) for line in kept]))
+    print(table([json.loads(line) for line in rows]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Bundles replay files of `bcvlr_fast.expert` with the package, and writes their card.
+"""Adds replay files of `bcvlr_fast.expert` to the package, and writes their README.
 
 python tools/pack_replays.py ~/.cache/bcvlr_fast/experts/procgen-maze-planner.npz ...
 
-Every episode is played again in EnvPool first. Without files only the card is written again.
+Every episode is first replayed in EnvPool. Without files, only the README is rewritten.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEADS = "| game | frames | episodes | levels given up | mean return | the paper
 
 
 def main(files: list[Path]) -> None:
-    """Checks, copies, and writes the card."""
+    """Checks and copies the files, and writes the README."""
     screen = Screen()
     for file in files:
         found = replays.load_replays(file)

@@ -1,11 +1,11 @@
 """Trains every Procgen game, or the twelve continuous tasks, at scale quick, unattended, and prints the table.
 
 python tools/quick_runs.py                       # all 16 games, about ten minutes each on two cores
-python tools/quick_runs.py --continuous          # DMControl's eight tasks and MetaWorld's four
+python tools/quick_runs.py --continuous          # eight tasks of DMControl and four of MetaWorld
 python tools/quick_runs.py --envs procgen:maze dmc:finger_spin --seed 1
 
-A run that is done is left out, one that was stopped goes on. Rows go to results/quick_games.jsonl or, of continuous
-tasks, to results/quick_continuous.jsonl.
+Finished runs are skipped, and stopped ones are resumed. Rows go to results/quick_games.jsonl, or for continuous tasks
+to results/quick_continuous.jsonl.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ CONTINUOUS = (
     "metaworld:reach",
     "metaworld:drawer-open",
 )
-"""The paper's twelve."""
+"""The twelve tasks of the paper."""
 _LEARNED = 0.5
-_LEAST_INFORMATION = 0.1
+_MIN_INFORMATION = 0.1
 
 
 def main(envs: list[str], seed: int, out: Path) -> None:
-    """Trains, keeps a row each, and prints them. Raises UserError at the end for those that failed."""
-    failed, kept = [], set()
+    """Trains on each environment, stores one row each, and prints them. Raises UserError at the end if any failed."""
+    failed, files = [], set()
     for env in envs:
         folder = out / f"{env.partition(':')[2]}-s{seed}"
         if not (folder / "status.json").exists() and (code := train(env, seed, folder)):
@@ -56,8 +56,8 @@ def main(envs: list[str], seed: int, out: Path) -> None:
             continue
         file = RESULTS / f"quick_{'continuous' if spec(env).actions.continuous else 'games'}.jsonl"
         keep(file, {**row_of(folder), **(continuous_figures if "continuous" in file.name else diagnosis)(folder)})
-        kept.add(file)
-    for file in sorted(kept):
+        files.add(file)
+    for file in sorted(files):
         rows = sorted(map(json.loads, file.read_text().splitlines()), key=lambda row: (row["env"], row["seed"]))
         print(table(rows))
         (print_continuous if "continuous" in file.name else print_diagnosis)(rows)
@@ -66,8 +66,9 @@ def main(envs: list[str], seed: int, out: Path) -> None:
 
 
 def print_diagnosis(rows: list[dict[str, Any]]) -> None:
-    """A table of what holds the games back."""
-    print("\n| environment | names own actions | tells the expert's apart | names them right | held back by |")
+    """Prints a table of the phase that limits each game."""
+    columns = "decoder accuracy, own transitions | entropy of expert actions explained | decoder accuracy, expert"
+    print(f"\n| environment | {columns} | limited by |")
     print("|---|---|---|---|---|")
     for row in rows:
         own = f"{row['own_accuracy']:.0%} (commonest {row['own_commonest']:.0%})"
@@ -76,7 +77,7 @@ def print_diagnosis(rows: list[dict[str, Any]]) -> None:
 
 
 def print_continuous(rows: list[dict[str, Any]]) -> None:
-    """A table of how much of the variance of actions is explained."""
+    """Prints a table of the fraction of the variance of actions that is explained."""
     print(
         "\n| environment | own actions by d(p) | the expert's by d(p) | the expert's by the policy |\n|---|---|---|---|"
     )
@@ -86,7 +87,7 @@ def print_continuous(rows: list[dict[str, Any]]) -> None:
 
 
 def train(env: str, seed: int, folder: Path) -> int:
-    """The exit code of a run, which saves itself where this program is asked to stop."""
+    """Runs training and returns its exit code; the run saves its state if this program is stopped."""
     command = ["-m", "bcvlr_fast.train", "--env", env, "--preset", "quick", "--seed", str(seed)]
     child = subprocess.Popen([sys.executable, *command, "--resume", "auto", "--out", str(folder)])
     try:
@@ -98,14 +99,14 @@ def train(env: str, seed: int, folder: Path) -> int:
 
 
 def keep(file: Path, row: dict[str, Any]) -> None:
-    """Adds a row, in place of the same environment's with the same seed."""
+    """Adds a row; it replaces one of the same environment and seed."""
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     rows = [old for old in rows if (old["env"], old["seed"]) != (row["env"], row["seed"])] + [row]
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
 
 
 def continuous_figures(folder: Path) -> dict[str, Any]:
-    """Shares of the variance of actions that are explained: of own ones, by the last decoder, and of the expert's."""
+    """Explained fractions of the variance of actions: own ones, by the last decoder, and those of the expert."""
     rounds = [row for row in logger.read_metrics(folder) if "decoder_variance_explained" in row]
     health = json.loads((folder / HEALTH).read_text())
     figures = {name: health[name] for name in ("labelling_explained", "policy_explained")}
@@ -113,35 +114,37 @@ def continuous_figures(folder: Path) -> dict[str, Any]:
 
 
 def diagnosis(folder: Path) -> dict[str, Any]:
-    """Which phase holds a run back: the first whose figures are at chance.
+    """The phase that limits a run: the first one whose figures are at chance.
 
-    The decoder on the run's own transitions tells of fine-tuning, and so do the names that it gives the expert's
-    actions on held-out windows; what these tell of the true ones under any names, of the latent actions; where all are
-    well, what is left is cloning.
+    Decoder accuracy, on own transitions and on held-out windows of the expert, measures fine-tuning. The information
+    that decoded actions contain about the true ones measures the latent actions. If all are above chance, cloning is
+    the limit.
     """
     rounds = [row for row in logger.read_metrics(folder) if "decoder_accuracy" in row]
     own, commonest = (rounds[-1][name] for name in ("decoder_accuracy", "accuracy_of_one_answer"))
     health = json.loads((folder / HEALTH).read_text())
-    information, named = health["labelling_information"], health["labelling_accuracy"]
+    information, accuracy = health["labelling_information"], health["labelling_accuracy"]
     scores = json.loads((folder / "evaluation.json").read_text())["scores"]
     sampled, chance, expert = (scores[name]["mean"] for name in ("sampled", "random", "expert"))
     if sampled - chance > _LEARNED * (expert - chance):
-        blame = "nothing"
+        limit = "nothing"
     elif own <= commonest:
-        blame = "fine-tuning: the decoder is at chance on own actions"
-    elif information < _LEAST_INFORMATION:
-        blame = "latent actions: what is decoded from the expert's windows tells little of its actions"
-    elif named <= health["commonest_action"]:
-        blame = "fine-tuning: the expert's actions are named no better than the commonest one"
+        limit = "fine-tuning: the decoder is at chance on own actions"
+    elif information < _MIN_INFORMATION:
+        limit = (
+            "latent actions: what is decoded from the expert's windows contains little information about its actions"
+        )
+    elif accuracy <= health["commonest_action"]:
+        limit = "fine-tuning: decoder accuracy on the expert's actions does not exceed the majority class"
     else:
-        blame = "cloning: actions are decoded, the policy does not follow them"
+        limit = "cloning: actions are decoded, but the policy does not follow them"
     figures = {
         "own_accuracy": own,
         "own_commonest": commonest,
         "labelling_information": information,
-        "labelling_accuracy": named,
+        "labelling_accuracy": accuracy,
     }
-    return {**figures, "held_back_by": blame}
+    return {**figures, "held_back_by": limit}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def kernels(rows: list[Row]) -> None:
-    """A line for each operation, case and peer."""
+    """Prints one row for each operation, case and peer."""
     print("| operation | case | peer | threads | peer ms | ours ms | ratio |\n|---|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row["operation"], row["case"])):
         low, high = row["ratio_quartiles"]
@@ -26,16 +26,16 @@ def kernels(rows: list[Row]) -> None:
 
 
 def updates(rows: list[Row]) -> None:
-    """A table for each environment, scale and precision: milliseconds of each side, times ours in brackets."""
+    """Prints a table for each environment, scale and precision: milliseconds of each side, ratios in parentheses."""
     for kind in dict.fromkeys((row["env"], row["scale"], row["precision"]) for row in rows):
-        found = [row for row in rows if (row["env"], row["scale"], row["precision"]) == kind]
+        group = [row for row in rows if (row["env"], row["scale"], row["precision"]) == kind]
         env, scale, precision = kind
-        sides = list(dict.fromkeys(side for row in found for side in row["update_ms"]))
-        print(f"{env}, scale `{scale}`, ours in {precision}, {found[0]['threads']} threads:\n")
+        sides = list(dict.fromkeys(side for row in group for side in row["update_ms"]))
+        print(f"{env}, scale `{scale}`, ours in {precision}, {group[0]['threads']} threads:\n")
         print(f"| phase | {' | '.join(sides)} |\n|---{'|---' * len(sides)}|")
-        for row in found:
+        for row in group:
             print(f"| {row['phase']} | {' | '.join(_side(row, side) for side in sides)} |")
-        means = [_mean([row["ratio"][side] for row in found if side in row["ratio"]]) for side in sides]
+        means = [_mean([row["ratio"][side] for row in group if side in row["ratio"]]) for side in sides]
         print(f"| geometric mean | {' | '.join(means)} |\n")
 
 
@@ -52,7 +52,7 @@ def _mean(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    """A heading for each machine, and its table."""
+    """Prints a heading and a table for each machine."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "results/kernels.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for machine in dict.fromkeys(row["machine"]["gpu"] or row["machine"]["cpu"] for row in rows):

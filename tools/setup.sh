@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment $VENV with the tested versions of everything, and checks that Procgen loads.
+# Creates the virtual environment $VENV with tested versions of all packages, and checks that Procgen loads.
 set -eu
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
@@ -9,7 +9,7 @@ fail() {
     exit 2
 }
 
-# install PACKAGES...: with apt where this user may, else say what to run.
+# install PACKAGES...: installs with apt if permitted, else prints what to run.
 install() {
     echo "set-up: needs $*"
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -28,10 +28,10 @@ command -v "$PYTHON" >/dev/null || install python3
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip="$VENV/bin/python -m pip --disable-pip-version-check"
 
-command -v c++ >/dev/null || command -v g++ >/dev/null || (install g++) || echo "set-up: without a C++ compiler PyTorch runs the kernels"
+command -v c++ >/dev/null || command -v g++ >/dev/null || (install g++) || echo "set-up: without a C++ compiler, the kernels run in PyTorch"
 
-# The general torch wheel carries gigabytes of CUDA. uv picks the build that this machine's driver
-# can use, the CPU's where there is none; wheels that the user has configured for pip come first.
+# The general torch wheel includes gigabytes of CUDA. uv selects the build for the driver of this machine,
+# or the CPU build without one; wheels that the user has configured for pip take precedence.
 torch=$(grep '^torch==' constraints.txt)
 if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
     echo "set-up: installing $torch"
@@ -40,7 +40,7 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
             -c constraints.txt "$torch"; } ||
         $pip install -q -c constraints.txt "$torch"
 fi
-echo "set-up: installing the package and what it needs (EnvPool alone is 400 MB)"
+echo "set-up: installing the package and its dependencies (EnvPool alone is 400 MB)"
 $pip install -q -c constraints.txt -e '.[planner,dmc,metaworld,gym,video,lerobot,tensorboard,dev]'
 
 check() {
@@ -52,9 +52,9 @@ check 2>/dev/null || {
 }
 
 "$VENV/bin/python" -c 'from bcvlr_fast.envs.pool import load_egl; load_egl()' 2>/dev/null || {
-    (install libegl1 libegl-mesa0 libgl1-mesa-dri) || echo "set-up: without EGL nothing of DMControl and MetaWorld is drawn"
+    (install libegl1 libegl-mesa0 libgl1-mesa-dri) || echo "set-up: without EGL, DMControl and MetaWorld cannot render"
 }
 
 simulator=$("$VENV/bin/python" -c 'from bcvlr_fast.experts import simulator as s; print("" if s.folder() else " ".join(s.install_command()))')
 # shellcheck disable=SC2086  # the arguments of one command
-[ -z "$simulator" ] || $pip -q $simulator || echo "set-up: without Procgen's simulator no planning"
+[ -z "$simulator" ] || $pip -q $simulator || echo "set-up: without Procgen's simulator, the planner does not work"

@@ -1,9 +1,9 @@
-"""Compiles every Triton kernel ahead of time for each GPU target, and holds the binaries to the budget file.
+"""Compiles every Triton kernel ahead of time for each GPU target, and compares the binaries with the budget file.
 
 python tools/triton_budget.py [--targets 80 90 100 gfx942]
 
-Prints registers, spills, shared memory and 16-byte stores, read from the compiled binary. Needs no GPU. Exits 1 when a
-kernel does not compile or leaves its budget.
+Prints registers, spills, shared memory and 16-byte stores, read from the compiled binary. Needs no GPU. Exits with 1 if
+a kernel does not compile or exceeds its budget.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POINTER = "*fp32"
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel as its launcher calls it at the paper's shapes."""
+    """A kernel with the arguments of its launcher at the shapes of the paper."""
 
     name: str
     kernel: Any
@@ -44,18 +44,18 @@ class Case:
 class Resources:
     registers: int
     spills: int
-    """Accesses to spilled registers in memory; AMD's scalar registers spill to vector registers, not counted here."""
+    """Accesses to registers spilled to memory; AMD's scalar registers spill to vector registers, which do not count."""
     shared_bytes: int
     wide_stores: int
     """16-byte stores to global memory."""
 
 
 def cases() -> list[Case]:
-    found = []
+    all_cases = []
     for channels_last in (True, False):
         for stack, dtype, bilinear in ((1, "fp32", False), (3, "fp32", False), (3, "bf16", False), (3, "fp32", True)):
             layout = "channels last" if channels_last else "contiguous"
-            found.append(
+            all_cases.append(
                 Case(
                     f"random_shift {3 * stack} {dtype} {layout}{' bilinear' if bilinear else ''}",
                     random_shift_triton.random_shift_kernel,
@@ -75,7 +75,7 @@ def cases() -> list[Case]:
                     random_shift_triton.OPTIONS,
                 )
             )
-    pointers = "p_z p_codes p_count p_sum p_quantised p_commitment p_perplexity p_parts"
+    pointers = "p_z p_codes p_count p_sum p_quantized p_commitment p_perplexity p_parts"
     types = {
         **dict.fromkeys(pointers.split(), POINTER),
         "p_indices": "*i64",
@@ -89,7 +89,7 @@ def cases() -> list[Case]:
         ("nearest_code", False, {}),
         ("nearest_code update, one row", True, {"rows": 1}),  # an integer of one is a constant to Triton
     ):
-        found.append(
+        all_cases.append(
             Case(
                 name,
                 nearest_code_triton.nearest_code_kernel,
@@ -98,8 +98,8 @@ def cases() -> list[Case]:
                 nearest_code_triton.OPTIONS,
             )
         )
-    pointers = "p_z p_quantised p_quantised_gradient p_commitment_gradient p_out"
-    found.append(
+    pointers = "p_z p_quantized p_quantized_gradient p_commitment_gradient p_out"
+    all_cases.append(
         Case(
             "nearest_code backward",
             nearest_code_triton.nearest_code_backward_kernel,
@@ -111,7 +111,7 @@ def cases() -> list[Case]:
     numbers = {"parts": "i32", "B": "i32", "high": "fp32", "low": "fp32"}
     tile = sinkhorn_triton.tile(512)
     for first in (True, False):
-        found.append(
+        all_cases.append(
             Case(
                 f"sinkhorn scale{' first' if first else ''}",
                 sinkhorn_triton.sinkhorn_scale_kernel,
@@ -121,7 +121,7 @@ def cases() -> list[Case]:
             )
         )
     for loss in (True, False):
-        found.append(
+        all_cases.append(
             Case(
                 f"sinkhorn result{' with loss' if loss else ''}",
                 sinkhorn_triton.sinkhorn_result_kernel,
@@ -135,7 +135,7 @@ def cases() -> list[Case]:
                 sinkhorn_triton.OPTIONS,
             )
         )
-    found.append(
+    all_cases.append(
         Case(
             "sinkhorn add",
             sinkhorn_triton.sinkhorn_add_kernel,
@@ -144,18 +144,18 @@ def cases() -> list[Case]:
             sinkhorn_triton.ADD_OPTIONS,
         )
     )
-    return found
+    return all_cases
 
 
 def compile_for(case: Case, target: str) -> Resources:
-    """What the kernel takes on cuda `80`, `90`, `100` or on AMD's `gfx942`."""
+    """Compiles a kernel for CUDA `80`, `90`, `100` or AMD `gfx942`, and reads its resources."""
     names = case.kernel.arg_names
     assert set(names) == {*case.types, *case.constants}, set(names) ^ {*case.types, *case.constants}
     source = ASTSource(
         fn=case.kernel,
         signature={name: case.types.get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in case.constants.items()},
-        # As the launcher finds them: torch's allocations are aligned, the paper's sizes multiples of 16.
+        # As in the launcher: torch's allocations are aligned, and the paper's sizes are multiples of 16.
         attrs={
             (i,): [["tt.divisibility", 16]]
             for i, name in enumerate(names)
@@ -185,22 +185,22 @@ def _cuobjdump(option: str, path: str) -> str:
     return subprocess.run([str(tool), option, path], check=True, capture_output=True, text=True).stdout
 
 
-def broken(found: Resources, budget: dict[str, int], registers: int) -> list[str]:
-    """Where a kernel leaves its budget."""
+def violations(used: Resources, budget: dict[str, int], registers: int) -> list[str]:
+    """The limits of its budget that a kernel exceeds."""
     return [
-        *([f"registers {found.registers} > {registers}"] if found.registers > registers else []),
-        *([f"spills {found.spills} > 0"] if found.spills else []),
+        *([f"registers {used.registers} > {registers}"] if used.registers > registers else []),
+        *([f"spills {used.spills} > 0"] if used.spills else []),
         *(
-            [f"shared {found.shared_bytes} > {budget['shared_bytes']}"]
-            if found.shared_bytes > budget["shared_bytes"]
+            [f"shared {used.shared_bytes} > {budget['shared_bytes']}"]
+            if used.shared_bytes > budget["shared_bytes"]
             else []
         ),
-        *(["no 16-byte stores"] if budget["wide_stores"] and not found.wide_stores else []),
+        *(["no 16-byte stores"] if budget["wide_stores"] and not used.wide_stores else []),
     ]
 
 
 def main() -> int:
-    """Prints a line a kernel and target; 1 when one is over its budget."""
+    """Prints one line per kernel and target; returns 1 if one exceeds its budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS)
     targets = parser.parse_args().targets
@@ -210,12 +210,15 @@ def main() -> int:
     print(f"triton {triton.__version__}")
     for target in targets:
         for case in cases():
-            found = compile_for(case, target)
+            used = compile_for(case, target)
             budget = budgets[case.name]
-            wrong = broken(found, budget, budget["vgprs" if target.startswith("gfx") else "registers"])
-            over += bool(wrong)
-            numbers = " ".join(f"{name} {value}" for name, value in asdict(found).items())
-            print(f"{target:7s} {case.name:45s} {numbers} {'OVER: ' + ', '.join(wrong) if wrong else ''}", flush=True)
+            exceeded = violations(used, budget, budget["vgprs" if target.startswith("gfx") else "registers"])
+            over += bool(exceeded)
+            numbers = " ".join(f"{name} {value}" for name, value in asdict(used).items())
+            print(
+                f"{target:7s} {case.name:45s} {numbers} {'OVER: ' + ', '.join(exceeded) if exceeded else ''}",
+                flush=True,
+            )
     return 1 if over else 0
 
 

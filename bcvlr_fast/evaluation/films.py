@@ -11,7 +11,7 @@ import torch
 from bcvlr_fast.envs import spec
 from bcvlr_fast.evaluation.evaluation import make_observed
 from bcvlr_fast.methods.policy import Policy
-from bcvlr_fast.videos import Videos
+from bcvlr_fast.videos import ExpertVideos
 from bcvlr_fast.videos.labels import NO_LEVEL
 from bcvlr_fast.videos.mp4 import write_mp4
 
@@ -20,7 +20,9 @@ _MAX_STEPS = 600
 _SEED = 7
 
 
-def write_films(policy: Policy, expert: Videos, levels: np.ndarray | None, folder: Path, count: int) -> list[Path]:
+def write_films(
+    policy: Policy, expert: ExpertVideos, levels: np.ndarray | None, folder: Path, count: int
+) -> list[Path]:
     """Up to `count` mp4 files `agent | expert`, one for each episode of `expert`; on its level where `levels` [E] has
     it, else from another start."""
     folder.mkdir(exist_ok=True)

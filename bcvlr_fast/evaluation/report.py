@@ -18,7 +18,7 @@ from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.metrics_log import read_metrics
-from bcvlr_fast.videos import Videos, mp4
+from bcvlr_fast.videos import ExpertVideos, mp4
 
 HEALTH = "health.json"
 
@@ -28,7 +28,7 @@ class Subject:
     """What a report is about."""
 
     policy: Policy
-    expert: Videos
+    expert: ExpertVideos
     """The expert's episodes to show beside the agent."""
     levels: np.ndarray | None
     """[E] their levels, where they are known."""

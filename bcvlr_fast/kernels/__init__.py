@@ -1,7 +1,7 @@
 """The hot operations: one public function each, with a PyTorch reference, a C++ and a Triton implementation.
 
-The device decides: C++ on the CPU (the reference, where no library was built), Triton on a GPU. stack_frames and the
-networks' blocks, residual_block and conv_pool, have no Triton: PyTorch serves there.
+The device selects the implementation: C++ on a CPU (the reference if no library was built), Triton on a GPU.
+stack_frames, residual_block and conv_pool have no Triton implementation and run as PyTorch on a GPU.
 """
 
 from bcvlr_fast.kernels.convolution import conv_pool, residual_block

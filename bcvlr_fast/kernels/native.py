@@ -1,4 +1,4 @@
-"""The C++ library of csrc/: loading it, calling it, doing without it."""
+"""Loads and calls the C++ library built from csrc/."""
 
 from __future__ import annotations
 
@@ -39,52 +39,56 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "bcvlr_sinkhorn": ([_POINTER] * 4 + [_LONG] * 3 + [_DOUBLE, _INT], _INT),
 }
 
-_without = False
+_reference_only = False
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where the PyTorch references are to serve, which one warning says.
+    """The compiled kernels; None if the PyTorch references run instead, which one warning reports.
 
-    $BCVLR_FAST_LIBRARY names another library file, or is `none` for the references.
+    $BCVLR_FAST_LIBRARY names another library file; `none` selects the references.
     """
-    return None if _without else _load()
+    return None if _reference_only else _load()
 
 
 def has_bf16() -> bool:
-    """Whether the library has convolutions in bf16, and this CPU the AVX512-BF16 that they need."""
-    found = library()
-    return found is not None and bool(found.bcvlr_has_bf16())
+    """Whether the library has bf16 convolutions and this CPU has the AVX512-BF16 instructions that they need."""
+    loaded = library()
+    return loaded is not None and bool(loaded.bcvlr_has_bf16())
 
 
 @contextmanager
 def reference_only() -> Iterator[None]:
-    """Within it, operations on the CPU run as their PyTorch references: for comparison and for doubt."""
-    global _without
-    before, _without = _without, True
+    """Context in which operations on the CPU run as their PyTorch references, for comparisons and debugging."""
+    global _reference_only
+    before, _reference_only = _reference_only, True
     try:
         yield
     finally:
-        _without = before
+        _reference_only = before
 
 
 def describe(device: torch.device) -> str:
-    """What runs the operations on this device, for a run's first screen."""
+    """Name of the implementation that runs the operations on `device`."""
     if device.type == "cuda":
         return "Triton"
-    found = library()
-    return f"C++ ({found.bcvlr_isa().decode()})" if found else "PyTorch (no compiled library)"
+    loaded = library()
+    return f"C++ ({loaded.bcvlr_isa().decode()})" if loaded else "PyTorch (no compiled library)"
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:
-    """Calls a function of the library: tensors as pointers, torch's number of threads last.
+    """Calls a function of the library with tensors as pointers and torch's number of threads as last argument.
 
-    Raises MemoryError, and RuntimeError where this machine cannot run it.
+    Raises MemoryError if memory runs out, and RuntimeError if this machine cannot run the function.
     """
-    found = _load()
-    assert found is not None
+    loaded = _load()
+    assert loaded is not None
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if code := getattr(found, function)(*values, torch.get_num_threads()):
-        raise MemoryError(f"{function}: not enough memory") if code == 1 else RuntimeError(f"{function}: not here")
+    if code := getattr(loaded, function)(*values, torch.get_num_threads()):
+        raise (
+            MemoryError(f"{function}: not enough memory")
+            if code == 1
+            else RuntimeError(f"{function}: not supported here")
+        )
 
 
 @functools.cache
@@ -94,19 +98,19 @@ def _load() -> ctypes.CDLL | None:
         return None
     path = Path(name) if name else Path(__file__).with_name("_cpu.so")
     try:
-        found = ctypes.CDLL(str(path))
-        version = found.bcvlr_version()
+        loaded = ctypes.CDLL(str(path))
+        version = loaded.bcvlr_version()
         if version != _VERSION:
             raise OSError(f"{path}: expected version {_VERSION}, got {version}")
         for function, (arguments, result) in _SIGNATURES.items():
-            getattr(found, function).argtypes, getattr(found, function).restype = arguments, result
+            getattr(loaded, function).argtypes, getattr(loaded, function).restype = arguments, result
         if openmp := getattr(ctypes.CDLL(None), "GOMP_parallel", None):
-            found.bcvlr_use_openmp(ctypes.cast(openmp, _POINTER))
-        return found
+            loaded.bcvlr_use_openmp(ctypes.cast(openmp, _POINTER))
+        return loaded
     except (OSError, AttributeError) as error:
-        why = str(error) if path.exists() else "not built"
+        reason = str(error) if path.exists() else "not built"
         warnings.warn(
-            f"C++ kernels: {why}; PyTorch serves, several times slower (install a C++ compiler and the package again)",
+            f"C++ kernels: {reason}; using PyTorch, several times slower (install a C++ compiler and reinstall)",
             RuntimeWarning,
             stacklevel=2,
         )

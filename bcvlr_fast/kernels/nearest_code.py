@@ -1,4 +1,4 @@
-"""nearest_code: vector quantisation against several codebooks, with EMA codes."""
+"""nearest_code: vector quantization against several codebooks, with EMA codes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ _SMOOTHING = 1e-5
 
 
 class NearestCode(NamedTuple):
-    quantised: Tensor
-    """[B, K * D * P] float32, straight-through: its gradient is that of z."""
+    """Result of `nearest_code`."""
+
+    quantized: Tensor
+    """[B, K * D * P] float32, straight-through: its gradient passes to z unchanged."""
     commitment: Tensor
-    """[] float32: mean squared error of z against its codes, over elements; differentiable in z."""
+    """[] float32: mean over elements of the squared error between z and its codes; differentiable in z."""
     indices: Tensor
     """[B, K, P] int64."""
     perplexity: Tensor
-    """[K] float32: exp of the entropy of code use in this batch, 1 to M."""
+    """[K] float32, 1 to M: exp of the entropy of code usage in this batch."""
 
 
 def nearest_code(
@@ -35,19 +37,19 @@ def nearest_code(
     decay: float = 0.999,
     restart_below: float = 0.0,
 ) -> NearestCode:
-    """Each of the P positions of z replaced by the nearest of M codes, in each of K codebooks.
+    """Replaces each of the P positions of z by the nearest of M codes, in each of K codebooks.
 
     z          [B, K * D * P], B >= 1: element (k * D + d) * P + p, as in LAPO; computed in float32.
-    codes      [K, M, D] float32. Among equally near codes the lowest index counts.
-    ema_count  [K, M], ema_sum [K, M, D] float32: given, they and `codes` are updated in place:
+    codes      [K, M, D] float32. Ties go to the lowest index.
+    ema_count  [K, M], ema_sum [K, M, D] float32: if given, both and `codes` are updated in place:
                count = decay * count + (1 - decay) * uses, Laplace-smoothed; likewise the sums;
-               codes = sum / count. None leaves everything as it is.
-    restart_below > 0 moves a code whose count was zero or fell below it to a latent of this batch,
-    the i-th such code to the i-th latent, and sets its count to one: deterministic, no random draw.
-    Counts that start at zero (LAPO) without it leave sums that were never counted: after the first
-    update codes are divided by next to nothing and fly off; with it, all codes begin at latents.
+               codes = sum / count. None updates nothing.
+    restart_below > 0 moves every code whose count was zero or fell below it to a latent of this batch
+    (the i-th such code to the i-th latent) and sets its count to one, without a random draw.
+    Without it, counts that start at zero (LAPO) make the first update divide the initial sums by
+    counts near zero, so that codes diverge; with it, all codes start at latents.
 
-    Raises ValueError naming the argument that is wrong. Source: van den Oord et al. 2017, A.1.
+    Raises ValueError naming the invalid argument. Source: van den Oord et al. 2017, A.1.
     """
     _check(z, codes, ema_count, ema_sum, decay, restart_below)
     z = z.float()
@@ -58,7 +60,7 @@ def nearest_code(
 
 
 class _StraightThrough(torch.autograd.Function):
-    """quantised passes its gradient on to z; commitment has the gradient 2 (z - quantised) / numel."""
+    """The gradient of quantized passes to z unchanged; commitment adds 2 (z - quantized) / numel."""
 
     @staticmethod
     def forward(
@@ -75,21 +77,21 @@ class _StraightThrough(torch.autograd.Function):
         else:
             outputs = _lookup_and_update(z, codes, ema_count, ema_sum, decay, restart_below)
             changed(codes, ema_count, ema_sum)
-        quantised, commitment, indices, perplexity = outputs
-        ctx.save_for_backward(z, quantised)
+        quantized, commitment, indices, perplexity = outputs
+        ctx.save_for_backward(z, quantized)
         ctx.mark_non_differentiable(indices, perplexity)
-        return quantised, commitment, indices, perplexity
+        return quantized, commitment, indices, perplexity
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: torch.autograd.function.BackwardCFunction, quantised: Tensor, commitment: Tensor, *_: Tensor
+        ctx: torch.autograd.function.BackwardCFunction, quantized: Tensor, commitment: Tensor, *_: Tensor
     ) -> tuple[Tensor, None, None, None, None, None]:
-        return _backward(*ctx.saved_tensors, quantised.contiguous(), commitment), None, None, None, None, None
+        return _backward(*ctx.saved_tensors, quantized.contiguous(), commitment), None, None, None, None, None
 
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""quantised, commitment, indices, perplexity."""
+"""quantized, commitment, indices, perplexity."""
 
 
 def _cpu(
@@ -107,22 +109,22 @@ def _cpp(
     z: Tensor, codes: Tensor, ema_count: Tensor | None, ema_sum: Tensor | None, decay: float, restart_below: float
 ) -> Outputs:
     books, size, dim = codes.shape
-    quantised, commitment, indices, perplexity = empty_outputs(z, codes)
+    quantized, commitment, indices, perplexity = empty_outputs(z, codes)
     native.call(
         "bcvlr_nearest_code",
-        *(z, codes, ema_count, ema_sum, quantised, indices, commitment, perplexity),
+        *(z, codes, ema_count, ema_sum, quantized, indices, commitment, perplexity),
         *(len(z), books, size, dim, indices.shape[2], decay, restart_below),
     )
-    return quantised, commitment, indices, perplexity
+    return quantized, commitment, indices, perplexity
 
 
-def _backward_cpu(z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
+def _backward_cpu(z: Tensor, quantized: Tensor, quantized_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
     if not native.library():
-        return reference_backward(z, quantised, quantised_gradient, commitment_gradient)
+        return reference_backward(z, quantized, quantized_gradient, commitment_gradient)
     out = torch.empty_like(z)
     native.call(
         "bcvlr_nearest_code_backward",
-        *(z, quantised, quantised_gradient, commitment_gradient, out),
+        *(z, quantized, quantized_gradient, commitment_gradient, out),
         z.numel(),
     )
     return out
@@ -134,7 +136,7 @@ def empty_outputs(z: Tensor, codes: Tensor) -> Outputs:
     return torch.empty_like(z), z.new_empty(()), indices, z.new_empty(books)
 
 
-_RESULT = "(Tensor quantised, Tensor commitment, Tensor indices, Tensor perplexity)"
+_RESULT = "(Tensor quantized, Tensor commitment, Tensor indices, Tensor perplexity)"
 _lookup = register(f"nearest_code(Tensor z, Tensor codes) -> {_RESULT}", _cpu, triton("nearest_code"), empty_outputs)
 _lookup_and_update = register(
     "nearest_code_update(Tensor z, Tensor(a!) codes, Tensor(b!) ema_count, Tensor(c!) ema_sum, float decay, "
@@ -145,7 +147,7 @@ _lookup_and_update = register(
 )
 
 _backward = register(
-    "nearest_code_backward(Tensor z, Tensor quantised, Tensor quantised_gradient, Tensor commitment_gradient)"
+    "nearest_code_backward(Tensor z, Tensor quantized, Tensor quantized_gradient, Tensor commitment_gradient)"
     " -> Tensor",
     _backward_cpu,
     triton("nearest_code.nearest_code_backward"),
@@ -179,9 +181,9 @@ def reference(
     )
 
 
-def reference_backward(z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
+def reference_backward(z: Tensor, quantized: Tensor, quantized_gradient: Tensor, commitment_gradient: Tensor) -> Tensor:
     """The gradient of z in plain PyTorch."""
-    return torch.addcmul(quantised_gradient, z - quantised, commitment_gradient * (2 / z.numel()))
+    return torch.addcmul(quantized_gradient, z - quantized, commitment_gradient * (2 / z.numel()))
 
 
 def _update(
@@ -195,13 +197,13 @@ def _update(
 ) -> None:
     size = codes.shape[1]
     with torch.autocast(flat.device.type, enabled=False):
-        not_begun = ema_count == 0
+        unused = ema_count == 0
         ema_count.lerp_(one_hot.sum(dim=1), 1 - decay)
         total = ema_count.sum(dim=1, keepdim=True)
         ema_count.add_(_SMOOTHING).mul_(total / (total + size * _SMOOTHING))
         ema_sum.lerp_(torch.bmm(one_hot.transpose(1, 2), flat), 1 - decay)
         if restart_below > 0:
-            dead = (not_begun | (ema_count < restart_below))[:, :, None]
+            dead = (unused | (ema_count < restart_below))[:, :, None]
             turn = (dead.cumsum(dim=1) - 1).clamp_(min=0) % flat.shape[1]
             fresh = flat.gather(1, turn.expand(-1, -1, flat.shape[2]))
             ema_sum.copy_(torch.where(dead, fresh, ema_sum))

@@ -1,4 +1,4 @@
-"""nearest_code on a GPU: one launch (and a fill), in which the last program of a codebook to finish updates it."""
+"""nearest_code on a GPU: one launch (and a fill); the last program of a codebook to finish updates it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bcvlr_fast.kernels.parts_triton import add_parts
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 BACKWARD_ELEMENTS = 1024
-_MOST_DIM = 512  # of a code: what a tile of sixteen holds in registers
+_MAX_DIM = 512  # maximum dimension of a code: a tile of sixteen must fit in registers
 
 
 @triton.jit
@@ -21,11 +21,11 @@ def nearest_code_kernel(
     p_codes,  # [K, M, D]
     p_count,  # [K, M], unused without UPDATE
     p_sum,  # [K, M, D], unused without UPDATE
-    p_quantised,  # like z
+    p_quantized,  # like z
     p_commitment,  # []
     p_indices,  # [B, K, P]
     p_perplexity,  # [K]
-    p_parts,  # scratch: a part for each program of each codebook, then an error for each codebook
+    p_parts,  # scratch: one part per program and codebook, then one error per codebook
     p_arrivals,  # [K + 1] int32, zero
     rows,  # B * P
     weight,  # 1 - decay
@@ -39,9 +39,9 @@ def nearest_code_kernel(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
-    """Row r is position r % P of sample r // P. Sums are added in a fixed order: same bits on every run.
+    """Row r is position r % P of sample r // P. Sums are added in a fixed order, so runs are bit-identical.
 
-    A part holds uses [SIZE], sums [SIZE, DIMS] and a squared error.
+    Each part contains uses [SIZE], sums [SIZE, DIMS] and a squared error.
     """
     SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
     PART: tl.constexpr = SIZE + SIZE * DIMS + 16
@@ -57,7 +57,7 @@ def nearest_code_kernel(
     o_x = _element(o_row, i_book, o_dim, K, D, P)
     b_x = tl.load(p_z + o_x, mask=m_x, other=0.0)
 
-    least = tl.full([ROWS], float("inf"), tl.float32)
+    nearest = tl.full([ROWS], float("inf"), tl.float32)
     index = tl.zeros([ROWS], tl.int32)
     for start in range(0, M, CODES):
         o_code = start + tl.arange(0, CODES)
@@ -66,14 +66,14 @@ def nearest_code_kernel(
             p_codes + o_code[None, :] * D + o_dim[:, None], mask=m_code[None, :] & m_dim[:, None], other=0.0
         )
         distance = tl.sum(b_code * b_code, axis=0)[None, :] * 0.5 - tl.dot(b_x, b_code, input_precision="ieee")
-        distance = tl.where(m_code[None, :] & (distance == distance), distance, float("inf"))  # nor NaN
+        distance = tl.where(m_code[None, :] & (distance == distance), distance, float("inf"))  # NaN is never nearest
         nearer = tl.min(distance, axis=1)
         where = start + tl.argmin(distance, axis=1, tie_break_left=True)
-        index = tl.where(nearer < least, where, index)
-        least = tl.minimum(nearer, least)
+        index = tl.where(nearer < nearest, where, index)
+        nearest = tl.minimum(nearer, nearest)
 
     b_picked = tl.load(p_codes + index[:, None] * D + o_dim[None, :], mask=m_x, other=0.0)
-    tl.store(p_quantised + o_x, b_picked, mask=m_x)
+    tl.store(p_quantized + o_x, b_picked, mask=m_x)
     o_index = ((o_row // P).to(tl.int64) * K + i_book) * P + o_row % P
     tl.store(p_indices + o_index, index.to(tl.int64), mask=m_row)
     away = b_x - b_picked
@@ -88,7 +88,7 @@ def nearest_code_kernel(
             b_sum = tl.dot(tl.trans(picked), b_x, input_precision="ieee")
             tl.store(p_part + SIZE + o_code[:, None] * DIMS + o_dim[None, :], b_sum)
 
-    tl.debug_barrier()  # every thread's stores come before the arrival
+    tl.debug_barrier()  # stores of all threads precede the arrival
     if tl.atomic_add(p_arrivals + i_book, 1) == blocks - 1:
         tl.debug_barrier()
         _finish_book(
@@ -108,30 +108,30 @@ def nearest_code_kernel(
 
 @triton.jit
 def nearest_code_backward_kernel(
-    p_z, p_quantised, p_quantised_gradient, p_commitment_gradient, p_out, size, ELEMENTS: tl.constexpr
+    p_z, p_quantized, p_quantized_gradient, p_commitment_gradient, p_out, size, ELEMENTS: tl.constexpr
 ):
-    """quantised_gradient + 2 / size * commitment_gradient * (z - quantised)"""
+    """quantized_gradient + 2 / size * commitment_gradient * (z - quantized)"""
     o_element = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
     inside = o_element < size
     scale = tl.load(p_commitment_gradient) * (2.0 / size)
-    away = tl.load(p_z + o_element, mask=inside) - tl.load(p_quantised + o_element, mask=inside)
-    tl.store(p_out + o_element, tl.load(p_quantised_gradient + o_element, mask=inside) + scale * away, mask=inside)
+    away = tl.load(p_z + o_element, mask=inside) - tl.load(p_quantized + o_element, mask=inside)
+    tl.store(p_out + o_element, tl.load(p_quantized_gradient + o_element, mask=inside) + scale * away, mask=inside)
 
 
 @triton.jit
 def _element(row, book, dim, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr):
-    """[rows, dims] offsets in z."""
+    """Offsets [rows, dims] in z."""
     return (((row // P).to(tl.int64) * K + book) * (D * P) + row % P)[:, None] + dim[None, :] * P
 
 
 @triton.jit
 def _finish_book(
     p_z,
-    p_codes,  # [M, D], this and what follows of this book
+    p_codes,  # [M, D]; these and the following pointers are of this codebook
     p_count,
     p_sum,
     p_perplexity,
-    p_book,  # its parts
+    p_book,  # parts of this codebook
     i_book,
     rows,
     blocks,
@@ -145,7 +145,7 @@ def _finish_book(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
-    """Perplexity of a codebook, and its EMA, from the parts that its programs have left."""
+    """Computes the perplexity of a codebook and updates its EMA from the parts that its programs stored."""
     SIZE: tl.constexpr = (M + CODES - 1) // CODES * CODES
     PART: tl.constexpr = SIZE + SIZE * DIMS + 16
     count_before = 0.0
@@ -153,9 +153,9 @@ def _finish_book(
         for start in range(0, M, CODES):
             o_code = start + tl.arange(0, CODES)
             count_before += tl.sum(tl.load(p_count + o_code, mask=o_code < M, other=0.0), axis=0)
-        tl.debug_barrier()  # every thread has read them
+        tl.debug_barrier()  # all threads have read the counts
     all_rows = rows * 1.0
-    total = count_before + weight * (all_rows - count_before)  # of the counts when they have moved
+    total = count_before + weight * (all_rows - count_before)  # sum of the counts after the update
     entropy = 0.0
     dead_before = 0
     for start in range(0, M, CODES):
@@ -184,7 +184,7 @@ def _finish_book(
             b_sum = tl.where(dead[:, None], fresh, b_sum)
             count = tl.where(dead, 1.0, count)
 
-            tl.debug_barrier()  # every thread has read what is now written
+            tl.debug_barrier()  # all threads have read the values that are overwritten next
             tl.store(p_count + o_code, count, mask=m_code)
             tl.store(p_sum + o_tile, b_sum, mask=m_tile)
             tl.store(p_codes + o_tile, b_sum / count[:, None], mask=m_tile)
@@ -199,14 +199,14 @@ def nearest_code(
     decay: float = 0.0,
     restart_below: float = 0.0,
 ) -> Outputs:
-    """Launches the kernel: `kernels.nearest_code` after its checks."""
+    """Launches the kernel; `kernels.nearest_code` has checked the arguments."""
     books, size, dim = codes.shape
     if torch.version.hip:
-        # A barrier there does not wait for the stores of other waves, which the last program would have to see.
+        # On AMD, a barrier does not wait for the stores of other waves, which the last program must see.
         return reference(z, codes, ema_count, ema_sum, decay, restart_below)
-    if dim > _MOST_DIM:
-        raise ValueError(f"codes: expected D <= {_MOST_DIM} on a GPU, got {list(codes.shape)}")
-    outputs = quantised, commitment, indices, perplexity = empty_outputs(z, codes)
+    if dim > _MAX_DIM:
+        raise ValueError(f"codes: expected D <= {_MAX_DIM} on a GPU, got {list(codes.shape)}")
+    outputs = quantized, commitment, indices, perplexity = empty_outputs(z, codes)
     positions = indices.shape[2]
     rows, update = len(z) * positions, ema_count is not None
     block = tile(size, dim)
@@ -216,7 +216,7 @@ def nearest_code(
     arrivals = torch.zeros(books + 1, dtype=torch.int32, device=z.device)
     nearest_code_kernel[(blocks, books)](
         *(z, codes, ema_count if update else codes, ema_sum if update else codes),
-        *(quantised, commitment, indices, perplexity, parts, arrivals),
+        *(quantized, commitment, indices, perplexity, parts, arrivals),
         *(rows, 1 - decay, float(restart_below)),
         *(books, size, dim, positions),
         UPDATE=update,
@@ -227,12 +227,12 @@ def nearest_code(
 
 
 def nearest_code_backward(
-    z: Tensor, quantised: Tensor, quantised_gradient: Tensor, commitment_gradient: Tensor
+    z: Tensor, quantized: Tensor, quantized_gradient: Tensor, commitment_gradient: Tensor
 ) -> Tensor:
-    """Launches the kernel: the gradient of z."""
+    """Launches the backward kernel; returns the gradient of z."""
     out = torch.empty_like(z)
     nearest_code_backward_kernel[(triton.cdiv(z.numel(), BACKWARD_ELEMENTS),)](
-        *(z, quantised, quantised_gradient, commitment_gradient, out, z.numel()),
+        *(z, quantized, quantized_gradient, commitment_gradient, out, z.numel()),
         ELEMENTS=BACKWARD_ELEMENTS,
         **OPTIONS,
     )
@@ -240,7 +240,7 @@ def nearest_code_backward(
 
 
 def tile(size: int, dim: int) -> dict[str, int]:
-    """Rows, codes at a time and room for a code's dimensions; products of matrices want 16 at least."""
+    """Tile sizes: rows, codes per step, and padded dimensions of a code. Matrix products need at least 16 of each."""
     dims = max(16, triton.next_power_of_2(dim))
     return {
         "ROWS": 64 if dims <= 64 else 16,

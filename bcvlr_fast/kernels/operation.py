@@ -1,6 +1,6 @@
-"""Registration of the operations with torch, so that the dispatcher picks the implementation by device.
+"""Registers the operations with torch, whose dispatcher selects the implementation by device.
 
-`define` and `impl` rather than `custom_op`, whose Python layers cost ten times as much a call (22 us against 2).
+`define` and `impl` take 2 us per call; the Python layers of `custom_op` take 22 us.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LIBRARY = torch.library.Library("bcvlr_fast", "DEF")
 
 
 def register(schema: str, cpu: Callable[..., Any], cuda: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """The operation `bcvlr_fast::<schema>`, with what runs on each device and what tells its outputs' shapes."""
+    """Registers the operation `bcvlr_fast::<schema>` with its CPU and CUDA functions; `fake` returns empty outputs."""
     name = schema[: schema.index("(")]
     _LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, cpu, "CPU")
@@ -25,21 +25,21 @@ def register(schema: str, cpu: Callable[..., Any], cuda: Callable[..., Any], fak
 
 
 def triton(name: str) -> Callable[..., Any]:
-    """The launcher `<operation>` or `<operation>.<function>` of `<operation>_triton.py`, imported when first called."""
+    """Launcher `<operation>` or `<operation>.<function>` of `<operation>_triton.py`, which the first call imports."""
     module, _, function = name.partition(".")
 
     def launch(*arguments: Any) -> Any:
-        found = importlib.import_module(f"bcvlr_fast.kernels.{module}_triton")
+        launchers = importlib.import_module(f"bcvlr_fast.kernels.{module}_triton")
         with torch.cuda.device_of(arguments[0]):
-            return getattr(found, function or module)(*arguments)
+            return getattr(launchers, function or module)(*arguments)
 
     return launch
 
 
 def changed(*tensors: torch.Tensor) -> None:
-    """Tells autograd that an operation wrote into these, so that a graph which kept one raises instead of erring."""
+    """Marks tensors as modified in place, so that autograd raises an error if a graph still needs the old values."""
     if torch.compiler.is_compiling():
-        return  # the schema says it there
+        return  # the compiler uses the schema
     for tensor in tensors:
         if not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)

@@ -1,4 +1,4 @@
-"""Sums that many programs have left in memory for one to add up."""
+"""Adds partial sums that many programs stored in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import triton.language as tl
 def add_parts(p_parts, parts, stride, o_element, mask, LENGTH: tl.constexpr, AT_ONCE: tl.constexpr):
     """[LENGTH]: sum over i < parts of p_parts[i * stride + o_element], in a fixed order; zero outside the mask.
 
-    AT_ONCE parts are loaded together, for each load alone would wait for memory. What other programs
-    have stored is read from the second-level cache, which they share.
+    AT_ONCE parts are loaded together to hide memory latency, and from the second-level cache, which
+    all programs share.
     """
     total = tl.zeros([LENGTH], tl.float32)
     start = 0

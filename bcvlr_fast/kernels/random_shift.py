@@ -1,4 +1,4 @@
-"""random_shift: gather, stack, shift and normalise frames, in one pass."""
+"""random_shift: gathers, stacks, shifts and normalizes frames in one pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import changed, register, triton
 
 _DTYPES = (torch.float32, torch.bfloat16)
-_MOST_PAD = 1 << 16
+_MAX_PAD = 1 << 16
 
 
 def random_shift(
@@ -24,21 +24,21 @@ def random_shift(
     memory_format: torch.memory_format = torch.channels_last,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Batch of shifted frame stacks, `x / 255 - 0.5`.
+    """Returns a batch of shifted frame stacks, normalized to `x / 255 - 0.5`.
 
-    frames  [N, C, H, W] uint8, contiguous: the store.
-    index   [B, S] int64, 0 <= index < N: the S frames of each stack, all shifted alike.
-    offset  [B, 2] int64, 0 <= offset <= 2 * pad: (row, column) of the crop; None centres it.
+    frames  [N, C, H, W] uint8, contiguous: all stored frames.
+    index   [B, S] int64, 0 <= index < N: the S frames of each stack, which share one shift.
+    offset  [B, 2] int64, 0 <= offset <= 2 * pad: (row, column) of the crop; None centers it.
     Returns [B, S * C, H, W] in `dtype` (float32 or bfloat16) and `memory_format` (channels_last or
-    contiguous_format); or fills `out`, whose dtype and layout then hold, and returns it.
+    contiguous_format). If `out` is given, fills and returns it, in its own dtype and layout.
 
     `integer` crops from the frame padded by `pad` with its own border (DrQ-v2, exact shift).
     `bilinear` samples at `(i + offset) * P / (P - 1) - 1/2`, P = H + 2 * pad, zero outside the
-    padded frame: the half-pixel blend of the official BCV-LR code. Without padding both are the
-    plain gather.
+    padded frame: the half-pixel blend of the official BCV-LR code. Without padding, both modes only
+    gather frames.
 
-    Raises ValueError naming the argument that is wrong. On a GPU, where looking at values would wait
-    for the device, a stack whose index or offset is out of range comes out as NaN.
+    Raises ValueError naming the invalid argument. On a GPU, where checking values would synchronize,
+    a stack whose index or offset is out of range is filled with NaN.
     """
     _check(frames, index, offset, pad, mode)
     shape = (index.shape[0], index.shape[1] * frames.shape[1], *frames.shape[2:])
@@ -87,7 +87,7 @@ _operation = register(
 
 
 def reference(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, bilinear: bool, out: Tensor) -> None:
-    """The operation in plain PyTorch, into `out`."""
+    """The operation in plain PyTorch; fills `out`."""
     batch, stack = index.shape
     picked = frames.index_select(0, index.reshape(-1))  # [B*S, C, H, W] uint8
     if pad:
@@ -120,7 +120,7 @@ def _blend(picked: Tensor, rows: Tensor, columns: Tensor, pad: int) -> Tensor:
 
 
 def _tap_weights(offset: Tensor, size: int, padded: int) -> Tensor:
-    """[n, size, padded]: linear interpolation weights at the official sampling points."""
+    """Linear interpolation weights [n, size, padded] at the official sampling points."""
     whole = offset[:, None] + torch.arange(size, device=offset.device)
     point = whole.double() * (padded / (padded - 1)) - 0.5
     tap = torch.arange(padded, device=offset.device)
@@ -140,8 +140,8 @@ def _check(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, mode:
         raise ValueError(f"index: expected on {frames.device} as frames, got {list(index.shape)} on {index.device}")
     if mode not in ("integer", "bilinear"):
         raise ValueError(f"mode: expected integer or bilinear, got '{mode}'")
-    if not 0 <= pad <= _MOST_PAD:
-        raise ValueError(f"pad: expected 0 to {_MOST_PAD}, got {pad}")
+    if not 0 <= pad <= _MAX_PAD:
+        raise ValueError(f"pad: expected 0 to {_MAX_PAD}, got {pad}")
     if offset is None:
         return
     if offset.dtype != torch.int64 or offset.shape != (index.shape[0], 2):
@@ -158,6 +158,6 @@ def _check_values(name: str, values: Tensor, last: int) -> None:
         outside = ((values < 0) | (values > last)).reshape(-1).nonzero()
         first = int(outside[0]) if len(outside) else values.numel()
     if first < values.numel():
-        place = [int(i) for i in torch.unravel_index(torch.tensor(first), values.shape)]
+        position = [int(i) for i in torch.unravel_index(torch.tensor(first), values.shape)]
         value = int(values.reshape(-1)[first])
-        raise ValueError(f"{name}: expected 0 to {last}, got {value} at {place} of {list(values.shape)}")
+        raise ValueError(f"{name}: expected 0 to {last}, got {value} at {position} of {list(values.shape)}")

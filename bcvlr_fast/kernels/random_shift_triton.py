@@ -1,4 +1,4 @@
-"""random_shift on a GPU: one launch, each program a tile of one stack's output."""
+"""random_shift on a GPU: one launch; each program computes one tile of the output of a stack."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Loads by clamped columns show the compiler contiguity in neither dimension of a tile. Neighbouring threads then run
-# along the first before Triton 3.7 and along the last since; they must run along columns.
+# With clamped columns, the compiler finds no contiguous dimension in a tile. Neighboring threads then run along the
+# first dimension before Triton 3.7 and along the last since then; they must run along columns.
 COLUMNS_FIRST = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 7)
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # rounds after each operation, as the reference does
 
@@ -31,10 +31,10 @@ def random_shift_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The output of a stack as a matrix: H rows of W * S * C channels last, S * C * H rows of W otherwise.
+    """The output of a stack as a matrix: H rows of W * S * C for channels last, S * C * H rows of W otherwise.
 
-    What depends on a row or a column alone is computed once for it, so that an element costs one
-    addition of addresses. Tiles are [COLUMNS, ROWS] or the other way round, see above.
+    Values that depend on a row or column alone are computed once, so each element needs only one
+    address addition. Tiles are [COLUMNS, ROWS] if COLUMNS_FIRST, else [ROWS, COLUMNS].
     """
     LINES: tl.constexpr = H if CHANNELS_LAST else S * C * H
     LENGTH: tl.constexpr = W * S * C if CHANNELS_LAST else W
@@ -87,19 +87,19 @@ def random_shift_kernel(
 
 @triton.jit
 def _across(column, COLUMNS_FIRST: tl.constexpr):
-    """[COLUMNS] as a tile that is the same in every row."""
+    """Broadcasts [COLUMNS] over the rows of a tile."""
     return column[:, None] if COLUMNS_FIRST else column[None, :]
 
 
 @triton.jit
 def _down(row, COLUMNS_FIRST: tl.constexpr):
-    """[ROWS] as a tile that is the same in every column."""
+    """Broadcasts [ROWS] over the columns of a tile."""
     return row[None, :] if COLUMNS_FIRST else row[:, None]
 
 
 @triton.jit
 def _pixels(p_plane, row, column, W: tl.constexpr, CHANNELS_LAST: tl.constexpr, COLUMNS_FIRST: tl.constexpr):
-    """A tile of float32; clamped rows and columns never leave the plane."""
+    """Loads a tile as float32; rows and columns are clamped, so no load leaves the plane."""
     if CHANNELS_LAST:
         p_pixel = _across(p_plane + column, COLUMNS_FIRST) + _down(row * W, COLUMNS_FIRST)
     else:
@@ -109,9 +109,9 @@ def _pixels(p_plane, row, column, W: tl.constexpr, CHANNELS_LAST: tl.constexpr, 
 
 @triton.jit
 def _taps(q, SIZE: tl.constexpr, PAD: tl.constexpr):
-    """The two pixels (within the frame) and weights at q * P / (P - 1) - 1/2 of a line padded to P pixels."""
+    """The two pixels, clamped to the frame, and their weights at q * P / (P - 1) - 1/2 of a line of P pixels."""
     P: tl.constexpr = SIZE + 2 * PAD
-    beyond = q.to(tl.float32) * (1.0 / (P - 1)) - 0.5  # of q itself: exact where the point would not be
+    beyond = q.to(tl.float32) * (1.0 / (P - 1)) - 0.5  # relative to q: more exact than the point itself
     first = q - (beyond < 0).to(tl.int32)
     second_weight = tl.where(beyond < 0, beyond + 1, beyond)
     first_weight = tl.where(first >= 0, 1 - second_weight, 0.0)
@@ -122,7 +122,7 @@ def _taps(q, SIZE: tl.constexpr, PAD: tl.constexpr):
 
 
 def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int, bilinear: bool, out: Tensor) -> None:
-    """Launches the kernel: `kernels.random_shift` after its checks."""
+    """Launches the kernel; `kernels.random_shift` has checked the arguments."""
     count, channels, height, width = frames.shape
     batch, stack = index.shape
     channels_last = not out.is_contiguous()
@@ -144,6 +144,6 @@ def random_shift(frames: Tensor, index: Tensor, offset: Tensor | None, pad: int,
 
 
 def tile(lines: int, length: int, blended: bool) -> dict[str, int]:
-    """The part of an output of `lines` rows of `length` that a program makes; a blend loads four pixels for one."""
+    """Tile of one program for an output of `lines` rows of `length`; smaller if blended, with four loads per pixel."""
     rows = min(32 if blended else 64, triton.next_power_of_2(lines))
     return {"ROWS": rows, "COLUMNS": min(64, triton.next_power_of_2(length))}

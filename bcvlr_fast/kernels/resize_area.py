@@ -1,4 +1,4 @@
-"""Resizing by area: every new pixel is the mean of the area that it covers."""
+"""Resizes frames by area: each new pixel is the mean of the area that it covers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def resize_area(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[T, h, w, C] uint8 -> [T, height, width, C] uint8, rounded to nearest."""
+    """Resizes [T, h, w, C] uint8 to [T, height, width, C] uint8, rounded to nearest."""
     if frames.shape[1:3] == (height, width):
         return frames
     rows = _covered(frames.shape[1], height)
@@ -18,8 +18,8 @@ def resize_area(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _covered(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each new pixel along a side: the first old one that it covers [new], and the shares [new, most] of it and
-    of those after it, which add up to 1."""
+    """For each new pixel along a side: the first old pixel that it covers [new], and the weights [new, max] of that
+    pixel and the following ones, which sum to 1."""
     edges = np.arange(new + 1) * old / new
     first = np.minimum(edges[:-1].astype(np.int64), old - 1)
     last = np.minimum(np.ceil(edges[1:] - 1e-9).astype(np.int64), old)
@@ -31,7 +31,7 @@ def _covered(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _compiled() -> Callable[..., np.ndarray]:
-    """`_resize` in machine code. numba takes a quarter of a second to import, for every worker that resizes."""
+    """`_resize` compiled to machine code. Numba is imported here because that takes a quarter of a second."""
     import numba
 
     compiled: Callable[..., np.ndarray] = numba.njit(cache=True, nogil=True)(_resize)
@@ -41,7 +41,7 @@ def _compiled() -> Callable[..., np.ndarray]:
 def _resize(
     frames: np.ndarray, top: np.ndarray, row_share: np.ndarray, left: np.ndarray, column_share: np.ndarray
 ) -> np.ndarray:
-    """Down the columns first, whole rows at a time, then along the rows."""
+    """Averages over rows first, whole rows at a time, then over columns."""
     count, old_height, old_width, channels = frames.shape
     height, width = len(top), len(left)
     out = np.empty((count, height, width, channels), np.uint8)

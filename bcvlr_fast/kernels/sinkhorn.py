@@ -1,4 +1,4 @@
-"""sinkhorn: soft targets with equal use of every column, and the cross-entropy against them."""
+"""sinkhorn: soft targets that use every prototype equally, and the cross-entropy against them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bcvlr_fast.kernels import native
 from bcvlr_fast.kernels.operation import register, triton
 
 _DTYPES = (torch.float32, torch.bfloat16)
-_LEAST_TEMPERATURE = 1 / 40  # exp(+-1 / T), times batch and size, stays within float32
+_MIN_TEMPERATURE = 1 / 40  # exp(+-1 / T) times batch and size fits in float32
 
 
 def sinkhorn(scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -> Tensor:
-    """Soft assignment of B samples to M prototypes, by alternating scalings of K = exp(scores / temperature).
+    """Soft assignment of B samples to M prototypes by alternating scalings of K = exp(scores / temperature).
 
-    scores       [B, M] float32 (bfloat16 is converted), -1 to 1, as cosines are: there is no pass for the maximum.
+    scores       [B, M] float32 (bfloat16 is converted), cosines in -1 to 1, so that the maximum need not be subtracted.
                  A magnitude of two or more makes the result NaN.
-    temperature  from 1/40.
+    temperature  >= 1/40.
     iterations   >= 1 pairs of scalings: columns to equal sums, then rows.
-    Returns [B, M] float32, rows that sum to one; no gradient passes through it.
+    Returns [B, M] float32 with rows that sum to one and without a gradient.
 
     u = 1; then `iterations` times v_m = (B / M) / sum_i K_im u_i, u_i = 1 / sum_m K_im v_m; target = u_i K_im v_m.
-    Raises ValueError naming the argument that is wrong. Source: Caron et al. 2020 (SwAV); Proto-RL's loop, whose
-    other common factors cancel.
+    Raises ValueError naming the invalid argument. Source: Caron et al. 2020 (SwAV); equal to the
+    loop of Proto-RL, whose other factors cancel.
     """
     _check(scores, temperature, iterations)
     return _targets(scores.detach().float().contiguous(), temperature, iterations)
@@ -36,8 +36,8 @@ def sinkhorn_cross_entropy(logits: Tensor, scores: Tensor, *, temperature: float
 
     logits, scores  [B, M] float32 (bfloat16 is converted), -1 to 1; temperature and iterations as in `sinkhorn`.
     Returns [] float32: -mean_i sum_m target_im log softmax(logits / T)_im. Its gradient in logits is
-    (softmax(logits / T) - target) / (T B), computed in the same pass; scores get none.
-    Raises ValueError naming the argument that is wrong. Source: Proto-RL, the prototype loss.
+    (softmax(logits / T) - target) / (T B), computed in the same pass; scores get no gradient.
+    Raises ValueError naming the invalid argument. Source: Proto-RL, the prototype loss.
     """
     _check(scores, temperature, iterations)
     if logits.shape != scores.shape or logits.device != scores.device or logits.dtype not in _DTYPES:
@@ -82,7 +82,7 @@ _loss = register(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The loss, whose gradient the forward pass has computed already."""
+    """The loss; its forward pass also computes the gradient."""
 
     @staticmethod
     def forward(
@@ -97,12 +97,12 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.BackwardCFunction, loss: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         if loss.is_cpu and not is_compiling() and loss.item() == 1:
-            return gradient, None, None, None  # the loss itself was differentiated: nothing to scale
+            return gradient, None, None, None  # nothing to scale if the loss itself is differentiated
         return gradient * loss, None, None, None
 
 
 def reference(scores: Tensor, temperature: float, iterations: int) -> Tensor:
-    """The targets in plain PyTorch, in the scores' own precision."""
+    """The targets in plain PyTorch, in the precision of the scores."""
     kernel = torch.exp(_in_range(scores) / temperature)  # [B, M]
     rows = torch.ones_like(kernel[:, :1])
     share = len(kernel) / kernel.shape[1]
@@ -115,7 +115,7 @@ def reference(scores: Tensor, temperature: float, iterations: int) -> Tensor:
 def reference_cross_entropy(
     logits: Tensor, scores: Tensor, temperature: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """(loss, its gradient in logits) in plain PyTorch, in their own precision."""
+    """(loss, gradient of the logits) in plain PyTorch, in the precision of the inputs."""
     targets = reference(scores, temperature, iterations)
     log_softmax = torch.log_softmax(_in_range(logits) / temperature, dim=1)
     loss = -(targets * log_softmax).sum(dim=1).mean()
@@ -131,7 +131,7 @@ def _check(scores: Tensor, temperature: float, iterations: int) -> None:
         raise ValueError(
             f"scores: expected float32 or bfloat16 [B, M], not empty, got {scores.dtype} {list(scores.shape)}"
         )
-    if not temperature >= _LEAST_TEMPERATURE:
-        raise ValueError(f"temperature: expected >= {_LEAST_TEMPERATURE}, got {temperature}")
+    if not temperature >= _MIN_TEMPERATURE:
+        raise ValueError(f"temperature: expected >= {_MIN_TEMPERATURE}, got {temperature}")
     if iterations < 1:
         raise ValueError(f"iterations: expected >= 1, got {iterations}")

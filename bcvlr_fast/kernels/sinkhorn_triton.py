@@ -1,7 +1,7 @@
-"""sinkhorn on a GPU: a launch for each iteration (two for many samples) and one for the result, each recomputing K.
+"""sinkhorn on a GPU: one launch per iteration (two for many samples) and one for the result.
 
-K = exp(scores / T) is cheaper to compute again than to keep. A launch cuts the rows into blocks; each leaves the sums
-of its columns, and the next launch adds those of all blocks up, in a fixed order.
+Each launch recomputes K = exp(scores / T), which is cheaper than storing it. A launch splits the rows into blocks,
+which store their column sums; the next launch adds those of all blocks in a fixed order.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bcvlr_fast.kernels.parts_triton import add_parts
 
-_ELEMENTS = 8192  # of a tile
-_MOST_PARTS = 64  # column sums that each program of the next launch may be asked to add up
+_ELEMENTS = 8192  # per tile
+_MAX_PARTS = 64  # maximum number of column sums that each program of the next launch adds
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 ADD_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 ADD_COLUMNS = 128
@@ -26,8 +26,8 @@ ADD_COLUMNS = 128
 @triton.jit
 def sinkhorn_scale_kernel(
     p_scores,  # [B, M]
-    p_parts,  # [parts, M] sums of columns of the last iteration, unused when FIRST
-    p_out,  # [programs, M] those of this one
+    p_parts,  # [parts, M] column sums of the previous iteration, unused when FIRST
+    p_out,  # [programs, M] column sums of this iteration
     parts,
     B,
     high,
@@ -37,7 +37,7 @@ def sinkhorn_scale_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """One iteration: u = 1 / (K v), and the sums over a block of rows of K u."""
+    """One iteration: u = 1 / (K v), and the column sums of K u over a block of rows."""
     o_row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     u = tl.full([ROWS], 1.0, tl.float32)
     if not FIRST:
@@ -56,7 +56,7 @@ def sinkhorn_scale_kernel(
 
 @triton.jit
 def sinkhorn_add_kernel(p_parts, p_out, parts, M: tl.constexpr, COLUMNS: tl.constexpr):
-    """[parts, M] to [1, M], where there are too many parts for every program to add them up."""
+    """Adds [parts, M] to [1, M] if there are too many parts for each program to add."""
     o_column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = o_column < M
     tl.store(p_out + o_column, add_parts(p_parts, parts, M, o_column, inside, COLUMNS, 64), mask=inside)
@@ -67,8 +67,8 @@ def sinkhorn_result_kernel(
     p_scores,  # [B, M]
     p_logits,  # [B, M], unused without LOSS
     p_parts,  # [parts, M]
-    p_out,  # [B, M]: targets, or the gradient of the loss in the logits
-    p_loss,  # [], unused without LOSS, as the two that follow
+    p_out,  # [B, M]: targets, or the gradient of the loss with respect to the logits
+    p_loss,  # []; this and the next two are unused without LOSS
     p_losses,  # [programs] scratch
     p_arrivals,  # [1] int32, zero
     parts,
@@ -81,7 +81,7 @@ def sinkhorn_result_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The targets u K v, or the cross-entropy against them and its gradient."""
+    """Computes the targets u K v, or the cross-entropy against them and its gradient."""
     o_row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     target_sum = tl.zeros([ROWS], tl.float32)
     exponential_sum = tl.zeros([ROWS], tl.float32)
@@ -116,7 +116,7 @@ def sinkhorn_result_kernel(
         losses = tl.log(exponential_sum) - weighted * u / temperature
         tl.store(p_losses + tl.program_id(0), tl.sum(tl.where(o_row < B, losses, 0.0), axis=0))
         programs = tl.num_programs(0)
-        tl.debug_barrier()  # the store comes before the arrival
+        tl.debug_barrier()  # the store precedes the arrival
         if tl.atomic_add(p_arrivals, 1) == programs - 1:
             tl.debug_barrier()
             one = tl.arange(0, 1)
@@ -126,13 +126,13 @@ def sinkhorn_result_kernel(
 
 @triton.jit
 def _tile(o_row, o_column, B, M: tl.constexpr):
-    """[ROWS, COLUMNS] offsets, and which of them are inside."""
+    """Offsets [ROWS, COLUMNS] and the mask of those inside the matrix."""
     return o_row.to(tl.int64)[:, None] * M + o_column[None, :], (o_row < B)[:, None] & (o_column < M)[None, :]
 
 
 @triton.jit
 def _exponential(p_x, o_row, o_column, B, M: tl.constexpr, high, low):
-    """exp(x / T) = 2^(x (high + low)), the exponent's rounding put right; NaN for |x| >= 2, zero outside the mask."""
+    """exp(x / T) = 2^(x (high + low)), corrected for rounding of the exponent; NaN for |x| >= 2, zero if masked."""
     o_tile, mask = _tile(o_row, o_column, B, M)
     x = tl.load(p_x + o_tile, mask=mask, other=0.0)
     exponent = x * high
@@ -149,7 +149,7 @@ def _column_scaling(p_parts, parts, start, B, M: tl.constexpr, COLUMNS: tl.const
 
 
 def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Launches the kernels: `kernels.sinkhorn` after its checks."""
+    """Launches the kernels; `kernels.sinkhorn` has checked the arguments."""
     out = torch.empty_like(scores)
     _launch(scores, None, out, None, temperature, iterations)
     return out
@@ -158,7 +158,7 @@ def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
 def sinkhorn_cross_entropy(
     logits: Tensor, scores: Tensor, temperature: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Launches the kernels: (loss, its gradient in logits)."""
+    """Launches the kernels; returns (loss, gradient of the logits)."""
     gradient = torch.empty_like(scores)
     loss = scores.new_empty(())
     _launch(scores, logits, gradient, loss, temperature, iterations)
@@ -166,7 +166,7 @@ def sinkhorn_cross_entropy(
 
 
 def tile(size: int) -> dict[str, int]:
-    """Rows and columns of a tile for lines of `size`."""
+    """Tile sizes for rows of `size` elements."""
     columns = min(1024, max(16, triton.next_power_of_2(size)))
     return {"ROWS": min(16, _ELEMENTS // columns), "COLUMNS": columns}
 
@@ -190,7 +190,7 @@ def _launch(
             **OPTIONS,
         )
         parts, count = sums, programs
-        if programs > _MOST_PARTS:
+        if programs > _MAX_PARTS:
             parts, count = scores.new_empty((1, size)), 1
             sinkhorn_add_kernel[(triton.cdiv(size, ADD_COLUMNS),)](
                 sums, parts, programs, size, COLUMNS=ADD_COLUMNS, **ADD_OPTIONS

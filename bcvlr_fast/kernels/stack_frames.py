@@ -1,4 +1,4 @@
-"""stack_frames: the features of a window's frames side by side, or their changes from frame to frame."""
+"""stack_frames: concatenates the features of the frames of a window, or their differences between frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bcvlr_fast.kernels.operation import register
 
 
 def stack_frames(features: Tensor, length: int, gain: float = 0.0) -> Tensor:
-    """Windows of frame features for a network's first convolution, without a gradient.
+    """Concatenates the frame features of windows along the channels, without a gradient.
 
-    features  [F * B, C, H, W] float32 or bfloat16: frame by frame, B windows of F = `length` frames.
-    Returns [B, F * C, H, W] in the same dtype, channels last if the features are: the frames, oldest first. With a
-    `gain` above 0 its first F - 1 groups of channels are the changes to the next frame, times gain, instead.
+    features  [F * B, C, H, W] float32 or bfloat16: B windows of F = `length` frames, frame by frame.
+    Returns [B, F * C, H, W] in the same dtype and layout, oldest frame first. If `gain` is above 0, each of the first
+    F - 1 frames is replaced by the difference to the next frame, times gain.
 
-    Raises ValueError naming the argument that is wrong.
+    Raises ValueError naming the invalid argument.
     """
     if features.ndim != 4 or features.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(

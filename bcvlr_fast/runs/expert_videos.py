@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +17,17 @@ from bcvlr_fast.evaluation.health import HeldOut
 from bcvlr_fast.experts import find_expert, is_expert_file
 from bcvlr_fast.experts.recorder import record
 from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.videos import (
     MANIFEST,
-    DatasetWriter,
-    Manifest,
-    Videos,
+    ExpertVideos,
     importing,
     open_videos,
-    read_manifest,
 )
 from bcvlr_fast.videos import labels as evaluation_labels
+from bcvlr_fast.videos.joining import join_datasets
 from bcvlr_fast.videos.labels import EvaluationLabels, as_actions
-
-_JOINED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,8 @@ class RunVideos:
     """A dataset opened for a run: its training and held-out episodes, and labels that only evaluation may see."""
 
     path: Path
-    manifest: Manifest
-    train: Videos
-    held_out: Videos
+    train: ExpertVideos
+    held_out: ExpertVideos
     labels: EvaluationLabels | None
 
     @property
@@ -52,7 +45,7 @@ class RunVideos:
         return len(self.train.frames)
 
     @property
-    def expert(self) -> Videos:
+    def expert(self) -> ExpertVideos:
         """The episodes to show beside the agent: the held-out ones, or all where none are held out."""
         return self.held_out if len(self.held_out.lengths) else self.train
 
@@ -76,7 +69,7 @@ class RunVideos:
             centers = without_excess_still(self.train.frames, centers, settings.still_share, rng)
         return WindowSampler(store, settings.window, generator, torch.from_numpy(centers).to(store.device))
 
-    def actions(self, env: str, videos: Videos, first: int) -> np.ndarray | None:
+    def actions(self, env: str, videos: ExpertVideos, first: int) -> np.ndarray | None:
         """The expert's actions [N, ...] of `videos`, which begin at frame `first` of the dataset; None without labels.
 
         Raises UserError where the labels are not the environment's actions.
@@ -114,7 +107,7 @@ def find_videos(settings: RunConfig, screen: Screen, dry_run: bool = False) -> P
     paths = settings.videos
     if len(paths) > 1:
         found = [_find(settings, path, screen, dry_run) for path in paths]
-        return found[0] if dry_run else join(found, settings, screen)
+        return found[0] if dry_run else join_datasets(found, settings.held_out, settings.video_frames, screen)
     return _find(settings, paths[0] if paths else None, screen, dry_run)
 
 
@@ -150,74 +143,27 @@ def open_run_videos(settings: RunConfig, path: Path, needed_observations: int) -
     Raises UserError for videos of another environment, drawn otherwise, without an episode of `needed_observations`
     frames, or with labels that are damaged or another video's.
     """
-    videos, manifest, labels = open_matching(settings, path)
-    if manifest.training_episodes is None and settings.video_frames:
+    videos, labels = open_matching(settings, path)
+    if videos.training_episodes is None and settings.video_frames:
         videos = videos.first(settings.video_frames)
     train, held_out = videos.split(settings.held_out)
     if train.lengths.max() < needed_observations:
         raise UserError(f"videos: {path}: expected an episode of at least {needed_observations} frames, found none")
-    return RunVideos(path, manifest, train, held_out, labels)
+    return RunVideos(path, train, held_out, labels)
 
 
-def open_matching(settings: RunConfig, path: Path) -> tuple[Videos, Manifest, EvaluationLabels | None]:
+def open_matching(settings: RunConfig, path: Path) -> tuple[ExpertVideos, EvaluationLabels | None]:
     """Dataset `path` whole. Raises UserError where it is of another environment than the run, drawn otherwise, or its
     labels are another video's."""
     names = settings.env
-    videos, manifest = open_videos(path, spec(names[0]).frame_shape), read_manifest(path)
+    videos = open_videos(path, spec(names[0]).frame_shape)
+    manifest = videos.manifest
     if manifest.env not in ("", *names):
         raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.task_name}")
     drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
     if drawn not in ("", own):
         raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
-    labels = evaluation_labels.load(path)
+    labels = evaluation_labels.load_labels(path)
     if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
         raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
-    return videos, manifest, labels
-
-
-def join(folders: list[Path], settings: RunConfig, screen: Screen) -> Path:
-    """One dataset of several: first the episodes of each to train on, then those that are held out; no labels.
-
-    `settings.video_frames` is of each of them.
-    """
-    datasets = [(folder, read_manifest(folder)) for folder in folders]
-    shapes = {tuple(manifest.frame_shape) for _, manifest in datasets}
-    if len(shapes) > 1:
-        raise UserError(f"videos: expected frames of one size, found {sorted(shapes)}")
-    renderings = {manifest.rendering for _, manifest in datasets} - {""}
-    if len(renderings) > 1:
-        raise UserError("videos: expected all to be drawn alike, found stock and fast rendering")
-    channels, height, width = shapes.pop()
-    stamps = [(str(folder.resolve()), (folder / MANIFEST).stat().st_mtime_ns) for folder in folders]
-    wanted = (stamps, settings.held_out, settings.video_frames)
-    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
-    target = cache_folder() / "videos" / f"joined-{digest}"
-    if (target / MANIFEST).exists():
-        return target
-    used = [_first(open_videos(folder, (channels, height, width)), settings.video_frames) for folder, _ in datasets]
-    halves = [videos.split(settings.held_out) for videos in used]
-    parts = [train for train, _ in halves] + [held for _, held in halves]
-    writer = DatasetWriter(target, (channels, height, width))
-    try:
-        with screen.bar("joining videos", total=sum(len(part.frames) for part in parts), unit="frames") as bar:
-            for part in parts:
-                for start in range(0, len(part.frames), _JOINED_ROWS):
-                    rows = part.frames[start : start + _JOINED_ROWS]
-                    writer.append(rows)
-                    bar.advance(len(rows))
-        lengths = [int(n) for part in parts for n in part.lengths]
-        envs = {manifest.env for _, manifest in datasets}
-        source = ",".join(str(folder) for folder in folders)
-        env = envs.pop() if len(envs) == 1 else ""
-        training = sum(len(train.lengths) for train, _ in halves)
-        rendering = "".join(renderings)
-        shape = [channels, height, width]
-        writer.commit(Manifest(env, source, lengths, shape, training_episodes=training, rendering=rendering))
-    except BaseException:
-        writer.abort()
-        raise
-    return target
-
-
-def _first(videos: Videos, frames: int) -> Videos:
-    return videos.first(frames) if frames else videos
+    return videos, labels

@@ -34,7 +34,7 @@ def labeled_replay(config: RunConfig, screen: Screen) -> Replay:
             rendering=config.rendering,
             screen=screen,
         )
-    videos, _, labels = expert_videos.open_matching(config, path)
+    videos, labels = expert_videos.open_matching(config, path)
     env = spec(config.first_env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"
     count = config.labelled_frames

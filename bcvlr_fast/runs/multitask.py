@@ -12,11 +12,12 @@ from pathlib import Path
 from bcvlr_fast.config.files import to_json
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
-from bcvlr_fast.runs.expert_videos import join, open_run_videos
+from bcvlr_fast.runs.expert_videos import open_run_videos
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
 from bcvlr_fast.runs.training import STATUS, learn, train
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.videos.joining import join_datasets
 
 
 def split_tasks(settings: RunConfig) -> list[RunConfig]:
@@ -51,7 +52,8 @@ def train_tasks(
 
     Every task's run begins as a copy of the pretraining's checkpoint; finished tasks are skipped on resume.
     """
-    _pretrain(settings, join(videos, settings, screen), folder, screen, track, start)
+    joined = join_datasets(videos, settings.held_out, settings.video_frames, screen)
+    _pretrain(settings, joined, folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
         gc.collect()  # a run's frames are gigabytes, and it refers to itself
         own = folder / task.first_env.replace(":", "-")

@@ -77,7 +77,7 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
     env = settings.first_env
     held_out = videos.held_out_windows(env, settings.window, run.compute, settings.frames_gb, screen)
     if not run.phase_name:
-        run.warn_of("videos", size_warnings(videos.manifest))
+        run.warn_of("videos", size_warnings(videos.train.manifest))
     episodes = len(videos.train.lengths) + len(videos.held_out.lengths)
     frames = len(videos.train.frames) + len(videos.held_out.frames)
     screen.say(f"videos: {episodes} episodes, {frames:,} frames ({store.placement}), {videos.path}")

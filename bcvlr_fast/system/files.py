@@ -1,4 +1,4 @@
-"""Folders: the cache, and such as may not be there yet: may they be made, and is there room?"""
+"""Cache directory, writability checks, locks and atomic writes."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from typing import IO
 from bcvlr_fast.system.errors import UserError
 
 NOT_NUMPY = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What np.load raises for a file that is missing, empty, cut off, damaged, or no array."""
+"""Exceptions of np.load for a file that is missing, empty, truncated, damaged, or not an array."""
 LOCK = "lock"
-"""The file by which a run folder has one owner at a time."""
+"""Name of the lock file that gives a run folder one owner at a time."""
 
 
 def cache_folder() -> Path:
-    """Where recorded datasets and downloads are kept: $BCVLR_FAST_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("BCVLR_FAST_CACHE"):
-        return Path(chosen)
+    """Folder for recorded datasets and downloads: $BCVLR_FAST_CACHE, else one in the user's cache directory."""
+    if folder := os.environ.get("BCVLR_FAST_CACHE"):
+        return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "bcvlr_fast"
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes free where the folder is, or would be."""
+    """Free bytes on the disk of `folder`, which need not exist yet."""
     return shutil.disk_usage(_existing(folder)).free
 
 
 def check_writable(folder: Path, name: str) -> None:
-    """Raises UserError, beginning with `name`, where the folder cannot be made or written."""
-    at = _existing(folder)
-    if not at.is_dir():
-        raise UserError(f"{name}: {folder}: {at} is not a folder")
-    if not os.access(at, os.W_OK | os.X_OK):
-        raise UserError(f"{name}: {folder}: {at} may not be written")
+    """Raises UserError, starting with the field `name`, if the folder cannot be created or written."""
+    existing = _existing(folder)
+    if not existing.is_dir():
+        raise UserError(f"{name}: {folder}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{name}: {folder}: {existing} may not be written")
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest of its parents that exists."""
+    """The folder itself, or its nearest existing parent."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def lock_folder(folder: Path) -> IO[str]:
-    """Makes `folder` this process's own until the file that is returned is closed. Raises UserError where it is
-    another's."""
+    """Creates and locks `folder` for this process until the returned file is closed.
+
+    Raises UserError if another process holds the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK).open("a+")
     try:
@@ -63,7 +65,7 @@ def lock_folder(folder: Path) -> IO[str]:
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary file beside `file`, of the same suffix, which then takes its place."""
+    """Writes `file` atomically: calls `write` with a temporary path of the same suffix, then renames it."""
     part = file.with_name(f".{os.getpid()}.{file.name}")
     try:
         write(part)

@@ -1,4 +1,4 @@
-"""The machine that a process may use: its cores, its hardware, and what is installed."""
+"""The machine: usable cores, hardware and installed versions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 import bcvlr_fast
 
 DRAWN_BY = ("envpool", "envpool_assets", "mujoco", "dm_control", "metaworld")
-"""The packages that the pictures of MuJoCo's environments, and their experts' actions, depend on."""
+"""Packages that the frames of MuJoCo environments and the actions of their experts depend on."""
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """Hardware and versions, for the record of a run."""
-    import torch  # here, for those who ask for versions alone are to start quickly
+    """Hardware, versions, commit and date, as stored with every run."""
+    import torch  # imported here so that `versions` stays fast
 
     model = ""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="ignore") as lines:
@@ -41,22 +41,21 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what a run's numbers depend on; None for what is not installed."""
+    """Versions of the packages that the results of a run depend on; None if not installed."""
     return {"bcvlr_fast": bcvlr_fast.__version__, **installed("torch", "numpy", *DRAWN_BY)}
 
 
 def installed(*packages: str) -> dict[str, str | None]:
-    """Versions by package; None for what is not installed."""
-    found: dict[str, str | None] = dict.fromkeys(packages)
+    """Versions by package; None if not installed."""
+    versions_of: dict[str, str | None] = dict.fromkeys(packages)
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions_of[package] = importlib.metadata.version(package)
+    return versions_of
 
 
 def _commit() -> str | None:
-    """The commit of the clone that the package is used from, with -dirty where the package was changed; None outside
-    one."""
+    """Commit of the clone that contains the package, with -dirty if the package was modified; None outside a clone."""
     package = Path(bcvlr_fast.__file__).parent
     if not (package.parent / ".git").exists():
         return None

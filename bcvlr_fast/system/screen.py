@@ -1,4 +1,4 @@
-"""What a command shows while it works: progress bars on a terminal, a line now and then elsewhere."""
+"""Terminal output of a command: messages, tables, and progress bars or occasional progress lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LINE_EVERY_S = 30.0
 
 
 class Bar(Protocol):
-    """One running task."""
+    """Progress of one task."""
 
     def advance(self, steps: int = 1) -> None: ...
 
     def show(self, text: str) -> None:
-        """The few numbers beside the bar."""
+        """Shows `text` beside the bar."""
 
 
 class Screen:
-    """Output of one command; `quiet` keeps it to nothing."""
+    """Output of one command; `quiet` suppresses it."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
@@ -40,7 +40,7 @@ class Screen:
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int, unit: str = "updates", done: int = 0) -> Iterator[Bar]:
-        """A progress bar with rate and ETA on a terminal; elsewhere a line every 30 s and one at the end."""
+        """Context with a progress bar on a terminal; elsewhere it prints a line every 30 s and at the end."""
         if not self.console.is_terminal:
             line = _LineBar(self, title, total, unit, done)
             yield line

@@ -1,4 +1,4 @@
-"""Worker processes that end with their owner."""
+"""Worker processes that exit with the process that started them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _GRACE_S = 20.0
 
 @contextlib.contextmanager
 def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Within it, spawned processes that begin with `begin()`; those that are still at work at its end are killed.
+    """Context with a pool of spawned processes that call `begin()` first; it kills busy workers when it exits.
 
-    A worker that dies raises BrokenProcessPool where its result is waited for.
+    Waiting for a result raises BrokenProcessPool if a worker died.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker, initargs=(begin,))
@@ -33,19 +33,22 @@ def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterat
 
 
 def begin_worker(begin: Callable[[], None] | None = None) -> None:
-    """In a worker, first of all. Signals that reach a whole job reach the owner too, which ends its workers when it
-    has saved what they work on."""
+    """Sets up signals in a worker, and calls `begin()`.
+
+    A signal to a whole job also reaches the owner, which stops its workers after saving. So workers ignore signals;
+    after SIGTERM they exit 20 seconds later. They also exit when the owner does.
+    """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    signal.signal(signal.SIGTERM, _exit_later)
+    threading.Thread(target=_exit_with_owner, daemon=True).start()
     if begin:
         begin()
 
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Within it, processes start without importing the program again, which would mean torch in each of them."""
+    """Context in which new processes do not import the main module, and with it torch, again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -54,14 +57,14 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _end_later(_: int, __: types.FrameType | None) -> None:
+def _exit_later(_: int, __: types.FrameType | None) -> None:
     timer = threading.Timer(_GRACE_S, os._exit, (128 + signal.SIGTERM,))
     timer.daemon = True
     timer.start()
 
 
-def _end_with_owner() -> None:
-    """An owner that was killed could not end its workers."""
+def _exit_with_owner() -> None:
+    """Exits when the owner does; an owner that is killed cannot stop its workers."""
     owner = multiprocessing.parent_process()
     assert owner is not None
     owner.join()

@@ -1,13 +1,24 @@
-"""Expert videos: what training reads. `python -m bcvlr_fast.videos` imports, inspects and exports them."""
+"""Expert videos: the datasets that training reads.
 
-from bcvlr_fast.videos.dataset import FRAMES, MANIFEST, DatasetWriter, Manifest, Videos, open_videos, read_manifest
+`python -m bcvlr_fast.videos` imports, inspects and exports them.
+"""
+
+from bcvlr_fast.videos.dataset import (
+    FRAMES,
+    MANIFEST,
+    DatasetWriter,
+    ExpertVideos,
+    Manifest,
+    open_videos,
+    read_manifest,
+)
 
 __all__ = [
     "FRAMES",
     "MANIFEST",
     "DatasetWriter",
+    "ExpertVideos",
     "Manifest",
-    "Videos",
     "open_videos",
     "read_manifest",
 ]

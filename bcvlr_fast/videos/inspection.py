@@ -1,4 +1,4 @@
-"""What is in a dataset, in figures and in one picture."""
+"""Statistics and a contact sheet of a dataset."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.table import Table
 from bcvlr_fast.kernels.resize_area import resize_area
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.videos.dataset import Videos, open_videos, read_manifest
+from bcvlr_fast.videos.dataset import ExpertVideos, open_videos
 from bcvlr_fast.videos.marks import jumps
 
 _STILL = 0.25
-"""A frame that differs from the one before it by less (mean of 255) is a still one."""
+"""Mean absolute difference of 255 below which a frame counts as equal to the one before it."""
 _THUMBNAIL = 8
 _LEVELS = 32
 _BLOCK = 4096
@@ -24,38 +24,38 @@ _SHEET_EPISODES, _SHEET_FRAMES, _GAP = 8, 12, 2
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Of all frames: `still` ones, and `repeated` ones that look like a frame of another episode
-    (an 8 x 8 thumbnail in 32 grey levels, equal)."""
+class FrameStatistics:
+    """Fractions of all frames."""
 
     still: float
+    """Frames that hardly differ from the frame before them."""
     repeated: float
+    """Frames whose 8 x 8 thumbnail in 32 gray levels also occurs in another episode."""
 
 
-def inspect(folder: Path, sheet: Path, screen: Screen) -> None:
-    """Prints the figures of a dataset and writes its contact sheet. Raises UserError where it is none."""
-    manifest = read_manifest(folder)
+def inspect_videos(folder: Path, sheet: Path, screen: Screen) -> None:
+    """Prints the statistics of a dataset and writes its contact sheet. Raises UserError if it is damaged."""
+    videos = open_videos(folder)
+    manifest, lengths = videos.manifest, videos.lengths
     channels, height, width = manifest.frame_shape
-    videos = open_videos(folder, (channels, height, width))
-    shares = measure(videos)
-    lengths = videos.lengths
+    statistics = measure(videos)
     table = Table(show_header=False)
     for name, value in (
-        ("environment", manifest.env or "not said"),
+        ("environment", manifest.env or "unknown"),
         ("source", manifest.source),
         (
             "frames",
             f"{len(videos.frames):,} of {height} x {width} x {channels}, {videos.frames.nbytes / 2**20:,.0f} MiB",
         ),
-        ("sizes in the source", ", ".join(f"{h} x {w}" for h, w in manifest.source_sizes) or "not said"),
-        ("frames a second", f"{manifest.fps:g} of {manifest.source_fps:g}" if manifest.source_fps else "not said"),
+        ("sizes in the source", ", ".join(f"{h} x {w}" for h, w in manifest.source_sizes) or "unknown"),
+        ("frames per second", f"{manifest.fps:g} of {manifest.source_fps:g}" if manifest.source_fps else "unknown"),
         ("episodes", f"{len(lengths):,}"),
         (
-            "frames an episode",
-            f"{lengths.min():,} / {int(np.median(lengths)):,} / {lengths.max():,} (least, median, most)",
+            "frames per episode",
+            f"{lengths.min():,} / {int(np.median(lengths)):,} / {lengths.max():,} (minimum, median, maximum)",
         ),
-        ("still frames", f"{shares.still:.1%}"),
-        ("frames repeated in other episodes", f"{shares.repeated:.1%}"),
+        ("still frames", f"{statistics.still:.1%}"),
+        ("frames repeated in other episodes", f"{statistics.repeated:.1%}"),
         ("files left out", f"{len(manifest.skipped)}"),
     ):
         table.add_row(name, value)
@@ -64,12 +64,12 @@ def inspect(folder: Path, sheet: Path, screen: Screen) -> None:
     screen.say(f"contact sheet: {sheet}")
 
 
-def measure(videos: Videos) -> Shares:
-    """Reads every frame once."""
+def measure(videos: ExpertVideos) -> FrameStatistics:
+    """Computes the statistics of a dataset in one pass over its frames."""
     still = 0
     owners: dict[bytes, int] = {}
-    repeated: list[bytes] = []
-    shared: set[bytes] = set()
+    thumbnails: list[bytes] = []
+    repeated: set[bytes] = set()
     episode = np.repeat(np.arange(len(videos.lengths)), videos.lengths)
     before: np.ndarray | None = None
     row = 0
@@ -79,14 +79,17 @@ def measure(videos: Videos) -> Shares:
         for thumbnail in _thumbnails(block):
             owner = int(episode[row])
             if owners.setdefault(thumbnail, owner) != owner:
-                shared.add(thumbnail)
-            repeated.append(thumbnail)
+                repeated.add(thumbnail)
+            thumbnails.append(thumbnail)
             row += 1
-    return Shares(still / len(episode), sum(key in shared for key in repeated) / len(episode))
+    return FrameStatistics(still / len(episode), sum(key in repeated for key in thumbnails) / len(episode))
 
 
-def write_contact_sheet(videos: Videos, file: Path) -> None:
-    """A row for each of up to 8 episodes, spread over the dataset: 12 frames from its first to its last."""
+def write_contact_sheet(videos: ExpertVideos, file: Path) -> None:
+    """Writes a PNG with one row for each of up to 8 episodes: 12 evenly spaced frames.
+
+    Raises UserError if the file cannot be written.
+    """
     from PIL import Image
 
     count = len(videos.lengths)
@@ -105,6 +108,7 @@ def write_contact_sheet(videos: Videos, file: Path) -> None:
 
 
 def _blocks(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields frames [n, H, W, C]."""
     for start in range(0, len(frames), _BLOCK):
         yield np.asarray(frames[start : start + _BLOCK]).transpose(0, 2, 3, 1)
 

@@ -1,7 +1,7 @@
-"""Actions and returns of recorded experts, for evaluation and health figures: no stage of training reads them.
+"""Actions and returns of recorded experts, for evaluation and diagnostics only; no loss reads them.
 
-They lie beside the frames of a dataset and answer two questions: how well latent actions name
-true ones (the probes), and how well the expert scores.
+They lie in a separate file beside the frames of a dataset. They measure how well latent actions predict true ones, and
+how well the expert scores.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ NO_LEVEL = -1
 
 @dataclass(frozen=True)
 class EvaluationLabels:
-    """`action` [N] uint8 taken on each frame of the dataset, NO_ACTION on an episode's last (or float32 [N, A], NaN
-    there, in the source's own numbers); `episode_return` [E] float32, NaN where the source did not say;
-    `level` [E] int32, NO_LEVEL where it did not."""
+    """Labels of the N frames and E episodes of a dataset."""
 
     action: np.ndarray
+    """[N] uint8 action taken on each frame, NO_ACTION on the last frame of an episode; or [N, A] float32 in the
+    source's own units, NaN on the last frame."""
     episode_return: np.ndarray
+    """[E] float32; NaN if unknown."""
     level: np.ndarray
+    """[E] int32; NO_LEVEL if unknown."""
 
     def save(self, folder: Path) -> None:
         np.savez_compressed(folder / FILE, action=self.action, episode_return=self.episode_return, level=self.level)
 
 
-def load(folder: Path) -> EvaluationLabels | None:
-    """Labels of a dataset folder; None where there are none."""
+def load_labels(folder: Path) -> EvaluationLabels | None:
+    """Reads the labels of a dataset folder; None if it has none. Raises UserError if the file is damaged."""
     file = folder / FILE
     if not file.is_file():
         return None
@@ -47,10 +49,10 @@ def load(folder: Path) -> EvaluationLabels | None:
 
 
 def as_actions(action: np.ndarray, ends: np.ndarray, actions: Actions) -> np.ndarray | None:
-    """Labels `action` as actions [N, ...] of an environment, continuous ones in -1..1, discrete ones from 0; None where
-    there are none.
+    """Converts labels to actions [N, ...] of an environment: continuous ones to -1..1, discrete ones to 0, 1, ...
 
-    Raises ValueError where one of those before the `ends` [E] of episodes is not the environment's.
+    `ends` [E] are the last rows of the episodes, which have no action. Returns None if no row has one. Raises
+    ValueError if an action is not valid in the environment.
     """
     continuous = action.ndim == 2
     if not (np.isfinite(action) if continuous else action != NO_ACTION).any():
@@ -64,26 +66,26 @@ def as_actions(action: np.ndarray, ends: np.ndarray, actions: Actions) -> np.nda
     return action
 
 
-def from_source(lengths: np.ndarray, action: np.ndarray | None, reward: np.ndarray | None) -> EvaluationLabels:
-    """Labels of imported videos with episodes of `lengths` [E]: `action` [N] or [N, A], `reward` [N], or None."""
+def labels_from_source(lengths: np.ndarray, action: np.ndarray | None, reward: np.ndarray | None) -> EvaluationLabels:
+    """Labels of imported videos with episodes of `lengths` [E]; `action` is [N] or [N, A], `reward` [N], or None."""
     ends = lengths.cumsum() - 1
     frames = int(lengths.sum())
-    kept: np.ndarray
+    stored: np.ndarray
     if action is None:
-        kept = np.full(frames, NO_ACTION, np.uint8)
+        stored = np.full(frames, NO_ACTION, np.uint8)
     elif (
         action.size == frames
         and (action == action.astype(np.int64)).all()
         and 0 <= action.min() <= action.max() < NO_ACTION
     ):
-        kept = action.reshape(-1).astype(np.uint8)
-        kept[ends] = NO_ACTION
+        stored = action.reshape(-1).astype(np.uint8)
+        stored[ends] = NO_ACTION
     else:
-        kept = action.reshape(frames, -1).astype(np.float32)
-        kept[ends] = np.nan
+        stored = action.reshape(frames, -1).astype(np.float32)
+        stored[ends] = np.nan
     returns = np.full(len(lengths), np.nan, np.float32)
     if reward is not None:
         if reward.size != frames:
             raise UserError(f"labels: expected a reward for each of {frames:,} frames, got {list(reward.shape)}")
         returns = np.add.reduceat(reward.reshape(frames).astype(np.float32), ends - lengths + 1)
-    return EvaluationLabels(kept, returns, np.full(len(lengths), NO_LEVEL, np.int32))
+    return EvaluationLabels(stored, returns, np.full(len(lengths), NO_LEVEL, np.int32))

@@ -1,4 +1,4 @@
-"""Writes H.264 films with PyAV."""
+"""Writes H.264 video files with PyAV."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _SCALE = 4
 
 
 def available() -> bool:
-    """Whether PyAV is there to write films."""
+    """Whether PyAV is installed."""
     return importlib.util.find_spec("av") is not None
 
 
 def write_mp4(
     path: Path, frames: np.ndarray, frames_per_s: float = FRAMES_PER_S, *, lossless: bool = False, scale: int = _SCALE
 ) -> None:
-    """H.264 that every browser plays, from [T, H, W, 3] uint8, enlarged `scale` times without smoothing.
+    """Writes frames [T, H, W, 3] uint8 as H.264 that every browser plays, enlarged `scale` times without smoothing.
 
-    Fourfold keeps the chroma subsampling from touching the picture: visually lossless. With `lossless` the frames
-    keep their size and every bit, which few players show.
+    An enlargement of four hides chroma subsampling, so the file is visually lossless. `lossless` keeps the size of the
+    frames and every bit, in a format that few players show.
     """
     import av
 

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 
 from bcvlr_fast.methods.bcvlr.config import Config
-from bcvlr_fast.runs.expert_videos import join, open_matching, open_run_videos
+from bcvlr_fast.runs.expert_videos import open_matching, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training import metrics_log as logger
-from bcvlr_fast.videos import DatasetWriter, Manifest, Videos, open_videos, read_manifest
+from bcvlr_fast.videos import DatasetWriter, ExpertVideos, Manifest, open_videos, read_manifest
 from bcvlr_fast.videos import labels as evaluation_labels
+from bcvlr_fast.videos.joining import join_datasets
 from helpers.tiny import TINY, command, run, wait_until
 
 SHAPE = (3, 64, 64)
+QUIET = Screen(quiet=True)
 
 
 def noise(folder: Path, env: str, lengths: list[int]) -> Path:
@@ -99,7 +101,7 @@ def test_as_many_videos_as_tasks(tmp_path: Path) -> None:
 
 def test_joined_datasets_hold_out_episodes_of_each(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 30]) for i, g in enumerate(("miner", "maze"))]
-    joined = open_videos(join(folders, Config(held_out=0.2), Screen(quiet=True)), SHAPE)
+    joined = open_videos(join_datasets(folders, 0.2, 0, QUIET), SHAPE)
     one, two = (open_videos(folder, SHAPE).frames for folder in folders)
     train, held_out = joined.split(0.2)
     assert (train.lengths.tolist(), held_out.lengths.tolist()) == ([20, 30, 20, 30], [30, 30])
@@ -111,16 +113,16 @@ def test_joined_datasets_are_drawn_alike(tmp_path: Path) -> None:
     """As far as it is known: films that were imported do not say."""
     one, two = (noise(tmp_path / name, "procgen:miner", [30, 30]) for name in ("one", "two"))
     drawn_as(two, "fast")
-    assert read_manifest(join([one, two], Config(), Screen(quiet=True))).rendering == "fast"
+    assert read_manifest(join_datasets([one, two], 0.1, 0, QUIET)).rendering == "fast"
     drawn_as(one, "stock")
     with pytest.raises(UserError, match="expected all to be drawn alike"):
-        join([one, two], Config(), Screen(quiet=True))
+        join_datasets([one, two], 0.1, 0, QUIET)
 
 
 def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
     wanted = Config(env=("procgen:miner", "procgen:maze"), held_out=0.2, video_frames=40)
-    joined = join(folders, wanted, Screen(quiet=True))
+    joined = join_datasets(folders, wanted.held_out, wanted.video_frames, QUIET)
     videos = open_run_videos(wanted, joined, 4)
     assert [*videos.train.lengths, *videos.held_out.lengths] == [20, 20, 20, 20]
 
@@ -138,7 +140,7 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("damage", ["environment", "rendering", "count", "inside"])
 def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
-    labels = evaluation_labels.load(dataset)
+    labels = evaluation_labels.load_labels(dataset)
     assert labels is not None
     settings = Config(env=("procgen:bossfight",), labels=dataset, labelled_frames=100)
     said = {
@@ -195,7 +197,8 @@ def test_offline_decoding_wants_labels(dataset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frames", "lengths"), [(65, [40, 25]), (66, [40, 25, 1]), (40, [40]), (1000, [40, 25, 33])])
 def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
-    videos = Videos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), np.array([40, 25, 33]), Path("videos"))
+    manifest = Manifest("", "test", [40, 25, 33], [1, 1, 1])
+    videos = ExpertVideos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), manifest, Path("videos"))
     first = videos.first(frames)
     assert first.lengths.tolist() == lengths
     np.testing.assert_array_equal(first.frames, videos.frames[: sum(lengths)])

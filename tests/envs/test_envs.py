@@ -10,6 +10,7 @@ import torch
 from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import PROCGEN_GAMES, SUITES, chosen_rendering, make, parse_name, pool, spec
+from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.envs.scoring import play
 from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.methods.bcvlr.presets import preset
@@ -110,9 +111,8 @@ def test_interactions_are_counted_exactly() -> None:
     budget = 1_000
     device = torch.device("cpu")
 
-    first = Collector(
-        make("procgen:bossfight", 64, seed=3), Replay(2 * budget, 64, spec("procgen:bossfight"), device), budget
-    )
+    env = make("procgen:bossfight", 64, seed=3)
+    first = Collector(Budget(env, budget), Replay(2 * budget, 64, spec("procgen:bossfight"), device))
     rng = np.random.default_rng(1)
     calls = 0
     while first.interactions < budget:
@@ -121,10 +121,10 @@ def test_interactions_are_counted_exactly() -> None:
         calls += 1
     assert first.interactions == budget
     assert calls == 16
-    assert len(first.taken()) == budget
+    assert len(first.state_dict()["actions"]) == budget
     assert first.replay.acted.sum() == budget
     lengths = sum(s.length_steps for s in first.env.pop_episodes())
-    assert lengths + first.env._episodes.length_steps.sum() == budget  # type: ignore[attr-defined]
+    assert lengths + env._episodes.length_steps.sum() == budget  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("game", PUBLISHED_RANDOM)

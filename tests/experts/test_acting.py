@@ -182,7 +182,7 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     expert = find_expert("dmc:point_mass_easy")
     folder = recorded(expert, 600, 0, tmp_path / "videos")
     manifest = read_manifest(folder)
-    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
+    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load_labels(folder)
     assert labels is not None
     assert (manifest.lengths, manifest.rendering, manifest.env) == ([501, 501], "fast", "dmc:point_mass_easy")
     ends = videos.lengths.cumsum() - 1
@@ -212,7 +212,7 @@ def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path:
     assert read_manifest(first).lengths == [41, 41]
     frames = [open_videos(folder, (3, 64, 64)).frames for folder in (whole, first)]
     np.testing.assert_array_equal(frames[1][:41], frames[0][:41])
-    wanted, labels = evaluation_labels.load(whole), evaluation_labels.load(first)
+    wanted, labels = evaluation_labels.load_labels(whole), evaluation_labels.load_labels(first)
     assert wanted is not None
     assert labels is not None
     np.testing.assert_array_equal(labels.action[:40], wanted.action[:40])
@@ -225,7 +225,7 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     pytest.importorskip("metaworld")
     env, steps = "metaworld:reach", acting.STEPS_AFTER_SUCCESS
     folder = recorded(find_expert(env), 300, 0, tmp_path / "videos")
-    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load(folder)
+    videos, labels = open_videos(folder, (3, 64, 64)), evaluation_labels.load_labels(folder)
     assert labels is not None
     assert len(videos.lengths) > 3
     assert (labels.episode_return == 1).all()

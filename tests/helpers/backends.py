@@ -43,7 +43,7 @@ def running(name: str) -> Iterator[Backend]:
     device = torch.device("cuda" if GPU and name == "triton" else "cpu")
     with pytest.MonkeyPatch.context() as patch:
         if name == "reference":
-            patch.setattr(native, "_without", True)
+            patch.setattr(native, "_reference_only", True)
         elif name == "cpp":
             if native.library() is None:
                 if shutil.which("c++") or shutil.which("g++"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bcvlr_fast.kernels import conv_pool, convolution, native, reference_only, residual_block
-from bcvlr_fast.kernels.convolution import _served
+from bcvlr_fast.kernels.convolution import _uses_cpp
 
 needs_bf16 = pytest.mark.skipif(not native.has_bf16(), reason="no AVX512-BF16")
 AUTOCAST = torch.autocast("cpu", torch.bfloat16)
@@ -99,7 +99,7 @@ def test_residual_block(
     bias0, bias1 = (whole(generator, n).requires_grad_(not frozen) for n in (hidden, channels))
     gradient = images(generator, batch, channels, *sides)
     with threads(number), AUTOCAST:
-        assert _served(x, (weight0, bias0), (weight1, bias1))
+        assert _uses_cpp(x, (weight0, bias0), (weight1, bias1))
         found = residual_block(x, weight0, bias0, weight1, bias1)
         with torch.no_grad():
             assert torch.equal(residual_block(x, weight0, bias0, weight1, bias1), found)
@@ -151,7 +151,7 @@ def test_conv_pool(
     bias = whole(generator, out).requires_grad_(learned != "input")
     gradient = images(generator, batch, out, sides[0] // 2, sides[1] // 2)
     with threads(number), AUTOCAST:
-        assert _served(x, (weight, bias))
+        assert _uses_cpp(x, (weight, bias))
         found = conv_pool(x, weight, bias)
         with torch.no_grad():
             assert torch.equal(conv_pool(x, weight, bias), found)
@@ -267,11 +267,11 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
 @needs_bf16
 def test_what_is_left_to_torch() -> None:
     x, weight, bias = torch.zeros(2, 16, 8, 8).bfloat16(), torch.zeros(16, 16, 3, 3), torch.zeros(16)
-    assert not _served(x, (weight, bias))
+    assert not _uses_cpp(x, (weight, bias))
     with AUTOCAST:
-        assert _served(x, (weight, bias))
+        assert _uses_cpp(x, (weight, bias))
         for other in (x.float(), x[:, :, :7], x[:, :, :, :6], x[:, :8], x[0], x.to("meta")):
-            assert not _served(other, (weight, bias))
+            assert not _uses_cpp(other, (weight, bias))
         for layer in (
             (weight.bfloat16(), bias),
             (weight, bias.bfloat16()),
@@ -281,15 +281,15 @@ def test_what_is_left_to_torch() -> None:
             (torch.zeros(24, 16, 3, 3), torch.zeros(24)),
             (torch.zeros(128, 16, 3, 3), torch.zeros(128)),
         ):
-            assert not _served(x, layer)
-        assert not _served(x, (weight, bias), (torch.zeros(32, 16, 3, 3), torch.zeros(32)))
+            assert not _uses_cpp(x, layer)
+        assert not _uses_cpp(x, (weight, bias), (torch.zeros(32, 16, 3, 3), torch.zeros(32)))
         with reference_only():
-            assert not _served(x, (weight, bias))
+            assert not _uses_cpp(x, (weight, bias))
         library = native.library()
         assert library is not None
         assert library.bcvlr_choose_isa(1) == 1
         try:
-            assert not _served(x, (weight, bias))
+            assert not _uses_cpp(x, (weight, bias))
             with pytest.raises(RuntimeError, match="not here"):
                 native.call("bcvlr_conv_pool", x, weight, bias, x, None, 0, 8, 8, 16, 16)
         finally:

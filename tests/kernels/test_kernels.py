@@ -60,7 +60,7 @@ def everything(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
     shifted = random_shift(x["frames"], x["index"], x["offset"], pad=2)
     code = nearest_code(x["z"], x["codes"], x["count"], x["sum"], decay=0.9)
     loss = sinkhorn_cross_entropy(x["logits"], x["scores"])
-    total = shifted.mean() + (code.quantised * x["z"].detach()).sum() + code.commitment + loss
+    total = shifted.mean() + (code.quantized * x["z"].detach()).sum() + code.commitment + loss
     return total, shifted, *code, sinkhorn(x["scores"]), x["codes"], x["count"], x["sum"]
 
 
@@ -153,7 +153,7 @@ print(random_shift(torch.full((2, 1, 2, 2), 255, dtype=torch.uint8), torch.tenso
 def test_without_the_library_one_line_says_so(tmp_path: Path) -> None:
     done = python(USE, BCVLR_FAST_LIBRARY=str(tmp_path / "absent.so"))
     assert done.stdout.splitlines() == ["PyTorch (no compiled library)", "[0.5, 0.5, 0.5, 0.5]"]
-    assert len(re.findall("C\\+\\+ kernels: not built; PyTorch serves", done.stderr)) == 1, done.stderr
+    assert len(re.findall("C\\+\\+ kernels: not built; using PyTorch", done.stderr)) == 1, done.stderr
     asked = python(USE, BCVLR_FAST_LIBRARY="none")
     assert asked.stdout == done.stdout
     assert asked.stderr == ""
@@ -171,7 +171,7 @@ def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     if native.library() is None:
         pytest.skip("no library")
     monkeypatch.setattr(native, "_VERSION", -1)
-    with pytest.warns(RuntimeWarning, match=r"expected version -1, got \d+; PyTorch serves"):
+    with pytest.warns(RuntimeWarning, match=r"expected version -1, got \d+; using PyTorch"):
         assert native._load.__wrapped__() is None
 
 

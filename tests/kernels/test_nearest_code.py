@@ -48,7 +48,7 @@ def check(state: tuple[Tensor, ...], found: NearestCode, book: list[Tensor], dec
     assert torch.equal(index[clear], closest.indices[:, :, 0][clear])
 
     picked = codes.gather(1, index[:, :, None].expand(-1, -1, dim))
-    assert torch.equal(split(found.quantised, books, dim).flatten(1, 2), picked.float())
+    assert torch.equal(split(found.quantized, books, dim).flatten(1, 2), picked.float())
     torch.testing.assert_close(found.commitment.double(), (rows - picked).square().mean(), rtol=2e-6, atol=0)
     uses = torch.zeros(books, size, dtype=torch.float64).scatter_add_(1, index, torch.ones_like(chosen))
     share = uses / index.shape[1]
@@ -136,11 +136,11 @@ def test_gradients_pass_straight_through(backend: Backend) -> None:
     z.requires_grad_()
     found = nearest_code(z, codes)
     weight = torch.randn_like(z)
-    (gradient,) = torch.autograd.grad((found.quantised * weight).sum(), z, retain_graph=True)
+    (gradient,) = torch.autograd.grad((found.quantized * weight).sum(), z, retain_graph=True)
     torch.testing.assert_close(gradient, weight, rtol=0, atol=0)
     (gradient,) = torch.autograd.grad(found.commitment * 3, z, retain_graph=True)
-    torch.testing.assert_close(gradient, 6 * (z - found.quantised).detach() / z.numel())
-    (both,) = torch.autograd.grad((found.quantised * weight).sum() + found.commitment * 3, z)
+    torch.testing.assert_close(gradient, 6 * (z - found.quantized).detach() / z.numel())
+    (both,) = torch.autograd.grad((found.quantized * weight).sum() + found.commitment * 3, z)
     torch.testing.assert_close(both, weight + gradient)
 
 
@@ -148,9 +148,9 @@ def test_bfloat16_is_computed_in_float32(backend: Backend) -> None:
     z, codes, *_ = (tensor.to(backend.device) for tensor in draw(2, 5, 3, 4, 4, seed=0))
     z = z.bfloat16().requires_grad_()
     found = nearest_code(z, codes)
-    assert found.quantised.dtype == torch.float32
+    assert found.quantized.dtype == torch.float32
     assert torch.equal(found.indices, nearest_code(z.float(), codes).indices)
-    (found.quantised.sum() + found.commitment).backward()
+    (found.quantized.sum() + found.commitment).backward()
     assert z.grad is not None
     assert z.grad.dtype == torch.bfloat16
 

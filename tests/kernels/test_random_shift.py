@@ -176,7 +176,7 @@ def test_any_number_of_threads_and_instruction_set(mode: str) -> None:
 )
 @pytest.mark.parametrize("name", ["reference", "cpp"])
 def test_wrong_arguments_are_named(change: dict, message: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_without", name == "reference")
+    monkeypatch.setattr(native, "_reference_only", name == "reference")
     arguments = {
         "frames": torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
         "index": torch.zeros(2, 1, dtype=torch.int64),

@@ -17,7 +17,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
 def test_metrics_skip_labels_of_another_kind(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels = evaluation_labels.load(dataset)
+    labels = evaluation_labels.load_labels(dataset)
     assert labels is not None
     action = np.zeros((len(labels.action), 7), np.float32)
     dataclasses.replace(labels, action=action).save(dataset)

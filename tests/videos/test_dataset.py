@@ -24,7 +24,7 @@ from bcvlr_fast.kernels.resize_area import resize_area
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import cache_folder
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.videos import DatasetWriter, Videos, open_videos, read_manifest
+from bcvlr_fast.videos import DatasetWriter, ExpertVideos, Manifest, open_videos, read_manifest
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.labels import NO_ACTION
 from helpers.tiny import command, wait_until
@@ -55,7 +55,7 @@ def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_epi
     frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
     np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
 
-    labels = evaluation_labels.load(folder)
+    labels = evaluation_labels.load_labels(folder)
     assert labels is not None
     ends = videos.lengths.cumsum() - 1
     assert (labels.action[ends] == NO_ACTION).all()
@@ -175,7 +175,8 @@ def test_split_is_by_episode(dataset: Path) -> None:
     ("lengths", "trained"), [([10, 90], 1), ([90, 10], 1), ([10, 10, 80], 2), ([40, 30, 20, 10], 3), ([5] * 20, 18)]
 )
 def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], trained: int) -> None:
-    videos = Videos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), np.array(lengths), Path("videos"))
+    manifest = Manifest("", "test", lengths, [1, 1, 1])
+    videos = ExpertVideos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), manifest, Path("videos"))
     train, held_out = videos.split(0.1)
     assert (len(train.lengths), len(held_out.lengths)) == (trained, len(lengths) - trained)
 

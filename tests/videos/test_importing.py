@@ -20,7 +20,7 @@ from PIL import Image
 
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.videos import Manifest, Videos, importing, open_videos, read_manifest
+from bcvlr_fast.videos import ExpertVideos, Manifest, importing, open_videos
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.importing import Options, find_parts, import_videos
 from bcvlr_fast.videos.labels import NO_ACTION, NO_LEVEL
@@ -52,9 +52,10 @@ ACTIONS = np.random.default_rng(9).integers(0, 15, len(FRAMES))
 REWARDS = np.random.default_rng(8).random(len(FRAMES)).astype(np.float32)
 
 
-def imported(source: Path, folder: Path, **options: object) -> tuple[Videos, Manifest]:
+def imported(source: Path, folder: Path, **options: object) -> tuple[ExpertVideos, Manifest]:
     import_videos(source, folder, Options(**options), QUIET)  # type: ignore[arg-type]
-    return open_videos(folder, (3, SIDE, SIDE)), read_manifest(folder)
+    videos = open_videos(folder, (3, SIDE, SIDE))
+    return videos, videos.manifest
 
 
 def firsts(lengths: list[int]) -> np.ndarray:
@@ -202,7 +203,7 @@ def test_labels_are_kept_only_on_request_and_apart(write: Callable[[Path], None]
     write(tmp_path / "source")
     done = run("import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels", module="videos")
     assert done.returncode == 0, done.stderr
-    labels = evaluation_labels.load(tmp_path / "data")
+    labels = evaluation_labels.load_labels(tmp_path / "data")
     assert labels is not None
     ends = np.cumsum(LENGTHS) - 1
     kept = np.delete(np.arange(len(FRAMES)), ends)
@@ -228,7 +229,7 @@ def test_rewards_of_frames_left_out_are_added_up(tmp_path: Path, fps: str) -> No
     assert done.returncode == 0, done.stderr
     every = round(15 / float(fps))
     assert open_videos(tmp_path / "data", (3, SIDE, SIDE)).lengths.tolist() == [-(-n // every) for n in LENGTHS]
-    labels = evaluation_labels.load(tmp_path / "data")
+    labels = evaluation_labels.load_labels(tmp_path / "data")
     assert labels is not None
     wanted = [part.sum() for part in np.split(REWARDS, np.cumsum(LENGTHS)[:-1])]
     np.testing.assert_allclose(labels.episode_return, wanted, rtol=1e-5)

@@ -65,7 +65,7 @@ def prediction_error(agent: Agent, features: Tensor, code: NearestCode) -> Tenso
     frames = features.chunk(world_model.window_frames)
     seen = world_model.seen_frames
     with agent.compute.autocast():
-        prediction = world_model(stack_frames(features[: seen * len(frames[0])], seen), code.quantised)
+        prediction = world_model(stack_frames(features[: seen * len(frames[0])], seen), code.quantized)
     return F.mse_loss(prediction, frames[seen].float())
 
 

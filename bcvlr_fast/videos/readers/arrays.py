@@ -1,4 +1,4 @@
-""".npy episodes and .npz archives (LAPO's chunks, stacked frames of the official continuous code), read in pieces."""
+"""Reads .npy episodes and .npz archives (LAPO's chunks, the official code's stacked frames) in pieces."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from bcvlr_fast.videos.readers.chunks import CHUNK_BYTES, CHUNK_FRAMES, Chunk, L
 SUFFIXES = (".npy", ".npz")
 FRAME_NAMES = ("obs", "observations", "observation", "frames", "images", "image", "pixels", "video")
 ACTION_NAMES = ("action", "actions", "ta")
-RETURN_NAMES = ("reward", "rewards")
+REWARD_NAMES = ("reward", "rewards")
 SmallArrays = Callable[[tuple[str, ...]], np.ndarray | None]
 _Header = tuple[tuple[int, ...], np.dtype]
-_MOST_SMALL = 64
+_MAX_LABEL_SIZE = 64
+"""Maximum number of elements per frame of a label array."""
 
 
 def read(part: Part) -> Reader:
-    """The frames of one file."""
+    """Yields the frames of one file. Raises Unreadable if it is damaged."""
     return _read_npy(part) if part.path.suffix.lower() == ".npy" else _read_npz(part)
 
 
@@ -49,7 +50,7 @@ def _read_npz(part: Part) -> Reader:
                 try:
                     with archive.open(info) as file:
                         headers[name] = _header(file, name)
-                except Unreadable as fault:  # of weight only where it is the frames'
+                except Unreadable as fault:  # matters only if this array holds the frames
                     faults[name] = fault
             if part.key in faults or not headers:
                 raise faults[part.key or next(iter(faults))] if faults else Unreadable("expected arrays, found none")
@@ -71,7 +72,10 @@ def _read_npz(part: Part) -> Reader:
 
 
 def choose_frames(shapes: dict[str, tuple[int, ...]], key: str | None) -> str:
-    """Which array holds the frames: `key`, a usual name, or the only one with three or more dimensions."""
+    """Name of the array with the frames: `key`, a usual name, or the only array of three or more dimensions.
+
+    Raises Unreadable if that is ambiguous.
+    """
     if key is not None:
         if key not in shapes:
             raise Unreadable(f"key: no array '{key}' (found {', '.join(sorted(shapes))})")
@@ -88,9 +92,9 @@ def choose_frames(shapes: dict[str, tuple[int, ...]], key: str | None) -> str:
 
 
 def find_starts(small: SmallArrays, blocks: Callable[[], Iterator[np.ndarray]]) -> np.ndarray | None:
-    """[N] bool from a source's own marks, whatever they are called; None where it has none.
+    """[N] bool, True on the first frame of each episode, from the source's own flags; None if it has none.
 
-    `small(names)` gives the array [N] of one of these names; `blocks()` the frames from the start.
+    `small(names)` returns the array [N] under one of these names, and `blocks()` yields the frames from the start.
     """
     for names, means in ((START_NAMES, "first"), (END_NAMES, "last")):
         if (flags := small(names)) is not None:
@@ -103,13 +107,13 @@ def find_starts(small: SmallArrays, blocks: Callable[[], Iterator[np.ndarray]]) 
 
 
 def find_labels(small: SmallArrays) -> dict[str, np.ndarray]:
-    """The source's `action` and `reward` arrays, where it has them."""
-    found = {"action": small(ACTION_NAMES), "reward": small(RETURN_NAMES)}
-    return {name: values for name, values in found.items() if values is not None}
+    """The `action` and `reward` arrays of the source, if it has them."""
+    labels = {"action": small(ACTION_NAMES), "reward": small(REWARD_NAMES)}
+    return {name: values for name, values in labels.items() if values is not None}
 
 
 def chunks(blocks: Iterator[np.ndarray], starts: np.ndarray | None, labels: dict[str, np.ndarray]) -> Reader:
-    """Cuts marks [N] and labels [N, ...] to the blocks of frames."""
+    """Yields blocks of frames together with their rows of marks [N] and labels [N, ...]."""
     row = 0
     for block in blocks:
         rows = slice(row, row + len(block))
@@ -120,7 +124,7 @@ def chunks(blocks: Iterator[np.ndarray], starts: np.ndarray | None, labels: dict
 
 
 def _blocks(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The rows of an array whose header has been read, some at a time."""
+    """Yields the rows of an array in pieces; `file` is positioned behind its header."""
     row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
     rows = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // row_bytes))
     for start in range(0, shape[0], rows):
@@ -132,7 +136,10 @@ def _blocks(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterato
 
 
 def _header(file: IO[bytes], name: str) -> _Header:
-    """Shape and dtype at the start of an .npy file. Raises Unreadable for objects, Fortran order, and what is none."""
+    """Reads shape and dtype from the header of an .npy file.
+
+    Raises Unreadable for object arrays, Fortran order, and other files.
+    """
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -145,7 +152,7 @@ def _header(file: IO[bytes], name: str) -> _Header:
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype, size: int, name: str, limits: Limits) -> None:
-    """The frames' header must be possible, and what it promises there."""
+    """Raises Unreadable if the header does not describe frames, or does not match the size of the file in bytes."""
     if len(shape) < 3 or min(shape) < 1 or dtype != np.uint8:
         raise Unreadable(f"{name}: expected uint8 [frames, height, width, channels], got {dtype} {list(shape)}")
     if shape[0] > limits.frames:
@@ -160,12 +167,12 @@ def _small(
     headers: dict[str, _Header],
     count: int,
 ) -> SmallArrays:
-    """Reads arrays [count, few] of numbers whole."""
+    """Returns a function that reads a whole array [count, ...] of few numbers by any of its names."""
 
     def small(names: tuple[str, ...]) -> np.ndarray | None:
         for name in names:
             shape, dtype = headers.get(name, ((), np.dtype(object)))
-            if shape[:1] != (count,) or math.prod(shape) > _MOST_SMALL * count or dtype.kind not in "biuf":
+            if shape[:1] != (count,) or math.prod(shape) > _MAX_LABEL_SIZE * count or dtype.kind not in "biuf":
                 continue
             with archive.open(members[name]) as file:
                 _header(file, name)

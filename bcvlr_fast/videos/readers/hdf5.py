@@ -1,4 +1,4 @@
-"""HDF5 files, Minari's datasets among them: an episode per group, or one long array with marks."""
+"""Reads HDF5 files, including Minari datasets: one episode per group, or one array with episode flags."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bcvlr_fast.videos.readers.chunks import CHUNK_BYTES, CHUNK_FRAMES, Part, Re
 from bcvlr_fast.videos.readers.images import natural_order
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
-_NOT_SEEN = ("next_obs", "next_observations", "infos", "info")
-"""Groups whose pictures are no frames of the video, or are so a second time."""
+_IGNORED_GROUPS = ("next_obs", "next_observations", "infos", "info")
+"""Groups whose images are not frames of the video, or repeat them."""
 
 
 def read(part: Part) -> Reader:
-    """The frames of one file."""
+    """Yields the frames of one file. Raises Unreadable if it is damaged."""
     try:
         import h5py
     except ModuleNotFoundError:
@@ -33,7 +33,7 @@ def read(part: Part) -> Reader:
 
 
 def _episodes(file: Any, key: str | None) -> list[tuple[Any, str]]:
-    """(group, name of its frames) in the natural order of the groups."""
+    """(group, name of its frames) of each episode, in natural order."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     _collect(file, "", found)
     if not found:
@@ -46,14 +46,17 @@ def _episodes(file: Any, key: str | None) -> list[tuple[Any, str]]:
 
 
 def _collect(group: Any, path: str, found: dict[str, dict[str, tuple[int, ...]]]) -> None:
-    """Arrays of frames by the episode's group; `observations/images/top` belongs to the group of `observations`."""
+    """Collects the shapes of arrays of frames by episode group.
+
+    `observations/images/top` belongs to the group that holds `observations`.
+    """
     import h5py
 
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise Unreadable(f"{path}/{name}: links out of the file are not followed")
-        if isinstance(link, h5py.SoftLink) or name in _NOT_SEEN:
+        if isinstance(link, h5py.SoftLink) or name in _IGNORED_GROUPS:
             continue
         item = group[name]
         if isinstance(item, h5py.Group):
@@ -69,14 +72,18 @@ def _collect(group: Any, path: str, found: dict[str, dict[str, tuple[int, ...]]]
 
 
 def _episode(group: Any, name: str, part: Part, alone: bool) -> Reader:
-    """A group that is `alone` may hold many episodes, by marks; one of several, or with a last observation, is one."""
+    """Yields the frames of a group.
+
+    A group is one episode if there are several groups, or if it has one observation more than actions; otherwise
+    episode flags divide it.
+    """
     frames = group[name]
     count = len(frames)
     if count > part.limits.frames:
         raise Unreadable(f"{name}: expected at most {part.limits.frames:,} frames, got {count:,}")
 
     def small(names: tuple[str, ...]) -> np.ndarray | None:
-        """Minari holds one observation more than actions: the last action stands twice, other values end in zero."""
+        """Pads arrays of N - 1 rows, as Minari stores them, by repeating the last action, or with zero."""
         for key in names:
             if key in group and hasattr(group[key], "shape") and group[key].shape[:1] in ((count,), (count - 1,)):
                 values = group[key][()]
@@ -90,8 +97,8 @@ def _episode(group: Any, name: str, part: Part, alone: bool) -> Reader:
         for start in range(0, count, rows):
             yield as_rgb(frames[start : start + rows], name, part.limits)
 
-    closed = not alone or any(key in group and len(group[key]) == count - 1 for key in ACTION_NAMES)
-    starts = None if closed else find_starts(small, blocks)
+    single_episode = not alone or any(key in group and len(group[key]) == count - 1 for key in ACTION_NAMES)
+    starts = None if single_episode else find_starts(small, blocks)
     if starts is None:
         starts = np.zeros(count, bool)
     starts[0] = True

@@ -1,4 +1,4 @@
-"""Folders of images: an episode each, in the natural order of their names."""
+"""Reads a folder of images as one episode, in natural order of the file names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 
 
 def read(part: Part) -> Reader:
-    """The images of one folder; a change of size is allowed."""
+    """Yields the images of one folder, which may differ in size. Raises Unreadable if one is damaged."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     frames: list[np.ndarray] = []
@@ -36,12 +36,12 @@ def read(part: Part) -> Reader:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """frame2.png comes before frame10.png."""
+    """Image files of a folder in natural order: frame2.png before frame10.png."""
     return natural_order([file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES])
 
 
 def natural_order(paths: list[Path]) -> list[Path]:
-    """By name, numbers in names by value."""
+    """Sorts paths by name, comparing numbers in names by value."""
     return sorted(paths, key=lambda path: [(t.isdigit(), int(t) if t.isdigit() else t) for t in _tokens(path)])
 
 

@@ -1,4 +1,4 @@
-"""LeRobot datasets, version 3: mp4 files that hold several episodes, whose limits lie in parquet files."""
+"""Reads LeRobot datasets of version 3: mp4 files of several episodes, whose boundaries are in parquet files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _INFO = "meta/info.json"
 
 
 def is_dataset(path: Path) -> bool:
+    """Whether `path` is the root folder of a LeRobot dataset."""
     return (path / _INFO).is_file()
 
 
 def parts(root: Part) -> list[Part]:
-    """A part for each of the camera's mp4 files; `key` names the camera. Raises Unreadable."""
+    """One part per mp4 file of the camera `root.key`. Raises Unreadable if the dataset or the camera is not usable."""
     info = _info(root.path)
     if not str(info.get("codebase_version", "")).startswith("v3"):
         raise Unreadable(f"{_INFO}: expected codebase_version v3.x, got {info.get('codebase_version')}")
@@ -32,41 +33,41 @@ def parts(root: Part) -> list[Part]:
     camera = root.key or cameras[0]
     files = sorted({(row["chunk"], row["file"]) for row in _episodes(root.path, camera)})
     pattern = info.get("video_path", "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4")
-    named = [pattern.format(video_key=camera, chunk_index=chunk, file_index=file) for chunk, file in files]
-    for name in named:
+    names = [pattern.format(video_key=camera, chunk_index=chunk, file_index=file) for chunk, file in files]
+    for name in names:
         if not (root.path / name).resolve().is_relative_to(root.path.resolve()):
             raise Unreadable(f"{_INFO}: {name} lies outside the dataset")
-    return [replace(root, path=root.path / name, key=camera) for name in named]
+    return [replace(root, path=root.path / name, key=camera) for name in names]
 
 
 def read(part: Part) -> Reader:
-    """The frames of one mp4, with the episodes' starts, and what was done where that is wanted."""
+    """Yields the frames of one mp4 file with episode starts, and labels if `part.wants_labels`."""
     root = next(folder for folder in part.path.parents if is_dataset(folder))
     assert part.key is not None
-    here = [row for row in _episodes(root, part.key) if _file_name(part.path) == (row["chunk"], row["file"])]
-    begins = np.array([row["from_s"] for row in here])
-    ends = np.array([row["to_s"] for row in here])
-    labels = _labels(root, [row["episode"] for row in here]) if part.wants_labels else {}
+    rows = [row for row in _episodes(root, part.key) if _file_name(part.path) == (row["chunk"], row["file"])]
+    begins = np.array([row["from_s"] for row in rows])
+    ends = np.array([row["to_s"] for row in rows])
+    labels = _labels(root, [row["episode"] for row in rows]) if part.wants_labels else {}
     fps = float(_info(root)["fps"])
     half_s = 0.5 / fps
-    seen = -1
+    previous = -1
     for chunk in video_files.read(replace(part, key=None)):
         assert chunk.time_s is not None
         episode = np.searchsorted(begins - half_s, chunk.time_s, side="right") - 1
-        kept = (episode >= 0) & (chunk.time_s < ends[episode] - half_s)
-        episode = episode[kept]
-        starts = np.diff(episode, prepend=seen) != 0
-        seen = int(episode[-1]) if len(episode) else seen
+        inside = (episode >= 0) & (chunk.time_s < ends[episode] - half_s)
+        episode = episode[inside]
+        starts = np.diff(episode, prepend=previous) != 0
+        previous = int(episode[-1]) if len(episode) else previous
         if not len(episode):
             continue
-        times = chunk.time_s[kept]
+        times = chunk.time_s[inside]
         steps = np.rint((times - begins[episode]) * fps).astype(np.int64)
-        found = {name: _at(name, values, episode, steps) for name, values in labels.items()}
-        yield chunk._replace(frames=chunk.frames[kept], starts=starts, time_s=times, labels=found)
+        chunk_labels = {name: _at(name, values, episode, steps) for name, values in labels.items()}
+        yield chunk._replace(frames=chunk.frames[inside], starts=starts, time_s=times, labels=chunk_labels)
 
 
 def _at(name: str, values: list[np.ndarray], episode: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """[n, ...] of frames, from the arrays [T, ...] of each episode."""
+    """Labels [n, ...] of frames, from the label arrays [T, ...] of their episodes."""
     if any(step[episode == e].max() >= len(values[e]) for e in np.unique(episode)):
         raise Unreadable(f"data: '{name}' has fewer rows than the film has frames")
     return np.stack([values[e][s] for e, s in zip(episode, step, strict=True)])
@@ -82,7 +83,7 @@ def _info(root: Path) -> dict[str, Any]:
 
 
 def _episodes(root: Path, camera: str) -> list[dict[str, Any]]:
-    """Where each episode lies, in order."""
+    """Chunk, file and time span of each episode of a camera, in order."""
     prefix = f"videos/{camera}/"
     names = {
         "episode_index": "episode",
@@ -91,15 +92,15 @@ def _episodes(root: Path, camera: str) -> list[dict[str, Any]]:
         f"{prefix}from_timestamp": "from_s",
         f"{prefix}to_timestamp": "to_s",
     }
-    rows = _table(sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet")), list(names))
-    found = [dict(zip(names.values(), values, strict=True)) for values in zip(*rows.values(), strict=True)]
-    if not found:
+    columns = _table(sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet")), list(names))
+    episodes = [dict(zip(names.values(), values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if not episodes:
         raise Unreadable("meta/episodes: expected episodes, found none")
-    return sorted(found, key=lambda row: row["episode"])
+    return sorted(episodes, key=lambda row: row["episode"])
 
 
 def _labels(root: Path, episodes: list[int]) -> dict[str, list[np.ndarray]]:
-    """Arrays [T, ...] of the episodes, by label."""
+    """Label arrays [T, ...] of the given episodes, by label name."""
     files = sorted((root / "data").glob("chunk-*/file-*.parquet"))
     columns, optional = ["episode_index", "frame_index", "action", "next.reward"], ("action", "next.reward")
     rows = _table(files, columns, optional, [("episode_index", "in", episodes)])
@@ -117,26 +118,27 @@ def _labels(root: Path, episodes: list[int]) -> dict[str, list[np.ndarray]]:
 
 
 def _table(
-    files: list[Path], columns: list[str], optional: tuple[str, ...] = (), wanted_rows: list[Any] | None = None
+    files: list[Path], columns: list[str], optional: tuple[str, ...] = (), row_filter: list[Any] | None = None
 ) -> dict[str, list[Any]]:
+    """Columns of parquet files, concatenated; `optional` columns may be missing. Raises Unreadable."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise Unreadable("LeRobot datasets need the package 'pyarrow' (extra [lerobot])") from None
-    found: dict[str, list[Any]] = {}
+    table: dict[str, list[Any]] = {}
     for file in files:
         try:
-            there = pyarrow.parquet.read_schema(file).names
-            wanted = [name for name in columns if name in there or name not in optional]
-            table = pyarrow.parquet.read_table(file, columns=wanted, partitioning=None, filters=wanted_rows)
-            for name in wanted:
-                found.setdefault(name, []).extend(table[name].to_pylist())
+            available = pyarrow.parquet.read_schema(file).names
+            names = [name for name in columns if name in available or name not in optional]
+            rows = pyarrow.parquet.read_table(file, columns=names, partitioning=None, filters=row_filter)
+            for name in names:
+                table.setdefault(name, []).extend(rows[name].to_pylist())
         except (OSError, pyarrow.ArrowException, KeyError) as error:
             raise Unreadable(f"{file.name}: {error}") from None
-    return found
+    return table
 
 
 def _file_name(path: Path) -> tuple[int, int]:
-    """(chunk, file) of .../chunk-000/file-000.mp4."""
+    """(chunk, file) numbers of a path .../chunk-000/file-000.mp4."""
     return int(path.parent.name.rpartition("-")[2]), int(path.stem.rpartition("-")[2])

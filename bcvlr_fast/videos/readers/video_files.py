@@ -1,4 +1,4 @@
-"""mp4, mkv, webm and what else FFmpeg reads: through torchcodec where it imports, else through PyAV."""
+"""Reads mp4, mkv, webm and other formats of FFmpeg, through torchcodec if it is usable, else through PyAV."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from bcvlr_fast.videos.readers.chunks import CHUNK_BYTES, CHUNK_FRAMES, Chunk, Part, Reader, Unreadable, check_side
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
-_MOST_MISSING_S = 1.0
+_MAX_MISSING_S = 1.0
 
 
 def read(part: Part) -> Reader:
-    """The frames of a video file with their times."""
+    """Yields the frames of a video file with their times. Raises Unreadable if it is damaged."""
     decoded = _read_torchcodec(part) if torchcodec() else _read_av(part)
     empty = True
     for chunk in decoded:
@@ -27,7 +27,7 @@ def read(part: Part) -> Reader:
 
 @functools.cache
 def torchcodec() -> Any:
-    """The module torchcodec.decoders where it can be used, else None: it needs FFmpeg's libraries on the system."""
+    """The module torchcodec.decoders, or None if it or the FFmpeg libraries that it needs are missing."""
     if importlib.util.find_spec("torchcodec") is None:
         return None
     try:
@@ -42,9 +42,9 @@ def _read_torchcodec(part: Part) -> Reader:
         decoder = torchcodec().VideoDecoder(str(part.path), dimension_order="NHWC", seek_mode="exact")
     except (RuntimeError, ValueError) as error:
         raise Unreadable(f"not a video ({_first_line(error)})") from None
-    about = decoder.metadata
-    check_side(about.height, about.width, "frames", part.limits)
-    rows = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (about.height * about.width * 3)))
+    metadata = decoder.metadata
+    check_side(metadata.height, metadata.width, "frames", part.limits)
+    rows = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // (metadata.height * metadata.width * 3)))
     for start in range(0, len(decoder), rows):
         try:
             batch = decoder.get_frames_in_range(start, min(start + rows, len(decoder)))
@@ -84,11 +84,14 @@ def _read_av(part: Part) -> Reader:
 
 
 def _check_whole(container: Any, last_s: float) -> None:
-    """Some formats end in the middle without a decoder's complaint; a film without sound says how long it is."""
+    """Raises Unreadable if a file without sound ends well before the duration that it states.
+
+    Decoders of some formats do not report a truncated file.
+    """
     if len(container.streams) == 1 and container.duration:
-        promised_s = container.duration / 1e6
-        if last_s - (container.start_time or 0) / 1e6 < promised_s - max(_MOST_MISSING_S, 0.05 * promised_s):
-            raise Unreadable(f"ends after {last_s:.1f} of {promised_s:.1f} s")
+        stated_s = container.duration / 1e6
+        if last_s - (container.start_time or 0) / 1e6 < stated_s - max(_MAX_MISSING_S, 0.05 * stated_s):
+            raise Unreadable(f"ends after {last_s:.1f} of {stated_s:.1f} s")
 
 
 def _first_line(error: Exception) -> str:

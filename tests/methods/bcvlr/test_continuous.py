@@ -166,7 +166,7 @@ def test_latent_actions_update_on_two_observations() -> None:
         now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
     z = plain.predictor.head(plain.predictor.trunk(torch.cat([now, following], dim=1)))
     code = plain.codebook(z)
-    error = (plain.world_model(now, code.quantised) - following).square().mean()
+    error = (plain.world_model(now, code.quantized) - following).square().mean()
     trained = [*plain.predictor.parameters(), *plain.world_model.parameters()]
     (error + 0.05 * code.commitment).backward()
     nn.utils.clip_grad_norm_(trained, 2.0)
@@ -241,7 +241,7 @@ def test_finetuning_update_of_numbers_and_of_the_world_model() -> None:
     code = plain.codebook(z)
     decoded = plain.decoder(z)
     action_loss = (decoded - actions[centers]).square().mean()
-    error = (plain.world_model(now, code.quantised) - following).square().mean()
+    error = (plain.world_model(now, code.quantized) - following).square().mean()
     (action_loss + 1e-3 * (error + 0.05 * code.commitment)).backward()
     for name, rate in rates.items():
         torch.optim.Adam(getattr(plain, name).parameters(), lr=rate).step()

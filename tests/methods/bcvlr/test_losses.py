@@ -282,7 +282,7 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     past, now, future = features_of(plain.encoder, sampler, centers)
     z = predicted(plain.predictor, past, now, future)
     code = plain.codebook(z)
-    prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantised)
+    prediction = plain.world_model(torch.cat([past, now], dim=1), code.quantized)
     action_loss = F.cross_entropy(plain.decoder(z), actions[centers])
     loss = action_loss + 15 * ((prediction - future).square().mean() + 0.05 * code.commitment)
     loss.backward()
