@@ -53,10 +53,9 @@ def check_fields(config: Any, prefix: str = "") -> None:
             raise UserError(f"{name}: expected one or more widths from 1 to 8192, got {value}")
 
 
-@functools.cache
-def hints_of(config: type) -> dict[str, Any]:
-    """The types of its fields."""
-    return typing.get_type_hints(config)
+def hints_of(config: Any) -> dict[str, Any]:
+    """The types of the fields of a configuration class."""
+    return _hints(config)
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -86,6 +85,11 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_absolute, value))
     return value.absolute() if isinstance(value, Path) else value
+
+
+@functools.cache
+def _hints(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config)
 
 
 def _before(value: Any) -> dict[str, Any]:

@@ -116,8 +116,9 @@ def _from_preset(early: Early, overrides: Mapping[str, Any], source: str) -> _Ba
     method = overrides.get("method", early.method or DEFAULT_METHOD)
     named = overlay(config_type(method)(), overrides, f"{source}: " if source else "")  # before anything is looked up
     for name, own in (("method", early.method), ("preset", early.preset)):
-        if name in overrides and own not in ("", "auto", getattr(named, name)):
-            raise UserError(f"{name}: {source} is of {name} {getattr(named, name)}, got {own}")
+        found = getattr(named, name)
+        if name in overrides and found != "auto" and own not in ("", "auto", found):
+            raise UserError(f"{name}: {source} is of {name} {found}, got {own}")
     env = named.env if "env" in overrides else early.env or named.env
     _check_names(env)
     scale, why = (named.preset, "") if named.preset != "auto" else (early.preset, "as asked")

@@ -91,6 +91,11 @@ def test_a_file_in_part_is_over_the_preset_of_the_environment(tmp_path: Path) ->
     assert found == overlay(preset("dmc:finger_spin", "quick"), expected)
 
 
+def test_a_file_of_preset_auto_leaves_the_preset_to_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "part.json").write_text('{"preset": "auto"}')
+    assert settings("--config-file", "part.json").preset == "quick"
+
+
 def test_auto_is_quick_without_a_gpu() -> None:
     request = resolve(["--device", "cpu"])
     assert request.settings.preset == "quick"
