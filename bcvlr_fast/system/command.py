@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -70,27 +71,35 @@ def parse(arguments: type[T], argv: Sequence[str], default: T | None = None, com
     With `compact_help`, `--help` shows a line for each option, and `--help-verbose` what it sets.
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
-    with tyro._errors.on_parse_error(_raise(arguments)):
+    with _raising(arguments):
         return tyro.cli(arguments, args=list(argv), compact_help=compact_help, **given)
 
 
 def parse_known(arguments: type[T], argv: Sequence[str]) -> T:
     """`arguments` from a command line that holds others too. Raises UserError as `parse`."""
-    with tyro._errors.on_parse_error(_raise(arguments)):
+    with _raising(arguments):
         found, _ = tyro.cli(arguments, args=list(argv), return_unknown_args=True, add_help=False)
     return found
 
 
-def _raise(arguments: Any) -> Callable[[tyro._errors.ParseErrorEvent], None]:
-    """The hook that tyro calls with what it found wrong. tyro has no public one: its version is bounded."""
+def _raising(arguments: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it, tyro raises UserError for what it finds wrong.
 
-    def hook(event: tyro._errors.ParseErrorEvent) -> None:
-        raise UserError(_message(event, (*_flags(arguments), *_subcommands(arguments))))
+    It uses a hook that is not part of tyro's public interface. A tyro without it prints its own message, over several
+    lines, and exits with 2 as well.
+    """
+    known = (*_flags(arguments), *_subcommands(arguments))
 
-    return hook
+    def hook(event: Any) -> None:
+        raise UserError(_message(event, known))
+
+    try:
+        return tyro._errors.on_parse_error(hook)
+    except AttributeError:
+        return contextlib.nullcontext()
 
 
-def _message(event: tyro._errors.ParseErrorEvent, known: tuple[str, ...]) -> str:
+def _message(event: Any, known: tuple[str, ...]) -> str:
     match event:
         case tyro._errors.UnrecognizedArgs(tokens=[word, *_]):
             word = word.partition("=")[0]
