@@ -31,7 +31,7 @@ def setting(default: Any, *, before: Any) -> Any:
 
 def check_fields(config: Any, prefix: str = "") -> None:
     """Raises UserError for the first field that is out of its range, not finite, or not among its options."""
-    hints = hints_of(type(config))  # type: ignore[arg-type]
+    hints = hints_of(type(config))
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), f"{prefix}{item.name}"
         if dataclasses.is_dataclass(value):

@@ -26,7 +26,7 @@ def overlay(base: C, values: Any, where: str = "", section: str = "") -> C:
         raise UserError(
             f"{where}{section.removesuffix('.') or 'settings'}: expected an object, got {type(values).__name__}"
         )
-    hints = hints_of(type(base))  # type: ignore[arg-type]
+    hints = hints_of(type(base))
     names = tuple(item.name for item in dataclasses.fields(base))  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
     for key, value in values.items():

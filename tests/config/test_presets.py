@@ -8,7 +8,7 @@ import pytest
 
 import helpers.small_envs  # noqa: F401
 from bcvlr_fast.config.fields import flat
-from bcvlr_fast.envs.names import SUITES
+from bcvlr_fast.envs import SUITES
 from bcvlr_fast.methods.bcvlr.presets import TABLE, preset
 from bcvlr_fast.methods.registry import preset_for
 from bcvlr_fast.system.errors import UserError
@@ -28,7 +28,7 @@ def test_presets_have_the_values_from_before_the_table(variant: int) -> None:
 
 
 def test_the_snapshot_has_every_task() -> None:
-    names = {f"{suite}:{task}" for suite, tasks in SUITES.items() for task in tasks}
+    names = {f"{suite.name}:{task}" for suite in SUITES.values() for task in suite.tasks or ()}
     for scale in ("paper", "quick"):
         found = [name for v in SNAPSHOT["variants"] if v["scale"] == scale for name in v["envs"].split(" | ")]
         assert names <= set(found)
@@ -54,7 +54,7 @@ def test_values_name_the_row_that_they_come_from() -> None:
 
 
 def test_every_row_is_of_use_and_says_why() -> None:
-    names = [f"{suite}:{task}" for suite, tasks in SUITES.items() for task in tasks]
+    names = [f"{suite.name}:{task}" for suite in SUITES.values() for task in suite.tasks or ()]
     for row in TABLE:
         assert row.reason
         assert any(
