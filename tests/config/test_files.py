@@ -80,7 +80,7 @@ def test_every_field_of_the_first_version_is_required() -> None:
         ("[]", "here: expected an object"),
         ('{"format": 3}', "here: format 3 is newer than 2, the newest known here: update bcvlr_fast"),
         ('{"format": "2"}', "here: format: expected 1 to 2, got '2'"),
-        ('{"method": "bcvlr"}', "method: expected one of bcv-lr, got 'bcvlr' .did you mean 'bcv-lr'"),
+        ('{"method": "bcvlr"}', "method: expected one of bcv-lr, bc-true-actions, got 'bcvlr' .did you mean 'bcv-lr'"),
         (to_json(Config()).replace('"seed"', '"sed"'), "here: seed: expected"),
         (to_json(Config()).replace('"seed"', '"new": 1, "seed"'), "here: unknown field 'new'"),
         (to_json(Config()).replace('"seed": 0', '"seed": "0"'), "here: seed: expected int, got '0'"),
