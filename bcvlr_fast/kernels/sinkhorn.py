@@ -23,7 +23,12 @@ def sinkhorn(scores: Tensor, *, temperature: float = 0.1, iterations: int = 3) -
     iterations   >= 1 pairs of scalings: columns to equal sums, then rows.
     Returns [B, M] float32 with rows that sum to one and without a gradient.
 
-    u = 1; then `iterations` times v_m = (B / M) / sum_i K_im u_i, u_i = 1 / sum_m K_im v_m; target = u_i K_im v_m.
+    Eq. 6:  K = exp(scores / temperature), u = 1
+    Eq. 7:  v_m = (B / M) / sum_i K_im u_i, so that every prototype has the same sum over the batch
+    Eq. 8:  u_i = 1 / sum_m K_im v_m, so that every sample sums to one; Eq. 7 and 8 repeat `iterations` times
+    Eq. 9:  target_im = u_i K_im v_m
+
+    The paper prints Eq. 6 to 9 without the exponent, the temperature and the normalization; these follow its code.
     Raises ValueError naming the invalid argument. Source: Caron et al. 2020 (SwAV); equal to the
     loop of Proto-RL, whose other factors cancel.
     """
@@ -35,7 +40,7 @@ def sinkhorn_cross_entropy(logits: Tensor, scores: Tensor, *, temperature: float
     """Cross-entropy of softmax(logits / temperature) against the Sinkhorn targets of `scores`.
 
     logits, scores  [B, M] float32 (bfloat16 is converted), -1 to 1; temperature and iterations as in `sinkhorn`.
-    Returns [] float32: -mean_i sum_m target_im log softmax(logits / T)_im. Its gradient in logits is
+    Eq. 10: returns [] float32, -mean_i sum_m target_im log softmax(logits / T)_im. Its gradient in logits is
     (softmax(logits / T) - target) / (T B), computed in the same pass; scores get no gradient.
     Raises ValueError naming the invalid argument. Source: Proto-RL, the prototype loss.
     """

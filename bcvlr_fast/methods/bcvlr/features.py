@@ -161,9 +161,8 @@ def prototype_loss(
     Eq. 10: L_lf = -1/B sum_t q_{t+1}^T log p_t
 
     x = MLP(proj(f(anchor))) and y = proj'(f'(positive)) [B, D] are of shifted observations o_t and o_{t+1}
-    [B, C, H, W]. Departures from the printed Eq. 6 to 9, which follow the official code (Proto-RL, Yarats et al. 2021):
-    x, y and c have unit norm, the logits y^T c are divided by T before the exponential, their maximum is subtracted,
-    and a last normalization makes each q sum to one. `sinkhorn_cross_entropy` computes Eq. 5 to 10 in the log domain.
+    [B, C, H, W]; x, y and the prototypes c have unit norm, as in the official code (Proto-RL, Yarats et al. 2021).
+    `kernels.sinkhorn` has Eq. 6 to 9 and their departures from the printed ones.
     """
     with torch.no_grad():
         key = F.normalize(target[1](target[0](positive)).float(), dim=1)
