@@ -19,7 +19,7 @@ from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
 from bcvlr_fast.training.learner import Stage, largest_divisor
-from phases import FRAME, PHASES, random_frames, stage_of, store_of
+from helpers.phases import FRAME, PHASES, random_frames, stage_of, store_of
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing to capture")
