@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at a time, and their tensors are small
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to another test
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -17,7 +17,7 @@ from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled
 
 pytestmark = needs_egl
 ENV = "dmc:point_mass_easy"
-RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "1200"]
+RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "600", "--episodes", "1"]
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
@@ -52,7 +52,7 @@ def test_a_run_scores_and_reports_continuous_actions(
     row = quick_runs.row_of(drawn)
     assert (row["videos"], row["score"]) == ("bundled expert", "return")
     copy = shutil.copytree(drawn, tmp_path / "run")
-    again = run("evaluate", str(copy), "--episodes", "2")
+    again = run("evaluate", str(copy), "--episodes", "1")
     assert again.returncode == 0, again.stderr
 
 
@@ -67,6 +67,7 @@ def test_a_signal_to_the_whole_job_leaves_a_run_that_goes_on(drawn: Path, tmp_pa
     assert_resumes_to_the_end_of(drawn, out)
 
 
+@pytest.mark.slow
 def test_actions_are_decoded_from_labelled_frames(drawn: Path, tmp_path: Path) -> None:
     done = run(
         "train", *RUN, "--labels", str(videos_of(drawn)), "--labelled-frames", "900", "--out", str(tmp_path / "run")

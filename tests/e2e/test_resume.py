@@ -11,8 +11,10 @@ from bcvlr_fast.training import metrics_log as logger
 from helpers.commands import invoke, refusal, run, start, wait_until
 from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled, train_only, trained
 
+SLOW = [pytest.param(when, marks=pytest.mark.slow) for when in ("3/4", "480 interactions")]
 
-@pytest.mark.parametrize("when", ["1/4", "2/4", "3/4", "4/4 online 1", "480 interactions"])
+
+@pytest.mark.parametrize("when", ["1/4", "2/4", "4/4 online 1", *SLOW])
 def test_stopped_and_resumed_gives_the_same_weights(
     finished: tuple[Path, Path, str], tmp_path: Path, when: str
 ) -> None:
@@ -24,13 +26,14 @@ def test_stopped_and_resumed_gives_the_same_weights(
     assert_resumes_to_the_end_of(folder, out)
 
 
-def test_streamed_frames_and_two_threads_resume_the_same(
-    finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_streamed_frames_resume_the_same(
+    finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
     """From a budget that the videos exceed; the step that was gathered ahead when the run stopped is drawn again."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
     _, videos, _ = finished
-    flags = [*TINY, "--frames-gb", "0.0001", "--videos", str(videos)]
+    flags = [*TINY, "--frames-gb", "0.0001", "--online.interactions", "240", "--videos", str(videos)]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert "(mapped)" in train_only(*flags, "--out", str(straight))
     code, message = signaled("1/4", signal.SIGINT, *flags, "--out", str(stopped))
@@ -85,7 +88,7 @@ def test_a_signal_during_the_evaluation_ends_it_and_nothing_is_lost(
     out = tmp_path / "run"
     long = [*TINY, "--episodes", "100000", "--videos", str(videos), "--out", str(out)]
     command = start("train", *long)
-    wait_until(lambda: trained(out), limit_s=120)
+    wait_until(lambda: trained(out), limit_s=120, every_s=0.1)
     command.send_signal(signal.SIGTERM)
     assert command.wait(limit_s=30) == 75
     assert not (out / "status.json").exists()

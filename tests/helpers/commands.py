@@ -81,11 +81,12 @@ def run_fresh(module: str, *arguments: str) -> Done:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
+def wait_until(condition: Callable[[], bool], limit_s: float, every_s: float = 0.01) -> None:
+    """Waits until `condition` holds, which is asked `every_s`; fails after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s:g} s"
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 class Command:

@@ -43,7 +43,7 @@ def train_only(*arguments: str) -> str:
     name = "--resume" if "--resume" in arguments else "--out"
     folder = Path(arguments[arguments.index(name) + 1])
     command = start("train", *arguments, "--episodes", "100000")
-    wait_until(lambda: trained(folder) or not command.running, limit_s=120)
+    wait_until(lambda: trained(folder) or not command.running, limit_s=120, every_s=0.1)
     assert command.running, command.stderr
     command.send_signal(signal.SIGKILL)
     command.wait(limit_s=10)
