@@ -2,20 +2,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNEL_TESTS := tests/kernels
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: train test bench sanitize triton-versions gpu-sanitize lint format type clean
+.PHONY: train test test-all coverage bench sanitize triton-versions gpu-sanitize lint format type clean
 
 train: $(VENV)/stamp
 	$(BIN)/python -m bcvlr_fast.train --env procgen:bossfight
 
 test: lint type $(VENV)/stamp
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term
+	$(PYTEST)
+
+# With the slow tier.
+test-all: lint type $(VENV)/stamp
+	$(PYTEST) -m ""
+
+# Lines and branches that the tests of both tiers pass through, the processes that they start included.
+coverage: $(VENV)/stamp
+	$(PYTEST) -m "" --cov --cov-report=term
 
 bench: $(VENV)/stamp
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest bench
 
-# The C++ kernels under the address and undefined-behaviour sanitizers, with fresh memory full of NaN.
+# The C++ kernels under the address and undefined-behavior sanitizers, with fresh memory full of NaN.
 sanitize: $(VENV)/stamp
 	BCVLR_FAST_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
 		$(BIN)/python setup.py -q build_ext --build-temp build/sanitize --build-lib build/sanitize
@@ -28,7 +37,7 @@ sanitize: $(VENV)/stamp
 triton-versions: $(VENV)/stamp
 	for version in 3.6.0 3.7.1 3.8.0 3.9.0; do \
 		$(BIN)/python -m pip install -q --no-deps --upgrade --target build/triton-$$version triton==$$version && \
-		PYTHONPATH=build/triton-$$version $(BIN)/python -m pytest $(KERNEL_TESTS) tests/tools/test_triton_budget.py -k triton || exit 1; \
+		PYTHONPATH=build/triton-$$version $(BIN)/python -m pytest -m "" $(KERNEL_TESTS) tests/tools/test_triton_budget.py -k triton || exit 1; \
 	done
 
 # On a GPU: out-of-bounds and uninitialised accesses, and races in shared memory.

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at a time, and their tensors are small
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to another test
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ from bcvlr_fast.experts import simulator
 from bcvlr_fast.videos import DatasetWriter, Manifest
 from bcvlr_fast.videos.labels import NO_ACTION, EvaluationLabels
 from helpers.backends import BACKENDS, Backend, running
-from helpers.tiny import TINY, run
+from helpers.commands import run_fresh
+from helpers.shared import filled_once, session_folder
+from helpers.tiny import TINY
 
 LENGTHS = [40, 25, 33, 30]
 if found := simulator.folder():  # it lies in the user's cache, which tests do not use otherwise
@@ -30,7 +33,7 @@ if found := simulator.folder():  # it lies in the user's cache, which tests do n
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings of one test session are kept apart from the user's."""
-    monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("BCVLR_FAST_CACHE", str(session_folder(tmp_path_factory) / "cache"))
 
 
 @pytest.fixture(params=BACKENDS)
@@ -73,13 +76,17 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(run folder, dataset, screen) of a whole tiny run."""
-    base = tmp_path_factory.mktemp("train")
-    rng = np.random.default_rng(0)
-    videos = base / "clips"
-    videos.mkdir()
-    for i in range(4):
-        np.save(videos / f"{i}.npy", rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
-    done = run(*TINY, "--videos", str(videos), "--out", str(base / "run"), "--profile", "1:4")
-    assert done.returncode == 0, done.stderr
-    return base / "run", videos, done.stdout
+    """(run folder, videos, screen) of a whole tiny run as a user starts it. Tests change copies of the folder."""
+
+    def fill(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        videos = folder / "clips"
+        videos.mkdir()
+        for i in range(4):
+            np.save(videos / f"{i}.npy", rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
+        done = run_fresh("train", *TINY, "--videos", str(videos), "--out", str(folder / "run"), "--profile", "1:4")
+        assert done.returncode == 0, done.stderr
+        (folder / "screen.txt").write_text(done.stdout)
+
+    base = filled_once(tmp_path_factory, "finished", fill)
+    return base / "run", base / "clips", (base / "screen.txt").read_text()

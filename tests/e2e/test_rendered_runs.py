@@ -1,34 +1,40 @@
 """Whole runs of a task with continuous actions, drawn by MuJoCo."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bcvlr_fast.evaluation.evaluation import videos_of
+from bcvlr_fast.runs.training import VIDEOS
 from bcvlr_fast.training import metrics_log as logger
+from helpers.commands import run
 from helpers.egl import needs_egl
-from helpers.processes import resume_to_the_end_of, signalled
-from helpers.tiny import TINY, run
+from helpers.shared import filled_once
+from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled
 
 pytestmark = needs_egl
 ENV = "dmc:point_mass_easy"
-RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "1200"]
+RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "600", "--episodes", "1"]
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole tiny run, its recording included."""
-    folder = tmp_path_factory.mktemp("drawn") / "run"
-    done = run(*RUN, "--out", str(folder))
-    assert done.returncode == 0, done.stderr
-    return folder
+    """The folder of a whole tiny run, its recording included. Tests change copies of it."""
+
+    def fill(folder: Path) -> None:
+        done = run("train", *RUN, "--out", str(folder / "run"))
+        assert done.returncode == 0, done.stderr
+
+    return filled_once(tmp_path_factory, "drawn", fill) / "run"
 
 
-def test_a_run_scores_and_reports_continuous_actions(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_scores_and_reports_continuous_actions(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = json.loads((drawn / "evaluation.json").read_text())
     assert set(kept["scores"]) == {"greedy", "random", "expert"}
     assert kept["scores"]["expert"]["mean"] > 500
@@ -45,23 +51,34 @@ def test_a_run_scores_and_reports_continuous_actions(drawn: Path, monkeypatch: p
     assert np.isfinite(list(figures.values())).all()
     row = quick_runs.row_of(drawn)
     assert (row["videos"], row["score"]) == ("bundled expert", "return")
-    again = run(str(drawn), "--episodes", "2", module="evaluate")
+    copy = shutil.copytree(drawn, tmp_path / "run")
+    again = run("evaluate", str(copy), "--episodes", "1")
     assert again.returncode == 0, again.stderr
 
 
 def test_a_signal_to_the_whole_job_leaves_a_run_that_goes_on(drawn: Path, tmp_path: Path) -> None:
     """The processes that draw get it too; the run saves itself, and ends as one that was never stopped."""
     out = tmp_path / "run"
-    code, message = signalled("240 interactions", signal.SIGTERM, *RUN, "--out", str(out), whole_job=True)
+    code, message = signaled("240 interactions", signal.SIGTERM, *RUN, "--out", str(out), new_session=True)
     assert code == 75, message
     assert len(message.splitlines()) == 1
     assert "--resume" in message
-    assert any(row["phase"] == "online" for row in logger.read(out))
-    resume_to_the_end_of(drawn, out)
+    assert any(row["phase"] == "online" for row in logger.read_metrics(out))
+    assert_resumes_to_the_end_of(drawn, out)
 
 
+@pytest.mark.slow
 def test_actions_are_decoded_from_labelled_frames(drawn: Path, tmp_path: Path) -> None:
-    done = run(*RUN, "--labels", str(videos_of(drawn)), "--labelled-frames", "900", "--out", str(tmp_path / "run"))
+    done = run(
+        "train",
+        *RUN,
+        "--labels",
+        str(Path(json.loads((drawn / VIDEOS).read_text())["path"])),
+        "--labelled-frames",
+        "900",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert done.returncode == 0, done.stderr
-    rounds = [row for row in logger.read(tmp_path / "run") if row.get("stage") == "finetuning"]
+    rounds = [row for row in logger.read_metrics(tmp_path / "run") if row.get("stage") == "finetuning"]
     assert rounds

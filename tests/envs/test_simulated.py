@@ -15,7 +15,6 @@ from bcvlr_fast.envs.pool import envpool
 from bcvlr_fast.envs.scoring import play
 from bcvlr_fast.envs.stacking import Stacked
 from helpers.egl import needs_egl
-from helpers.tiny import command
 
 PARITY = Path(__file__).parents[1] / "helpers/parity.py"
 
@@ -118,8 +117,9 @@ def test_a_process_that_dies_is_named() -> None:
 def test_without_graphics_one_line_says_what_to_install(tmp_path: Path) -> None:
     """EnvPool ends the process without an exception."""
     env = {**os.environ, "__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path), "BCVLR_FAST_CACHE": str(tmp_path)}
-    args = command("train", "--env", "dmc:point_mass_easy", "--out", str(tmp_path / "run"), "--device", "cpu")
-    done = subprocess.run(args, capture_output=True, text=True, timeout=120, env=env)
+    arguments = ["--env", "dmc:point_mass_easy", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    command = [sys.executable, "-m", "bcvlr_fast.train", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 2, done.stderr
     assert "apt-get install" in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]

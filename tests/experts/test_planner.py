@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ from bcvlr_fast.experts.search import SEARCHES
 from bcvlr_fast.experts.shooting import SHOOTINGS
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.workers import worker_pool
-from helpers.tiny import run
+from helpers.commands import invoke, refusal, run
 
 pytestmark = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 LEVEL = 77
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls the function in a process without EnvPool."""
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Callable[..., Any]]:
+    """apart(function, arguments): the function's result in a process without EnvPool."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+        yield pool.apply
 
 
 def random_play(game: str, steps: int) -> tuple[list[tuple[float, bool]], bool]:
@@ -56,8 +57,8 @@ def random_play(game: str, steps: int) -> tuple[list[tuple[float, bool]], bool]:
 
 
 @pytest.mark.parametrize("game", PROCGEN_GAMES)
-def test_the_simulator_plays_as_envpool_does_and_its_states_restore(game: str) -> None:
-    seen, same = apart(random_play, game, 150)
+def test_the_simulator_plays_as_envpool_does_and_its_states_restore(apart: Callable[..., Any], game: str) -> None:
+    seen, same = apart(random_play, (game, 150))
     assert same
     env = Procgen(game, 1, seed=0, level=LEVEL)
     env.reset()
@@ -80,8 +81,8 @@ def agent_of(game: str) -> tuple[np.ndarray, np.ndarray, int]:
     return after.entities[0, :2] - before.entities[0, :2], before.kinds.copy(), int((before.grid != 100).sum())
 
 
-def test_a_view_reads_places_kinds_and_walls() -> None:
-    moved, kinds, walls = apart(agent_of, "coinrun")
+def test_a_view_reads_places_kinds_and_walls(apart: Callable[..., Any]) -> None:
+    moved, kinds, walls = apart(agent_of, ("coinrun",))
     assert moved[0] > 0.2
     assert kinds[0] == 0
     assert walls > 1000
@@ -112,20 +113,20 @@ def test_shooting_plays_far_better_than_chance() -> None:
 
 def test_the_command_plans_verifies_continues_and_feeds_a_recording(tmp_path: Path) -> None:
     file = tmp_path / "maze.npz"
-    command = ["--env", "procgen:maze", "--planner", "--out", str(file)]
-    done = run(*command, "--frames", "150", module="expert")
+    command = ["expert", "--env", "procgen:maze", "--planner", "--out", str(file)]
+    done = run(*command, "--frames", "150")
     assert done.returncode == 0, done.stderr
     first = replays.load_replays(file)
     assert first.frames >= 150
     assert "every episode has the same end and return in EnvPool as in its replay" in done.stdout
-    done = run(*command, "--frames", "300", module="expert")
+    done = run(*command, "--frames", "300")
     assert done.returncode == 0, done.stderr
     more = replays.load_replays(file)
     assert more.frames >= 300
     np.testing.assert_array_equal(more.level[: len(first.level)], first.level)
     np.testing.assert_array_equal(more.actions[: len(first.actions)], first.actions)
     out = str(tmp_path / "data")
-    done = run("--env", "procgen:maze", "--replays", str(file), "--out", out, module="record")
+    done = run("record", "--env", "procgen:maze", "--replays", str(file), "--out", out)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "maze.npz"]
 
@@ -151,10 +152,7 @@ def test_bad_input_is_one_line(
     one = np.array([5], np.int32)
     for game, file in (("bossfight", "other.npz"), ("maze", "maze.npz")):
         Replays(game, one, np.array([2], np.int32), np.zeros(2, np.uint8), np.zeros(1, np.float32)).save(Path(file))
-    done = run(*arguments, module="expert")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert said in refusal(invoke("expert", *arguments))
 
 
 def test_without_the_simulator_the_error_has_the_command_to_run(

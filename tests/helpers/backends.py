@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import SearchStrategy
 
 from bcvlr_fast.kernels import native
 
 BACKENDS = ("reference", "cpp", "triton")
 GPU = torch.cuda.is_available()
+FEW_EXAMPLES = 5
+"""In the interpreter an example takes up to a second."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,27 @@ def running(name: str) -> Iterator[Backend]:
                 for attribute, launcher in names.items():
                     patch.setattr(module(operation), attribute, getattr(launchers, launcher))
         yield Backend(name, device)
+
+
+def on_each_backend(examples: int, **drawn: SearchStrategy) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a test of a function of a backend and drawn values: on each backend, with as many examples.
+
+    Triton's interpreter gets few of them, and all in the slow tier.
+    """
+    cases = [(name, FEW_EXAMPLES if name == "triton" and not GPU else examples) for name in BACKENDS]
+    all_interpreted = [] if GPU else [pytest.param("triton", examples, marks=pytest.mark.slow)]
+
+    def decorate(check: Callable[..., None]) -> Callable[..., None]:
+        @pytest.mark.parametrize(("backend", "examples"), [*cases, *all_interpreted], indirect=["backend"])
+        def test(backend: Backend, examples: int) -> None:
+            @settings(max_examples=examples, deadline=None, database=None)
+            @given(**drawn)
+            def holds(**values: object) -> None:
+                check(backend, **values)
+
+            holds()
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate

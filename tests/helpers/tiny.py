@@ -1,15 +1,16 @@
-"""Runs of the commands on tiny settings, for the tests that need a whole one."""
+"""Runs on tiny settings, which take seconds: stopped, resumed, and what they leave in their folder."""
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bcvlr_fast.training import checkpoint
+from helpers.commands import start, wait_until
 
 TINY = """
 --env procgen:bossfight --preset quick --episodes 3 --films 1 --precision fp32 --device cpu
@@ -23,22 +24,51 @@ TINY = """
 """.split()  # noqa: SIM905
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"bcvlr_fast.{module}", *arguments]
+def signaled(when: str, number: signal.Signals, *arguments: str, new_session: bool = False) -> tuple[int, str]:
+    """(exit code, stderr) of a run that gets a signal once it has printed `when`.
+
+    Without a terminal a learner prints its line at its end: the signal then falls into the next one. With `new_session`
+    the signal goes to the processes that the run has started, too.
+    """
+    command = start("train", *arguments, new_session=new_session)
+    command.wait_for(when)
+    command.send_signal(number)
+    done = command.finish()
+    return done.returncode, done.stderr
 
 
-def run(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(module, *arguments), capture_output=True, text=True, timeout=300)
+def train_only(*arguments: str) -> str:
+    """Runs `bcvlr_fast.train` until its last checkpoint is there, and leaves out the evaluation and the report.
+
+    Returns what it has printed.
+    """
+    name = "--resume" if "--resume" in arguments else "--out"
+    folder = Path(arguments[arguments.index(name) + 1])
+    command = start("train", *arguments, "--episodes", "100000")
+    wait_until(lambda: trained(folder) or not command.running, limit_s=120, every_s=0.1)
+    assert command.running, command.stderr
+    command.send_signal(signal.SIGKILL)
+    command.wait(limit_s=10)
+    return command.stdout
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def assert_resumes_to_the_end_of(straight: Path, stopped: Path) -> None:
+    """Resumes `stopped`, and compares its last checkpoint with that of `straight` bit for bit."""
+    train_only("--resume", str(stopped))
+    expected, found = final_tensors(straight), final_tensors(stopped)
+    assert set(expected) == set(found)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def trained(folder: Path) -> bool:
+    """Whether the run has saved its last checkpoint."""
+    saved, _ = checkpoint.load_newest(folder / "ckpt")
+    return saved is not None and saved["phase"] == "done"
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the last checkpoint of a run that is done."""
     saved, complaints = checkpoint.load_newest(folder / "ckpt")
     assert saved is not None
     assert complaints == []

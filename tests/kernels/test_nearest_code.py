@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bcvlr_fast.kernels import NearestCode, native, nearest_code
-from helpers.backends import Backend, running
+from helpers.backends import Backend, on_each_backend, running
 
 
 def split(z: Tensor, books: int, dim: int) -> Tensor:
@@ -70,8 +69,8 @@ def check(state: tuple[Tensor, ...], found: NearestCode, book: list[Tensor], dec
     torch.testing.assert_close(book[0].double(), book[2].double() / book[1].double()[:, :, None], rtol=1e-6, atol=0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+@on_each_backend(
+    25,
     books=st.integers(1, 3),
     size=st.integers(1, 150),
     dim=st.integers(1, 40),

@@ -1,15 +1,12 @@
 """Every backend's targets, loss and gradient against float64 and the published loop."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bcvlr_fast.kernels import native, sinkhorn, sinkhorn_cross_entropy
-from helpers.backends import Backend, module, running
+from helpers.backends import Backend, module, on_each_backend, running
 
 
 def published(scores: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -34,17 +31,14 @@ def near(backend: Backend) -> float:
     return 3e-6 if backend.name == "reference" or backend.interpreted else 1e-6
 
 
-def shapes(test: Callable) -> Callable:
-    examples = given(
-        batch=st.integers(1, 90),
-        size=st.integers(1, 70),
-        temperature=st.sampled_from([0.025, 0.1, 0.37, 1.0]),
-        iterations=st.integers(1, 5),
-        seed=st.integers(0, 10_000),
-    )
-    return settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])(
-        examples(test)
-    )
+shapes = on_each_backend(
+    25,
+    batch=st.integers(1, 90),
+    size=st.integers(1, 70),
+    temperature=st.sampled_from([0.025, 0.1, 0.37, 1.0]),
+    iterations=st.integers(1, 5),
+    seed=st.integers(0, 10_000),
+)
 
 
 def stretched(backend: Backend, temperature: float) -> float:

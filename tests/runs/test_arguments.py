@@ -154,7 +154,10 @@ BAD = {
         ["--preset", "quik"],
         "expected one of paper, quick, got 'quik' (did you mean 'quick'?)",
     ),
-    "unknown method": (["--method", "bcvlr"], "method: expected one of bcv-lr, bc-true-actions, got 'bcvlr' (did you mean 'bcv-lr'?)"),
+    "unknown method": (
+        ["--method", "bcvlr"],
+        "expected one of bcv-lr, bc-true-actions, got 'bcvlr' (did you mean 'bcv-lr'?)",
+    ),
     "unknown game": (["--env", "procgen:bosfight"], "did you mean 'bossfight'"),
     "commas": (["--env", "procgen:a,procgen:b"], "(--env procgen:a procgen:b)"),
     "no environment": (["--env"], "env: expected one or more names such as procgen:bossfight, got none"),

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+OTHERS = ("80", "100", "gfx942")
 
 
-@pytest.mark.parametrize("target", ["80", "90", "100", "gfx942"])
-def test_budget(target: str, tmp_path: Path) -> None:
-    """In a process of its own: here Triton interprets."""
+@pytest.mark.parametrize("target", ["90", *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
+def test_budget(target: str, pytestconfig: pytest.Config) -> None:
+    """In a process of its own, because Triton interprets in this one; what is compiled is kept for the next time."""
     pytest.importorskip("triton", minversion="3.6")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    kept = pytestconfig.cache.mkdir("triton")  # Triton names what it keeps by the source, the target and its version
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(kept)}
     done = subprocess.run(
         [sys.executable, "tools/triton_budget.py", "--targets", target],
         cwd=ROOT,

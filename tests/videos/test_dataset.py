@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.videos import DatasetWriter, ExpertVideos, Manifest, open_videos, read_manifest
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos.labels import NO_ACTION
-from helpers.tiny import command, wait_until
+from helpers.commands import start, wait_until
 
 SHAPE = (3, 64, 64)
 
@@ -77,10 +76,10 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
 
 def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "data"
-    process = subprocess.Popen(command("record", "--env", "procgen:bossfight", "--out", str(out)), text=True)
+    command = start("record", "--env", "procgen:bossfight", "--out", str(out))
     wait_until(lambda: any(tmp_path.iterdir()), limit_s=60)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(limit_s=30) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,6 +178,15 @@ def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], tra
     videos = ExpertVideos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), manifest, Path("videos"))
     train, held_out = videos.split(0.1)
     assert (len(train.lengths), len(held_out.lengths)) == (trained, len(lengths) - trained)
+
+
+@pytest.mark.parametrize(("frames", "lengths"), [(65, [40, 25]), (66, [40, 25, 1]), (40, [40]), (1000, [40, 25, 33])])
+def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
+    manifest = Manifest("", "test", [40, 25, 33], [1, 1, 1])
+    videos = ExpertVideos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), manifest, Path("videos"))
+    first = videos.first(frames)
+    assert first.lengths.tolist() == lengths
+    np.testing.assert_array_equal(first.frames, videos.frames[: sum(lengths)])
 
 
 @settings(max_examples=20, deadline=None)
