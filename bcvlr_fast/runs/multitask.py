@@ -69,7 +69,7 @@ def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, t
     run = Run(folder / "pretraining", settings, screen, track=track, start=start, resume_folder=folder)
     (folder / CONFIG).write_text(to_json(settings))
     try:
-        with run.signals():
+        with run.stopping.signals():
             learn(run, open_run_videos(settings, videos, settings.window.observations), until="online")
     finally:
         run.close()

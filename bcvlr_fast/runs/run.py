@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,8 +23,9 @@ from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.evaluation.evaluation import make_observed
 from bcvlr_fast.methods.method import Method, Phase, Sight, Sources
 from bcvlr_fast.methods.registry import method_type
-from bcvlr_fast.system.command import ending_signals
-from bcvlr_fast.system.errors import Diverged, Interrupted, UserError
+from bcvlr_fast.runs.progress import Progress
+from bcvlr_fast.runs.stopping import Stopping
+from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.files import lock_folder
 from bcvlr_fast.system.host import DRAWN_BY, machine, versions
 from bcvlr_fast.system.screen import Screen
@@ -44,26 +42,6 @@ DONE = "done"
 """The name of the phase after the last one."""
 _LOG_EVERY_UPDATES = 50
 _SAVE_EVERY_S = 300.0
-
-
-@dataclass
-class Progress:
-    """What a run counts, apart from the position in its phase, which the phase knows."""
-
-    updates: int = 0
-    """Of all learners; the x-axis of the log."""
-    spent: dict[str, dict[str, float]] = field(default_factory=dict)
-    peaks: dict[str, float] = field(default_factory=dict)
-    placement: str | None = None
-    """Where the videos' frames lie, in this run or in the one that it resumes."""
-    elapsed_s: float = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 class Diagnostics(Protocol):
@@ -91,7 +69,7 @@ class Run:
         """`start` is when the clock began (time.monotonic); `profiled` are the updates (first, end) of each learner to
         profile; `resume_folder` is what to resume after a stop, by default `folder`."""
         self.folder, self.config, self.screen = folder, settings, screen
-        self._resume_folder = resume_folder or folder
+        self.stopping = Stopping(resume_folder or folder)
         self._lock = lock_folder(folder)
         self._saved, damaged = checkpoint.load_newest(folder / CHECKPOINTS)
         if damaged and self._saved is None:
@@ -127,8 +105,6 @@ class Run:
         self.log.start -= self.progress.elapsed_s
         self._profiler = Profiler(profiled, folder / TRACES, self.compute.device)
         self._saved_s = time.monotonic()
-        self._stop: int | None = None
-        self._all_saved = False
         self._diagnostics: Diagnostics
 
     @property
@@ -179,12 +155,6 @@ class Run:
         self._env = Budget(env, interactions, shows_reward=Sight.REWARD in self.method.sees)
         return self._env
 
-    def finish_training(self) -> None:
-        """From here on a signal ends the run at once, for there is nothing left to save."""
-        self._all_saved = True
-        if self._stop is not None:
-            raise self._interrupted()
-
     def train(self, learner: Learner, title: str) -> dict[str, float]:
         metrics: dict[str, float] = {}
         logged = learner.done
@@ -216,17 +186,14 @@ class Run:
 
             def advance(count: int) -> None:
                 bar.advance(count)
-                if self._stop is not None:  # the saved state stays as it is
-                    raise self._interrupted()
+                self.stopping.check()  # the saved state stays as it is
 
             yield advance
 
     def safe_point(self) -> None:
-        if self._stop is None and time.monotonic() - self._saved_s < _SAVE_EVERY_S:
-            return
-        self.save()
-        if self._stop is not None:
-            raise self._interrupted()
+        if self.stopping.asked or time.monotonic() - self._saved_s >= _SAVE_EVERY_S:
+            self.save()
+        self.stopping.check()
 
     def collected(self, round_: int, interactions: int, replay: Replay, metrics: Mapping[str, float]) -> None:
         assert self._env is not None
@@ -271,24 +238,6 @@ class Run:
         checkpoint.save(self.folder / CHECKPOINTS, work, state)
         self._saved_s = time.monotonic()
 
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Within it, the first signal asks for an end at the next safe point; a second SIGINT ends at once."""
-
-        def ask(number: int, _: FrameType | None) -> None:
-            if self._stop is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._stop = number
-            if self._all_saved:
-                raise self._interrupted()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *ending_signals())}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def peaks(self) -> dict[str, float]:
         """Peak resident memory of the run's own process, and of the GPU where there is one, in GB."""
         now = {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
@@ -332,10 +281,6 @@ class Run:
             if package in DRAWN_BY:
                 why = f"the run is of {package} {before}, this is {now}"
         return f"resume: {self.folder}: the same actions lead to other frames here: {why}"
-
-    def _interrupted(self) -> Interrupted:
-        code = 130 if self._stop == signal.SIGINT else 75
-        return Interrupted(f"stopped; resume with: python -m bcvlr_fast.train --resume {self._resume_folder}", code)
 
     def _check_finite(self, learner: Learner, metrics: dict[str, float]) -> None:
         loss = metrics["loss"]

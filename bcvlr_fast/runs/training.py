@@ -49,9 +49,9 @@ def train(
     run = Run(folder, settings, screen, track=track, start=start, profiled=profiled, resume_folder=resume_folder)
     try:
         (folder / VIDEOS).write_text(json.dumps({"path": str(videos_path.resolve())}))
-        with run.signals():
+        with run.stopping.signals():
             held_out = learn(run, videos, transitions)
-            run.finish_training()
+            run.stopping.at_once()
             policy = run.method.policy
             policy.save(folder)
             with run.spent.on("evaluation", settings.episodes):

@@ -1,0 +1,57 @@
+"""Signals that ask a run to stop at its next safe point."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from bcvlr_fast.system.command import ending_signals
+from bcvlr_fast.system.errors import Interrupted
+
+
+class Stopping:
+    """Remembers the signal that asked for a stop."""
+
+    def __init__(self, resume_folder: Path) -> None:
+        """`resume_folder` is what the message names as the run to resume."""
+        self._resume_folder = resume_folder
+        self._number: int | None = None
+        self._at_once = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal asked for a stop."""
+        return self._number is not None
+
+    def check(self) -> None:
+        """Raises Interrupted where a signal asked for a stop; what is to be saved must be saved by then."""
+        if self._number is not None:
+            code = 130 if self._number == signal.SIGINT else 75
+            message = f"stopped; resume with: python -m bcvlr_fast.train --resume {self._resume_folder}"
+            raise Interrupted(message, code)
+
+    def at_once(self) -> None:
+        """From here on a signal stops the run at once, for there is nothing left to save."""
+        self._at_once = True
+        self.check()
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Within it, the first signal asks for a stop; a second SIGINT ends the process at once."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            if self._number is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._number = number
+            if self._at_once:
+                self.check()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *ending_signals())}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
