@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text."""
+"""The plots of the report, as SVG text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_LOSSES = {"phase", "step", "time_s", "stage", "warning"}
 
 
 def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
-    """Training scores by interactions, with the random policy's, the expert's and the final ones."""
+    """Training scores over interactions, with the final scores of the agent, random play and the expert as lines."""
     kind = evaluation["score"]
     points = [(r["interactions"], r[kind]) for r in rows if r.get("stage") == "round" and r.get(kind) is not None]
     figure, axes = plt.subplots(figsize=(8, 3.6))
@@ -37,7 +37,7 @@ def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
 
 
 def losses(rows: Rows) -> str:
-    """One panel a stage, every logged figure over the updates."""
+    """One panel per learner with every logged metric over the updates."""
     stages: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         stage = row.get("stage")
@@ -65,7 +65,7 @@ def losses(rows: Rows) -> str:
 
 
 def confusion(counts: list[list[int]]) -> str:
-    """True action by row, decoded action by column; each row in shares of its own."""
+    """True action by row, decoded action by column; every row is normalized to one."""
     matrix = np.array(counts, np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6, 5))
@@ -74,17 +74,17 @@ def confusion(counts: list[list[int]]) -> str:
     axes.set_yticks(range(len(matrix)), [f"{i}  ({int(n)})" for i, n in enumerate(matrix.sum(axis=1))], fontsize=8)
     axes.set_xlabel("decoded action")
     axes.set_ylabel("true action (windows)")
-    figure.colorbar(image, label="share of the true action's windows")
+    figure.colorbar(image, label="fraction of the true action's windows")
     return _svg(figure)
 
 
 def code_use(shares: np.ndarray) -> str:
-    """[K, M] shares of each code, sorted within its codebook."""
+    """The use [K, M] of each code, sorted within its codebook."""
     figure, axes = plt.subplots(figsize=(8, 2.8))
     for book, row in enumerate(shares):
         axes.step(range(len(row)), np.sort(row)[::-1], where="mid", label=f"codebook {book}")
     axes.set_xlabel("code, by use")
-    axes.set_ylabel("share")
+    axes.set_ylabel("fraction")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, and what the host allocator needs to keep up."""
+"""Device, precision, optimizers, and the settings of the host allocator."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    """float32, or bfloat16 for the convolutions and products; weights stay float32."""
+    """Of convolutions and matrix products: float32 or bfloat16. Weights stay float32."""
     memory_format: torch.memory_format = torch.channels_last
     compile: bool = False
-    """Whether torch.compile makes the networks."""
+    """Whether torch.compile compiles the networks."""
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -38,13 +38,14 @@ class Compute:
         weight_decay: float = 0.0,
         eps: float = 1e-8,
     ) -> torch.optim.Optimizer:
-        """Adam with decoupled weight decay, fused; on a GPU it can be captured, and its rate is a tensor."""
+        """Fused Adam with decoupled weight decay. On a GPU it can be captured, and its learning rate is a tensor."""
         on_gpu = self.device.type == "cuda"
         rate = torch.tensor(learning_rate, device=self.device) if on_gpu else learning_rate
         return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, eps=eps, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
-        """A container of networks on the device, convolutions in the memory format."""
+        """Moves a container of networks to the device, with convolutions in the memory format, and compiles its children
+        if asked to."""
         placed = module.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.compile:
             for network in placed.children():
@@ -53,7 +54,7 @@ class Compute:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Changes the learning rate, in place where a graph reads it."""
+    """Sets the learning rate, in place where it is a tensor that a graph reads."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
@@ -62,7 +63,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of auto, cpu, cuda or cuda:N. Raises UserError for any other, or one that is not there."""
+    """The torch device of auto, cpu, cuda or cuda:N. Raises UserError for another name or a device that is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -77,7 +78,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_compute(device: torch.device, precision: str, compile_networks: bool = False) -> Compute:
-    """Device and number format; `auto` takes bf16 where the hardware multiplies it."""
+    """How to compute on `device`; precision auto is bf16 where the hardware supports it natively."""
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
     if device.type == "cuda":
@@ -91,7 +92,7 @@ def choose_compute(device: torch.device, precision: str, compile_networks: bool 
 
 
 def measured_tflops(compute: Compute) -> float:
-    """TFLOP/s of residual blocks of the networks' kind, forward and backward, measured in about 0.3 s."""
+    """TFLOP/s of residual blocks like the networks', forward and backward, measured in about 0.3 s."""
     channels, side, batch = (64, 64, 256) if compute.device.type == "cuda" else (32, 16, 128)
     net = compute.network(nn.Sequential(ResidualBlock(channels), ResidualBlock(channels)))
     x = torch.randn(batch, channels, side, side, dtype=compute.dtype, device=compute.device)
@@ -123,9 +124,9 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to reuse large freed blocks instead of returning them: page faults cost more than the maths.
+    """Makes glibc reuse large freed blocks instead of returning them, because page faults cost more than the math.
 
-    Labelling ran 2.5 times as fast with it on two cores, whole updates 1.2 times.
+    On two cores it made labeling 2.5 times as fast, and whole updates 1.2 times.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""capture: work that is a function of device memory alone, as a CUDA graph on a GPU and as it is on a CPU."""
+"""capture: turns work on device memory into a CUDA graph on a GPU, and leaves it unchanged on a CPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _WARM_UP_CALLS = 3
 
 
 def capture(work: Callable[[], None], device: torch.device, *generators: torch.Generator) -> Callable[[], None]:
-    """`work` as something to call again and again, on a GPU without the host's part in it.
+    """A function that does `work` each time it is called; on a GPU the host only launches a graph.
 
-    There the first calls run as they are, on a stream of their own: they do real work, and libraries choose their
-    algorithms and Triton compiles meanwhile. Then `work` is recorded once and replayed from there on.
+    On a GPU the first calls run eagerly on a separate stream: they do real work while libraries choose algorithms and
+    Triton compiles. The next call captures `work` once, and every later call replays it.
 
-    What `work` does must depend on tensors alone that keep their addresses: it reads no values on the host, takes no
-    branch on data, and leaves its results in place. Random numbers come from `generators`, which go on in a graph as
-    they would outside it; their states, the tensors, and learning rates held in tensors may be changed in between.
+    `work` must depend only on tensors that keep their addresses: it reads no values on the host, has no branches on
+    data, and writes its results in place. Random numbers come from `generators`, which advance in a graph as they would
+    outside it. Their states, the tensors, and learning rates held in tensors may change between calls.
     """
     if device.type != "cuda":
         return work
@@ -46,11 +46,11 @@ class _Captured:
         self._graph.replay()
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
-        gc.collect()  # an old graph that went in the middle of this recording would end it
+        gc.collect()  # an old graph that is freed during this capture would end it
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        # Another thread may be copying frames to the device meanwhile; only this one's calls are recorded.
+        # Another thread may copy frames to the device meanwhile; only this thread's calls are captured.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._work()
         return graph
