@@ -44,7 +44,7 @@ class Compute:
         return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, eps=eps, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
-        """Moves a container of networks to the device, with convolutions in the memory format, and compiles its children
+        """Moves a container of networks to the device, convolutions in the memory format, and compiles its children
         if asked to."""
         placed = module.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.compile:
