@@ -25,8 +25,8 @@ def main() -> None:
             return
         print(f"error: command: expected one of {', '.join(COMMANDS)}, got '{command}'", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [f"bcvlr {command}", *arguments]
-    runpy.run_module(f"bcvlr_fast.{command}", run_name="__main__", alter_sys=False)
+    sys.argv = ["", *arguments]  # runpy fills in the program
+    runpy.run_module(f"bcvlr_fast.{command}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -72,7 +73,7 @@ def parse(arguments: type[T], argv: Sequence[str], default: T | None = None, com
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
     with _raising(arguments):
-        return tyro.cli(arguments, args=list(argv), compact_help=compact_help, **given)
+        return tyro.cli(arguments, prog=_program(), args=list(argv), compact_help=compact_help, **given)
 
 
 def parse_known(arguments: type[T], argv: Sequence[str]) -> T:
@@ -80,6 +81,12 @@ def parse_known(arguments: type[T], argv: Sequence[str]) -> T:
     with _raising(arguments):
         found, _ = tyro.cli(arguments, args=list(argv), return_unknown_args=True, add_help=False)
     return found
+
+
+def _program() -> str:
+    """The command as `--help` names it: `bcvlr train` for bcvlr_fast/train.py."""
+    file = Path(sys.argv[0])
+    return f"bcvlr {file.parent.name if file.stem == '__main__' else file.stem}"
 
 
 def _raising(arguments: Any) -> contextlib.AbstractContextManager[Any]:
