@@ -129,6 +129,7 @@ class BCTrueActions:
     """Behavior cloning on true actions, as a method."""
 
     sees: ClassVar[Sight] = Sight.VIDEOS | Sight.LABELS
+    task_phase: ClassVar[str] = ""
     summary: ClassVar[str] = "Learned from expert videos with the expert's true actions, without interaction."
 
     def __init__(

@@ -57,6 +57,8 @@ class Method(Protocol):
     """Networks and the phases that train them."""
 
     sees: ClassVar[Sight]
+    task_phase: ClassVar[str]
+    """The phase from which each of several tasks is on its own; they share the earlier ones. Empty: one task only."""
     agent: nn.Module
     """Everything that a checkpoint keeps of the networks."""
     policy: Policy

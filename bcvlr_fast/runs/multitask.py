@@ -12,6 +12,7 @@ from pathlib import Path
 from bcvlr_fast.config.files import to_json
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
+from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.expert_videos import open_run_videos
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
 from bcvlr_fast.runs.training import STATUS, learn, train
@@ -26,6 +27,8 @@ def split_tasks(settings: RunConfig) -> list[RunConfig]:
     Raises UserError where their numbers differ, for labels of several, or for environments that no agent can share.
     """
     names, paths = settings.env, settings.videos
+    if len(names) > 1 and not method_type(settings.method).task_phase:
+        raise UserError(f"env: method {settings.method} learns one task, got {len(names)}")
     if len(names) > 1 and settings.labels:
         raise UserError("labels: expected one environment, whose actions they are")
     shapes = [(spec(name).frame_shape, spec(name).actions.continuous, spec(name).actions.size) for name in names]
@@ -70,7 +73,7 @@ def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, t
     (folder / CONFIG).write_text(to_json(settings))
     try:
         with run.stopping.signals():
-            learn(run, open_run_videos(settings, videos, settings.window.observations), until="online")
+            learn(run, open_run_videos(settings, videos, settings.window.observations), until=run.method.task_phase)
     finally:
         run.close()
 

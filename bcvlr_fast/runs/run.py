@@ -21,7 +21,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.evaluation.evaluation import make_observed
-from bcvlr_fast.methods.method import Method, Phase, Sight, Sources
+from bcvlr_fast.methods.method import LearnerPhase, Method, Phase, Sight, Sources
 from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.progress import Progress
 from bcvlr_fast.runs.stopping import Stopping
@@ -158,7 +158,7 @@ class Run:
     def train(self, learner: Learner, title: str) -> dict[str, float]:
         metrics: dict[str, float] = {}
         logged = learner.done
-        part = learner.name if self.phase_name == "online" else self.phase_name
+        part = self.phase_name if isinstance(self._phase, LearnerPhase) else learner.name
         with self.screen.bar(title, learner.updates, done=learner.done) as bar, self._profiler.learner():
             while learner.done < learner.updates:
                 before, start = learner.done, time.perf_counter()

@@ -25,6 +25,7 @@ class BCVLR:
     """Behavior Cloning from Videos via Latent Representations (NeurIPS 2025, arXiv 2512.21586)."""
 
     sees: ClassVar[Sight] = Sight.VIDEOS
+    task_phase: ClassVar[str] = "online"
 
     def __init__(
         self, config: Config, spec: EnvSpec, compute: Compute, generator: torch.Generator, *, restored: bool = False
