@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 KERNEL_TESTS := tests/kernels
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: train test test-all coverage bench sanitize triton-versions gpu-sanitize lint format type clean
+.PHONY: train test test-slow test-all coverage bench sanitize triton-versions gpu-sanitize lint format type clean
 
 train: $(VENV)/stamp
 	$(BIN)/python -m bcvlr_fast.train --env procgen:bossfight
@@ -12,9 +12,11 @@ train: $(VENV)/stamp
 test: lint type $(VENV)/stamp
 	$(PYTEST)
 
-# With the slow tier.
-test-all: lint type $(VENV)/stamp
-	$(PYTEST) -m ""
+# The tests that take long; each has a faster one beside it in `make test`.
+test-slow: $(VENV)/stamp
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 # Lines and branches that the tests of both tiers pass through, the processes that they start included.
 coverage: $(VENV)/stamp
