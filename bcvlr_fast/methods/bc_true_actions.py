@@ -19,11 +19,10 @@ from bcvlr_fast.config.presets import Row
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.specs import EnvSpec
-from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.methods.bcvlr.agent import encoder_arguments, policy_arguments
 from bcvlr_fast.methods.bcvlr.config import EncoderConfig, PolicyConfig
 from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
-from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder, build_policy
+from bcvlr_fast.methods.networks import check_encoder, encoder_arguments, policy_arguments
+from bcvlr_fast.methods.policy import Policy, PolicyCard, build_policy
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner, Metrics
@@ -100,19 +99,10 @@ class ActionCloning(Learner):
         self.batches = Batches(sampler, config.batch_size, self.together, last=0)
 
     def update(self, number: int) -> Metrics:
-        compute, config, sampler = self.policy.compute, self.config, self.batches.sampler
+        config = self.config
         actions = self.labels[self.batches.rows[number]]
-        index = self.batches.observation(number)  # [B, stack]
-        offset = sampler.draw_shifts(len(index), config.shift_pad) if config.shift_pad else None
-        if config.stack_dropout:
-            index = torch.where(sampler.draw_chances(len(index), config.stack_dropout), index[:, -1:], index)
-        pixels = random_shift(
-            self.batches.frames,
-            index,
-            offset,
-            pad=config.shift_pad,
-            dtype=compute.dtype,
-            memory_format=compute.memory_format,
+        pixels = self.batches.pixels(
+            number, self.policy.compute, shift_pad=config.shift_pad, stack_dropout=config.stack_dropout
         )
         decoded = self.policy.decode(pixels)
         if actions.is_floating_point():
@@ -147,9 +137,7 @@ class BCTrueActions:
 
     @classmethod
     def check(cls, config: Config, spec: EnvSpec, restored: bool) -> None:
-        if config.encoder.pretrained:
-            channels, side, _ = spec.frame_shape
-            build_encoder(config.frame_stack * channels, side, encoder_arguments(config.encoder), load=not restored)
+        check_encoder(config.encoder, config.frame_stack, spec, restored)
 
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
         assert sources.labels is not None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.system.host import usable_cores
+from bcvlr_fast.training.compute import Compute
 
 Key = tuple[int, ...]
 """Non-negative numbers that identify a step of a run."""
@@ -43,6 +45,25 @@ class Batches:
         """[B, stack] int64: the places of the frames of o_{t + step}, for update `number` of the step."""
         first = step - self._reach[0]
         return self.index[number, first : first + self.sampler.window.stack].T
+
+    def pixels(self, number: int, compute: Compute, *, shift_pad: int = 0, stack_dropout: float = 0.0) -> Tensor:
+        """o_t of update `number`, normalized, [B, stack * C, H, W] in the compute's dtype and memory format.
+
+        Observations are shifted at random by up to `shift_pad` pixels; in the fraction `stack_dropout` of the stacks
+        the newest frame replaces the earlier ones.
+        """
+        sampler, index = self.sampler, self.observation(number)
+        offset = sampler.draw_shifts(len(index), shift_pad) if shift_pad else None
+        if stack_dropout:
+            index = torch.where(sampler.draw_chances(len(index), stack_dropout), index[:, -1:], index)
+        return random_shift(
+            self.frames,
+            index,
+            offset,
+            pad=shift_pad,
+            dtype=compute.dtype,
+            memory_format=compute.memory_format,
+        )
 
     def fetch(self, key: Key, following: Key | None) -> None:
         """The host's part: brings the frames of step `key` and starts to gather those of step `following`, if any."""
@@ -90,6 +111,25 @@ class FrameStream:
         self._director = ThreadPoolExecutor(1, "frames")
         self._gatherers = ThreadPoolExecutor(min(_MAX_THREADS, usable_cores()), "gather") if self._on_gpu else None
         self._coming: tuple[Key, Future[int]] | None = None
+
+    def pixels(self, number: int, compute: Compute, *, shift_pad: int = 0, stack_dropout: float = 0.0) -> Tensor:
+        """o_t of update `number`, normalized, [B, stack * C, H, W] in the compute's dtype and memory format.
+
+        Observations are shifted at random by up to `shift_pad` pixels; in the fraction `stack_dropout` of the stacks
+        the newest frame replaces the earlier ones.
+        """
+        sampler, index = self.sampler, self.observation(number)
+        offset = sampler.draw_shifts(len(index), shift_pad) if shift_pad else None
+        if stack_dropout:
+            index = torch.where(sampler.draw_chances(len(index), stack_dropout), index[:, -1:], index)
+        return random_shift(
+            self.frames,
+            index,
+            offset,
+            pad=shift_pad,
+            dtype=compute.dtype,
+            memory_format=compute.memory_format,
+        )
 
     def fetch(self, key: Key, following: Key | None) -> None:
         """Puts the frames of step `key` into `frames` and starts to gather those of step `following`, if any."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.methods.bcvlr.config import Config, EncoderConfig, PolicyConfig
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.networks import encoder_arguments, policy_arguments
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
@@ -105,28 +104,3 @@ class Agent(nn.Module):
         with compute.autocast():
             features: Tensor = self.encoder(pixels)
         return features
-
-
-def encoder_arguments(config: EncoderConfig) -> dict[str, Any]:
-    """Arguments of the encoder's network."""
-    if config.pretrained:
-        weights = None if config.pretrained_weights is None else str(config.pretrained_weights)
-        return {"model": config.pretrained, "stage": config.pretrained_stage, "weights": weights}
-    return {
-        "channels": config.channels,
-        "stride": config.stride,
-        "residual_blocks": config.residual_blocks,
-        "plain_layers": config.plain_layers,
-    }
-
-
-def policy_arguments(config: PolicyConfig, latent_dim: int) -> dict[str, Any]:
-    """Arguments of the latent policy's network."""
-    return {
-        "trunk": config.trunk,
-        "latent_dim": latent_dim,
-        "channels": config.impala_channels,
-        "hidden_dim": config.hidden_dim,
-        "bottleneck_dim": config.bottleneck_dim,
-        "mlp_hidden": config.mlp_hidden,
-    }

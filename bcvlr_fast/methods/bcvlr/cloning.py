@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bcvlr_fast.data.sampling import WindowSampler
-from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import PolicyConfig
 from bcvlr_fast.training.batches import Batches
@@ -89,19 +88,8 @@ class Cloning(Learner):
     @torch.no_grad()
     def _features(self, number: int) -> Tensor:
         """f(o_t) of update `number`, [B, C, side, side], with the augmentations of the configuration."""
-        config, compute, sampler = self.config, self.agent.compute, self.batches.sampler
-        index = self.batches.observation(number)  # [B, stack]
-        offset = sampler.draw_shifts(len(index), config.shift_pad) if config.shift_pad else None
-        if config.stack_dropout:
-            index = torch.where(sampler.draw_chances(len(index), config.stack_dropout), index[:, -1:], index)
-        pixels = random_shift(
-            self.batches.frames,
-            index,
-            offset,
-            pad=config.shift_pad,
-            dtype=compute.dtype,
-            memory_format=compute.memory_format,
-        )
+        config, compute = self.config, self.agent.compute
+        pixels = self.batches.pixels(number, compute, shift_pad=config.shift_pad, stack_dropout=config.stack_dropout)
         with compute.autocast():
             features: Tensor = self.agent.encoder(pixels)
         return features

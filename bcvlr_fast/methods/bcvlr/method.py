@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 
 from bcvlr_fast.envs.specs import EnvSpec
-from bcvlr_fast.methods.bcvlr.agent import Agent, encoder_arguments
+from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
 from bcvlr_fast.methods.bcvlr.online import Online, Rounds
 from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
-from bcvlr_fast.methods.policy import build_encoder
+from bcvlr_fast.methods.networks import check_encoder
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner
 from bcvlr_fast.training.loop import Loop
@@ -42,9 +42,7 @@ class BCVLR:
 
     @classmethod
     def check(cls, config: Config, spec: EnvSpec, restored: bool) -> None:
-        if config.encoder.pretrained:
-            channels, side, _ = spec.frame_shape
-            build_encoder(config.frame_stack * channels, side, encoder_arguments(config.encoder), load=not restored)
+        check_encoder(config.encoder, config.frame_stack, spec, restored)
 
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
         return {
