@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bcvlr_fast.system.errors import UserError
+
 if TYPE_CHECKING:
     from bcvlr_fast.methods.policy import Policy
 
 __version__ = "0.1.0"
-__all__ = ["load_policy", "train"]
+__all__ = ["UserError", "load_policy", "train"]
 
 # Idle OpenMP threads spin only briefly: updates keep their speed, EnvPool's threads get the cores (1.5 times the
 # steps per second on two), and a busy machine stays responsive. OpenMP reads it when torch loads.

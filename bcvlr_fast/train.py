@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
+import types
+from typing import Any
 
 from bcvlr_fast.config.files import to_json
 from bcvlr_fast.runs.arguments import resolve
@@ -36,6 +38,17 @@ def main(argv: list[str]) -> None:
         dry_run=request.dry_run,
     )
 
+
+class _CallableModule(types.ModuleType):
+    """Keeps `bcvlr_fast.train(...)` callable after `import bcvlr_fast.train`, which puts this module in its place."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        from bcvlr_fast.runs.start import train_from_settings
+
+        return train_from_settings(*arguments, **settings)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     sys.exit(call(lambda: main(sys.argv[1:])))

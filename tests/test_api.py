@@ -1,5 +1,6 @@
 """The Python API: train, load a policy, act."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,9 @@ def test_what_cannot_be_used_is_a_user_error(tmp_path: Path) -> None:
         bcvlr_fast.train("procgen:bossfight", preset="quick", online={"num_envs": 0})
     with pytest.raises(UserError, match=r"expected a run folder with config\.json"):
         bcvlr_fast.load_policy(tmp_path)
+
+
+def test_train_stays_callable_after_its_module_is_imported() -> None:
+    importlib.import_module("bcvlr_fast.train")
+    with pytest.raises(bcvlr_fast.UserError, match="did you mean 'bossfight'"):
+        bcvlr_fast.train("procgen:bosfight")

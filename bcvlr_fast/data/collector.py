@@ -46,7 +46,7 @@ class Collector:
 
     def state_dict(self) -> dict[str, Any]:
         """The log of actions, and a digest of the frames that it led to."""
-        return {"actions": self._actions[: self.env.used], "frames": self._digest()}
+        return {"actions": self._actions[: self.env.used].copy(), "frames": self._digest()}
 
     def rebuild(self, state: Mapping[str, Any], round_ends: list[int]) -> Iterator[int]:
         """Takes the logged actions again in fresh environments; yields the interactions of each call.
@@ -55,12 +55,12 @@ class Collector:
         it. Episodes that ended before the last round are dropped. Raises OtherFrames at the end where the environments
         do not show the same frames as before.
         """
-        actions = state["actions"].numpy()
+        actions = np.asarray(state["actions"])
         ends = iter(round_ends)
         end = next(ends)
         while self.env.used < len(actions):
             if self.env.used == end:
-                self.env.pop_episodes()
+                self.env.drop_episodes()
                 end = next(ends)
             envs = self.envs_to_step(min(end, len(actions)))
             self.step(actions[self.env.used : self.env.used + len(envs)], envs)

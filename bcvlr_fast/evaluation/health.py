@@ -184,18 +184,19 @@ def probe_recall(z: Tensor, truth: Tensor) -> tuple[float, float]:
 class DiscreteReport:
     """Agreement of actions decoded for held-out expert frames with the true actions."""
 
-    labelling_accuracy: float
-    """Accuracy of d(p(window)), the labels that the policy learns from; the policy itself where there are none."""
     policy_accuracy: float
     """Accuracy of the policy's greedy actions."""
     confusion: list[list[int]]
-    """Counts by [true action][decoded action]."""
+    """Counts by [true action][decoded action], of the labels d(p(window)), or of the policy where there are none."""
+    labelling_accuracy: float | None = None
+    """Accuracy of the labels d(p(window)) that the policy learns from; None for methods without such labels."""
 
     @property
     def labelling_information(self) -> float:
         """Mutual information of true and decoded actions divided by the entropy of the true ones.
 
-        0 is chance and 1 is all, whichever of several equivalent actions is decoded."""
+        0 is chance and 1 is all, whichever of several equivalent actions is decoded.
+        """
         joint = np.array(self.confusion, np.float64)
         joint /= joint.sum()
         true, decoded = joint.sum(axis=1), joint.sum(axis=0)
@@ -205,24 +206,25 @@ class DiscreteReport:
         return information / entropy if entropy > 0 else 0.0
 
     def metrics(self) -> dict[str, float]:
-        names = ("labelling_accuracy", "labelling_information", "policy_accuracy")
         true = np.array(self.confusion).sum(axis=1)
-        return {name: float(getattr(self, name)) for name in names} | {
-            "commonest_action": float(true.max() / true.sum())
-        }
+        values = {"policy_accuracy": self.policy_accuracy, "commonest_action": float(true.max() / true.sum())}
+        if self.labelling_accuracy is not None:
+            values["labelling_accuracy"] = self.labelling_accuracy
+            values["labelling_information"] = self.labelling_information
+        return values
 
 
 @dataclass(frozen=True)
 class ContinuousReport:
     """Fraction of the variance of true actions that actions decoded for held-out expert frames explain."""
 
-    labelling_explained: float
-    """By d(p(window)), the labels that the policy learns from."""
     policy_explained: float
     """By the policy's greedy actions."""
+    labelling_explained: float | None = None
+    """By the labels d(p(window)) that the policy learns from; None for methods without such labels."""
 
     def metrics(self) -> dict[str, float]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 Agreement = DiscreteReport | ContinuousReport
@@ -241,13 +243,14 @@ def action_report(policy: Policy, held_out: HeldOut, agent: Agent | None = None)
         if agent is not None:
             features = agent.frame_features(*held_out.sampler.take(centers))
             labels.append(agent.decode(agent.latent_action(features)).cpu())
-    acted = torch.cat(acts)
-    labeled = torch.cat(labels) if labels else acted
+    acted, labeled = torch.cat(acts), torch.cat(labels) if labels else None
     if truth.is_floating_point():
-        return ContinuousReport(*(float(variance_explained(v.clamp(-1, 1), truth)) for v in (labeled, acted)))
-    decoded, chosen = labeled.argmax(dim=1), acted.argmax(dim=1)
+        explained = [None if v is None else float(variance_explained(v.clamp(-1, 1), truth)) for v in (acted, labeled)]
+        assert explained[0] is not None
+        return ContinuousReport(explained[0], explained[1])
+    chosen = acted.argmax(dim=1)
+    decoded = chosen if labeled is None else labeled.argmax(dim=1)
     size = policy.card.actions.size
     confusion = (truth * size + decoded).bincount(minlength=size**2).view(size, -1)
-    return DiscreteReport(
-        float((decoded == truth).float().mean()), float((chosen == truth).float().mean()), confusion.tolist()
-    )
+    accuracy = None if labeled is None else float((decoded == truth).float().mean())
+    return DiscreteReport(float((chosen == truth).float().mean()), confusion.tolist(), accuracy)

@@ -120,10 +120,12 @@ def _health(latent: health.LatentReport | None, actions: health.Agreement | None
         figures[f"linear probe from latent to true action, {what}"] = f"{latent.probe:.1%}"
         figures["linear probe, chance level"] = f"{latent.probe_chance:.1%}"
     if isinstance(actions, health.ContinuousReport):
-        figures["variance of the expert's actions explained by the labels d(p)"] = f"{actions.labelling_explained:.1%}"
-        figures["variance of the expert's actions explained by the policy"] = f"{actions.policy_explained:.1%}"
+        if actions.labelling_explained is not None:
+            figures["variance of expert actions explained by the labels d(p)"] = f"{actions.labelling_explained:.1%}"
+        figures["variance of expert actions explained by the policy"] = f"{actions.policy_explained:.1%}"
     elif actions:
-        figures["accuracy of the labels d(p)"] = f"{actions.labelling_accuracy:.1%}"
+        if actions.labelling_accuracy is not None:
+            figures["accuracy of the labels d(p)"] = f"{actions.labelling_accuracy:.1%}"
         figures["accuracy of the policy's greedy actions"] = f"{actions.policy_accuracy:.1%}"
     if not figures:
         return "<p>None.</p>"

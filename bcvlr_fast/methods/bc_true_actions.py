@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -120,17 +119,10 @@ class BCTrueActions:
 
     sees: ClassVar[Sight] = Sight.VIDEOS | Sight.LABELS
     task_phase: ClassVar[str] = ""
+    takes_transitions: ClassVar[bool] = False
     summary: ClassVar[str] = "Learned from expert videos with the expert's true actions, without interaction."
 
-    def __init__(
-        self,
-        config: Config,
-        spec: EnvSpec,
-        compute: Compute,
-        generator: torch.Generator,  # noqa: ARG002
-        *,
-        restored: bool = False,
-    ) -> None:
+    def __init__(self, config: Config, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
         self.config = config
         self.policy = build_policy(policy_card(config, spec), compute, load=not restored)
         self.agent = self.policy
@@ -145,7 +137,7 @@ class BCTrueActions:
 
         def cloning() -> Phase:
             learner = ActionCloning(self.config.policy, self.policy, labels, sources.videos)
-            return LearnerPhase("1/1 action cloning", learner)
+            return LearnerPhase("action_cloning", "1/1 action cloning", learner)
 
         return {"action_cloning": cloning}
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from bcvlr_fast.data.replay import Replay
@@ -58,15 +57,15 @@ class Method(Protocol):
 
     sees: ClassVar[Sight]
     task_phase: ClassVar[str]
-    """The phase from which each of several tasks is on its own; they share the earlier ones. Empty: one task only."""
+    """First phase that runs once per task; several tasks share the earlier ones. Empty: one task only."""
+    takes_transitions: ClassVar[bool]
+    """Whether labeled transitions can take the place of interaction."""
     agent: nn.Module
     """Everything that a checkpoint keeps of the networks."""
     policy: Policy
     """What acts after training."""
 
-    def __init__(
-        self, config: Any, spec: EnvSpec, compute: Compute, generator: torch.Generator, *, restored: bool = False
-    ) -> None:
+    def __init__(self, config: Any, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
         """`restored` networks get their weights from a checkpoint."""
 
     @property
@@ -78,18 +77,18 @@ class Method(Protocol):
         """Raises UserError where what `config` names is missing; called before a run writes anything."""
 
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
-        """What makes each phase, by name, in order; a phase is made when it begins."""
+        """Phase constructors by name, in order; each is called when its phase begins."""
 
 
 class LearnerPhase:
     """A phase of one learner, or of none."""
 
-    def __init__(self, title: str, learner: Learner | None) -> None:
-        self.title, self.learner = title, learner
+    def __init__(self, name: str, title: str, learner: Learner | None) -> None:
+        self.name, self.title, self.learner = name, title, learner
 
     def run(self, loop: Loop) -> None:
         if self.learner is not None:
-            self.report(loop, loop.train(self.learner, self.title))
+            self.report(loop, loop.train(self.learner, self.title, self.name))
 
     def report(self, loop: Loop, metrics: dict[str, float]) -> None:
         """Reports what the last metrics show."""

@@ -38,6 +38,8 @@ class PolicyCard:
     frame_stack: int
     """Frames of an observation, oldest first, concatenated along the channels."""
     actions: Actions
+    precision: str = "auto"
+    """Precision that the run asked for: auto, fp32 or bf16."""
     rendering: str = "stock"
     """How MuJoCo drew the frames it learned from."""
     exploration_noise: float = 0.0
@@ -59,6 +61,7 @@ class PolicyCard:
             spec.frame_shape,
             config.frame_stack,
             spec.actions,
+            config.precision,
             config.rendering,
             exploration_noise,
             networks,
@@ -128,21 +131,37 @@ class Policy(nn.Module):
         (folder / CARD).write_text(json.dumps({"format": _FORMAT, **asdict(self.card)}, indent=1))
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", precision: str = "auto") -> Policy:
-        """The policy that `save` wrote into `folder`. Raises UserError naming the file that is missing or damaged."""
+    def load(cls, folder: Path, device: str = "auto", precision: str | None = None) -> Policy:
+        """The policy that `save` wrote into `folder`, by default in the precision of its run.
+
+        Raises UserError naming the file that is missing or damaged.
+        """
+        card = _read_card(folder / CARD)
+        policy = build_policy(card, choose_compute(choose_device(device), precision or card.precision))
+        file = folder / WEIGHTS
         try:
-            known = json.loads((folder / CARD).read_text())
-            if known.pop("format") != _FORMAT:
-                raise ValueError(f"format: expected {_FORMAT}")
-            known["frame_shape"] = tuple(known["frame_shape"])
-            actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known["actions"].items()}
-            known["actions"] = Actions(**actions)
-            card = PolicyCard(**known)
-            policy = build_policy(card, choose_compute(choose_device(device), precision))
-            policy.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"policy: {folder}: expected {CARD} and {WEIGHTS} of a policy ({error})") from None
+            policy.load_state_dict(load_file(file))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"policy: {file}: expected the weights of a policy ({_on_one_line(error)})") from None
         return policy
+
+
+def _read_card(file: Path) -> PolicyCard:
+    """The card that `Policy.save` wrote. Raises UserError where it is missing or not a card."""
+    try:
+        data = json.loads(file.read_text())
+        if (written := data.pop("format")) != _FORMAT:
+            raise ValueError(f"format: expected {_FORMAT}, got {written}")
+        data["frame_shape"] = tuple(data["frame_shape"])
+        actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["actions"].items()}
+        data["actions"] = Actions(**actions)
+        return PolicyCard(**data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"policy: {file}: expected the card of a policy ({_on_one_line(error)})") from None
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def build_policy(card: PolicyCard, compute: Compute, *, load: bool = False) -> Policy:

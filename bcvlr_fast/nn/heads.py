@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import ResidualBlock, initialize_orthogonal
-
-if TYPE_CHECKING:
-    pass
 
 
 class PixelDecoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from bcvlr_fast.kernels import NearestCode, nearest_code, stack_frames
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import Impala
-
-if TYPE_CHECKING:
-    pass
 
 
 class LatentActionPredictor(nn.Module):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import Bottleneck, Impala
-
-if TYPE_CHECKING:
-    pass
 
 
 class LatentPolicy(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import ResidualBlock
-
-if TYPE_CHECKING:
-    pass
 
 
 class WorldModel(nn.Module):

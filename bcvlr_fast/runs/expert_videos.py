@@ -80,7 +80,7 @@ class RunVideos:
         try:
             return as_actions(own, videos.lengths.cumsum() - 1, spec(env).actions)
         except ValueError as error:
-            raise UserError(f"videos: {self.path}: its labels are not {env}'s {error}") from None
+            raise UserError(f"videos: {self.path}: its labels are not actions of {env}: {error}") from None
 
     def held_out_windows(
         self, env: str, window: Window, compute: Compute, frames_gb: float, screen: Screen
@@ -123,7 +123,7 @@ def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool)
         )
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
-            open_run_videos(settings, path, needed_observations=0)
+            open_run_videos(settings, path)
         return path
     task_spec = spec(settings.first_env)
     options = importing.Options(task_spec.frame_shape, task_spec.steps_per_s, env=settings.first_env)
@@ -137,18 +137,19 @@ def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool)
     return folder
 
 
-def open_run_videos(settings: RunConfig, path: Path, needed_observations: int) -> RunVideos:
+def open_run_videos(settings: RunConfig, path: Path) -> RunVideos:
     """Opens dataset `path` for a run.
 
-    Raises UserError for videos of another environment, drawn otherwise, without an episode of `needed_observations`
-    frames, or with labels that are damaged or another video's.
+    Raises UserError for videos of another environment, drawn otherwise, without an episode as long as the method's
+    window, or with labels that are damaged or another video's.
     """
     videos, labels = open_matching(settings, path)
     if videos.training_episodes is None and settings.video_frames:
         videos = videos.first(settings.video_frames)
     train, held_out = videos.split(settings.held_out)
-    if train.lengths.max() < needed_observations:
-        raise UserError(f"videos: {path}: expected an episode of at least {needed_observations} frames, found none")
+    needed = settings.window.observations
+    if train.lengths.max() < needed:
+        raise UserError(f"videos: {path}: expected an episode of at least {needed} frames, got none")
     return RunVideos(path, train, held_out, labels)
 
 
@@ -162,8 +163,9 @@ def open_matching(settings: RunConfig, path: Path) -> tuple[ExpertVideos, Evalua
         raise UserError(f"videos: {path} were recorded in {manifest.env}, not in {settings.task_name}")
     drawn, own = manifest.rendering, chosen_rendering(names[0], settings.rendering)
     if drawn not in ("", own):
-        raise UserError(f"videos: {path} were drawn with rendering {drawn}, own frames are with {own} (--rendering)")
+        raise UserError(f"videos: {path} were drawn with rendering {drawn}, this run draws with {own} (--rendering)")
     labels = evaluation_labels.load_labels(path)
     if labels and (len(labels.action), len(labels.level)) != (len(videos.frames), len(videos.lengths)):
-        raise UserError(f"videos: {path / evaluation_labels.FILE}: is not of these videos")
+        expected, got = f"{len(videos.frames):,} frames", f"{len(labels.action):,}"
+        raise UserError(f"videos: {path / evaluation_labels.FILE}: expected labels of {expected}, got {got}")
     return videos, labels

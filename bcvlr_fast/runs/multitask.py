@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
 from bcvlr_fast.runs.training import STATUS, learn, train
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training import checkpoint
 from bcvlr_fast.videos.joining import join_datasets
 
 
@@ -73,7 +73,8 @@ def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, t
     (folder / CONFIG).write_text(to_json(settings))
     try:
         with run.stopping.signals():
-            learn(run, open_run_videos(settings, videos, settings.window.observations), until=run.method.task_phase)
+            learn(run, open_run_videos(settings, videos), until=run.method.task_phase)
+            run.stopping.check()
     finally:
         run.close()
 
@@ -83,7 +84,6 @@ def _begin_as(own: Path, pretraining: Path) -> None:
     if (own / CHECKPOINTS).exists():
         return
     newest = max((pretraining / CHECKPOINTS).glob("step-*"))
-    work = own / f".{CHECKPOINTS}"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(newest, work / newest.name)
-    work.rename(own / CHECKPOINTS)
+    state = checkpoint.load_checkpoint(newest)
+    state["log"] = {"bytes": 0}  # the task has a log of its own
+    checkpoint.save(own / CHECKPOINTS, int(newest.name.removeprefix("step-")), state)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
@@ -21,6 +20,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.compute import choose_compute, choose_device
+from bcvlr_fast.videos.labels import load_labels
 
 
 def load_policy(path: Path, device: str = "auto") -> Policy:
@@ -44,27 +44,21 @@ def load_method(folder: Path, device: str = "auto") -> tuple[Method, RunConfig]:
         raise UserError(f"run: {folder}: {damaged[0] if damaged else 'no checkpoint yet'}")
     compute = choose_compute(choose_device(device), settings.precision)
     make_method = method_type(settings.method)
-    generator = torch.Generator(compute.device)
-    method: Method = make_method(settings, spec(settings.first_env), compute, generator, restored=True)
+    method: Method = make_method(settings, spec(settings.first_env), compute, restored=True)
     method.agent.load_state_dict(saved["agent"])
     return method, settings
 
 
 def videos_of(folder: Path, settings: RunConfig) -> RunVideos:
     """The videos that a run learned from. Raises UserError where it does not say, or they are gone."""
-    file = folder / VIDEOS
-    try:
-        path = Path(json.loads(file.read_text())["path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"run: {file}: expected the path of the run's videos ({error})") from None
-    return open_run_videos(settings, path, settings.window.observations)
+    return open_run_videos(settings, _videos_path(folder))
 
 
 def expert_scores(folder: Path) -> np.ndarray | None:
-    """[E] scores of the expert's episodes in a run's videos; None where they are unknown or there is no run."""
+    """[E] scores of the expert's episodes in a run's videos; None where they are unknown, or the videos are gone."""
     if not (folder / VIDEOS).is_file():
         return None
-    labels = videos_of(folder, read_config(folder / CONFIG, RunConfig)).labels
+    labels = load_labels(_videos_path(folder))
     return None if labels is None else labels.episode_return
 
 
@@ -77,3 +71,11 @@ def report_again(folder: Path) -> Path:
     held_out = videos.held_out_windows(env, settings.window, policy.compute, settings.frames_gb, screen)
     write_report(folder, subject_of(settings, method, videos, held_out))
     return folder / "report.html"
+
+
+def _videos_path(folder: Path) -> Path:
+    file = folder / VIDEOS
+    try:
+        return Path(json.loads(file.read_text())["path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"run: {file}: expected the path of the run's videos ({error})") from None

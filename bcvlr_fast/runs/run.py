@@ -17,11 +17,11 @@ from bcvlr_fast.config.files import to_json
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.collector import OtherFrames
 from bcvlr_fast.data.replay import Replay
-from bcvlr_fast.envs import spec
+from bcvlr_fast.envs import PixelEnv, spec
 from bcvlr_fast.envs.budget import Budget
 from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.evaluation.evaluation import make_observed
-from bcvlr_fast.methods.method import LearnerPhase, Method, Phase, Sight, Sources
+from bcvlr_fast.methods.method import Method, Phase, Sight, Sources
 from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.progress import Progress
 from bcvlr_fast.runs.stopping import Stopping
@@ -82,12 +82,10 @@ class Run:
         self.generator.manual_seed(settings.seed)
         self.spec = spec(settings.first_env)
         make_method = method_type(settings.method)
-        self.method: Method = make_method(
-            settings, self.spec, self.compute, self.generator, restored=self._saved is not None
-        )
+        self.method: Method = make_method(settings, self.spec, self.compute, restored=self._saved is not None)
         self.phase_name = ""
         self._phase: Phase | None = None
-        self._env: Budget | None = None
+        self._env: PixelEnv | None = None
         self._changed_versions: list[tuple[str, str | None, str | None]] = []
         self.progress = Progress()
         if not (folder / CONFIG).exists():
@@ -113,7 +111,7 @@ class Run:
         return self.log.start
 
     def place(self, placement: str) -> None:
-        """Notes where the videos' frames lie: other windows are drawn from the host than from the device."""
+        """Records where the video frames are stored: other windows are drawn from the host than from the device."""
         before, self.progress.placement = self.progress.placement, placement
         if before not in (None, placement):
             self.screen.warn(
@@ -134,13 +132,14 @@ class Run:
             if name == until:
                 return
             self.phase_name, self._phase = name, phases[name]()
-            if self._saved and self._saved["phase"] == name and "position" in self._saved:
-                self._phase.load_state_dict(self._saved["position"])
+            position = (self._saved or {}).get("position")
+            self._saved = None  # of a resumed run it holds as much as the networks
+            if position is not None:
+                self._phase.load_state_dict(position)
             self._run_phase(self._phase)
+            self._phase = None
             diagnostics.after_phase(name)
             self.phase_name = following
-            if following != DONE:  # the last phase's state is kept with the weights
-                self._phase = None
             self.save()
 
     def make_env(self, num_envs: int, interactions: int) -> Budget:
@@ -151,14 +150,12 @@ class Run:
         the first seed.
         """
         seed = self.config.seed * num_envs % EVALUATION_SEED
-        env = make_observed(self.method.policy, num_envs, seed)
-        self._env = Budget(env, interactions, shows_reward=Sight.REWARD in self.method.sees)
-        return self._env
+        self._env = make_observed(self.method.policy, num_envs, seed)
+        return Budget(self._env, interactions, shows_reward=Sight.REWARD in self.method.sees)
 
-    def train(self, learner: Learner, title: str) -> dict[str, float]:
+    def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:
         metrics: dict[str, float] = {}
         logged = learner.done
-        part = self.phase_name if isinstance(self._phase, LearnerPhase) else learner.name
         with self.screen.bar(title, learner.updates, done=learner.done) as bar, self._profiler.learner():
             while learner.done < learner.updates:
                 before, start = learner.done, time.perf_counter()
@@ -172,7 +169,7 @@ class Run:
                     self._check_finite(learner, metrics)
                     self.log.write(self.phase_name, self.progress.updates, {"stage": learner.name, **metrics})
                     bar.show(_shortened(metrics))
-                self.spent.add(part, learner.done - before, time.perf_counter() - start)
+                self.spent.add(part or learner.name, learner.done - before, time.perf_counter() - start)
                 self._profiler.end_of_step()
                 self.safe_point()
         return metrics
@@ -251,7 +248,8 @@ class Run:
 
     def _restore(self, saved: State) -> None:
         if saved.get("format") == 1 and saved["phase"] != DONE:
-            raise UserError(f"resume: {self.folder}: a checkpoint of an earlier version (format 1): train anew")
+            expected = "expected checkpoints of format 2, got an unfinished run of format 1"
+            raise UserError(f"resume: {self.folder}: {expected}: start a new run")
         device = self.compute.device.type
         if saved.get("device", device) != device:
             raise UserError(f"resume: {self.folder}: the run is on {saved['device']}, got device {device}")
@@ -259,7 +257,7 @@ class Run:
         for package, before, now in self._changed_versions:
             self.screen.warn(f"resume: {package} was {before}, is {now}: the numbers may differ")
         for name, part in self._parts.items():
-            if name in saved:
+            if saved.get(name) is not None:
                 part.load_state_dict(saved[name])
         if "generator" in saved:
             self.generator.set_state(saved["generator"])
@@ -271,9 +269,9 @@ class Run:
         except OtherFrames:
             raise UserError(self._why_other_frames()) from None
         finally:
-            self._saved = None
             if self._env is not None:
                 self._env.close()
+                self._env = None
 
     def _why_other_frames(self) -> str:
         why = "another CPU, GPU or driver draws other pixels"

@@ -15,6 +15,7 @@ from bcvlr_fast.runs.expert_videos import find_videos
 from bcvlr_fast.runs.multitask import split_tasks, train_tasks
 from bcvlr_fast.runs.run import CHECKPOINTS
 from bcvlr_fast.runs.training import train
+from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.metrics_log import check_tracker
 
@@ -35,11 +36,14 @@ def start_run(
     The other arguments are those of `Run`.
     """
     start = time.monotonic() if start is None else start
+    method = method_type(settings.method)
+    if settings.labels and not method.takes_transitions:
+        raise UserError(f"labels: method {settings.method} has no use for labeled transitions")
     tasks = split_tasks(settings)
     for task in tasks:
         make(task.first_env, 1, 0, rendering=task.rendering).close()
     restored = (folder / CHECKPOINTS).exists()
-    method_type(settings.method).check(settings, spec(settings.first_env), restored)
+    method.check(settings, spec(settings.first_env), restored)
     check_tracker(track)
     videos = [find_videos(task, screen, dry_run) for task in tasks]
     if dry_run:
@@ -52,10 +56,10 @@ def start_run(
 
 def train_from_settings(
     env: str | Sequence[str],
-    videos: str | Path | Sequence[str | Path],
+    videos: str | Path | Sequence[str | Path] = (),
     *,
-    out: str | Path | None,
-    quiet: bool,
+    out: str | Path | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Path:
     """Trains with settings given from Python, as `bcvlr_fast.train` describes; returns the run folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,7 +41,13 @@ class Stopping:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Within it, the first signal asks for a stop; a second SIGINT ends the process at once."""
+        """Within it, the first signal asks for a stop; a second SIGINT ends the process at once.
+
+        Outside of the main thread, which alone may handle signals, it does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def ask(number: int, _: FrameType | None) -> None:
             if self._number is not None and number == signal.SIGINT:

@@ -13,7 +13,6 @@ from torch import Tensor
 from bcvlr_fast.config.files import to_json
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.replay import Replay
-from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.evaluation.evaluation import RESULT, evaluate
 from bcvlr_fast.evaluation.health import HeldOut
@@ -21,6 +20,7 @@ from bcvlr_fast.evaluation.likeness import size_warnings
 from bcvlr_fast.evaluation.report import Subject, write_report
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.method import Method, Sight, Sources
+from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.diagnostics import RunDiagnostics
 from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay
@@ -29,7 +29,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 STATUS, VIDEOS = "status.json", "videos.json"
-"""Files of a run folder: written at its end; where its videos are."""
+"""Files of a run folder: what it took, written at its end, and the path of its videos."""
 
 
 def train(
@@ -44,7 +44,9 @@ def train(
     resume_folder: Path | None = None,
 ) -> None:
     """Runs all phases, the closing evaluation and the report in `folder`; the arguments are those of `Run`."""
-    videos = open_run_videos(settings, videos_path, settings.window.observations)
+    videos = open_run_videos(settings, videos_path)
+    if Sight.LABELS in method_type(settings.method).sees:
+        _training_actions(videos, settings.first_env)  # missing labels are an error before anything is written
     transitions = labeled_replay(settings, screen) if settings.labels else None
     run = Run(folder, settings, screen, track=track, start=start, profiled=profiled, resume_folder=resume_folder)
     try:
@@ -81,7 +83,9 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
     episodes = len(videos.train.lengths) + len(videos.held_out.lengths)
     frames = len(videos.train.frames) + len(videos.held_out.frames)
     screen.say(f"videos: {episodes} episodes, {frames:,} frames ({store.placement}), {videos.path}")
-    labels = _labels_at(sampler, videos, env) if Sight.LABELS in method.sees else None
+    labels = None
+    if Sight.LABELS in method.sees:
+        labels = _training_actions(videos, env).to(sampler.centers.device)[sampler.centers]
     sources = Sources(sampler, run.make_env, labels, transitions)
     run.learn(sources, RunDiagnostics(run, store, held_out), until=until)
     return held_out
@@ -102,12 +106,13 @@ def subject_of(settings: RunConfig, method: Method, videos: RunVideos, held_out:
     )
 
 
-def _labels_at(sampler: WindowSampler, videos: RunVideos, env: str) -> Tensor:
+def _training_actions(videos: RunVideos, env: str) -> Tensor:
+    """The expert's actions on the training frames, [N] int64 or [N, A] float32. Raises UserError without labels."""
     actions = videos.actions(env, videos.train, 0)
     if actions is None:
-        raise UserError(f"videos: {videos.path}: expected the expert's actions, which this method learns from")
-    kept = torch.from_numpy(actions if actions.ndim == 2 else actions.astype(np.int64))
-    return kept.to(sampler.centers.device)[sampler.centers]
+        expected = "expected the expert's actions, which this method learns from (import with --keep-labels)"
+        raise UserError(f"videos: {videos.path}: {expected}")
+    return torch.from_numpy(actions if actions.ndim == 2 else actions.astype(np.int64))
 
 
 def _finish(run: Run) -> None:

@@ -112,25 +112,6 @@ class FrameStream:
         self._gatherers = ThreadPoolExecutor(min(_MAX_THREADS, usable_cores()), "gather") if self._on_gpu else None
         self._coming: tuple[Key, Future[int]] | None = None
 
-    def pixels(self, number: int, compute: Compute, *, shift_pad: int = 0, stack_dropout: float = 0.0) -> Tensor:
-        """o_t of update `number`, normalized, [B, stack * C, H, W] in the compute's dtype and memory format.
-
-        Observations are shifted at random by up to `shift_pad` pixels; in the fraction `stack_dropout` of the stacks
-        the newest frame replaces the earlier ones.
-        """
-        sampler, index = self.sampler, self.observation(number)
-        offset = sampler.draw_shifts(len(index), shift_pad) if shift_pad else None
-        if stack_dropout:
-            index = torch.where(sampler.draw_chances(len(index), stack_dropout), index[:, -1:], index)
-        return random_shift(
-            self.frames,
-            index,
-            offset,
-            pad=shift_pad,
-            dtype=compute.dtype,
-            memory_format=compute.memory_format,
-        )
-
     def fetch(self, key: Key, following: Key | None) -> None:
         """Puts the frames of step `key` into `frames` and starts to gather those of step `following`, if any."""
         if self._coming is None or self._coming[0] != key:

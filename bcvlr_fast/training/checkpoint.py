@@ -127,11 +127,17 @@ def _without_tensors(state: Mapping[str, Any], prefix: str, tensors: dict[str, T
 
 
 def _from_format_1(tensors: dict[str, Tensor], state: State) -> State:
-    """What of a checkpoint of version 0.1 still has a meaning: the networks, and whether training was over."""
+    """The parts of a format 1 checkpoint that a finished run needs: the networks, its progress and its log."""
     prefix = "network.agent."
     agent = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    phase = state.get("cursor", {}).get("phase")
-    return {"format": 1, "agent": agent, "phase": phase, "progress": {"elapsed_s": state.get("elapsed_s", 0.0)}}
+    names = ("updates", "spent", "peaks", "placement", "elapsed_s")
+    return {
+        "format": 1,
+        "agent": agent,
+        "phase": state["cursor"]["phase"],
+        "progress": {name: state[name] for name in names if name in state},
+        "log": {"bytes": state["log_bytes"]} if "log_bytes" in state else None,
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    """Of convolutions and matrix products: float32 or bfloat16. Weights stay float32."""
+    """Dtype of convolutions and matrix products: float32 or bfloat16. Weights stay float32."""
     memory_format: torch.memory_format = torch.channels_last
     compile: bool = False
     """Whether torch.compile compiles the networks."""
@@ -73,7 +73,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: {name}: this machine shows torch {torch.cuda.device_count()} CUDA devices")
+        raise UserError(f"device: expected one of this machine's {torch.cuda.device_count()} CUDA devices, got {name}")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 

@@ -52,14 +52,14 @@ class Learner:
         self._train_mode = tuple(train_mode)
         limit = together or (MAX_TOGETHER if compute.device.type == "cuda" else period)
         self.together = largest_divisor(updates, limit, period)
-        learner = weakref.proxy(self)  # a finished learner and its graph are freed when nobody holds them
+        learner = weakref.proxy(self)  # a finished learner and its graph are freed without garbage collection
         self._step = capture(lambda: learner._run(learner.together), compute.device, generator)
         self._sums: Tensor | None = None  # [metrics] float32 on the device, over the updates since the last reading
         self._names: tuple[str, ...] = ()
         self._summed = 0
 
     def update(self, number: int) -> Metrics:
-        """Runs update `number` of a step, counted from 0."""
+        """Runs update `number` of a step, counted from 0; its metrics contain `loss`."""
         raise NotImplementedError
 
     def prepare(self, count: int) -> None:
@@ -95,6 +95,19 @@ class Learner:
         for optimizer in self.optimizers.values():
             optimizer.step()
         return norm
+
+    def begin_round(self, round_: int, updates: int | None = None) -> None:
+        """Prepares round `round_`, with `updates` updates if given, on what the learner's tensors hold by now.
+
+        It leaves `done` as it is, so that a resumed round continues.
+        """
+        self.round = round_
+        if updates is not None:
+            self.updates = updates
+
+    def end_round(self) -> None:
+        """Counts the next round's updates from 0."""
+        self.done = 0
 
     def read_metrics(self) -> dict[str, float]:
         """Means over the updates since the last reading; NaN where one update gave NaN. Waits for the device."""

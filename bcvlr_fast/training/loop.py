@@ -1,4 +1,4 @@
-"""What a method's phases ask of whoever runs them, and the state that they give."""
+"""The interface between a method's phases and the run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ class Resumable(Protocol):
 
 
 class Loop(Protocol):
-    """Runs learners to their end, and is told what happens between them.
+    """Runs learners, and logs and saves between their steps.
 
     Every call may save the run and may raise `Interrupted`, so a phase must be resumable wherever it makes one.
     """
 
-    def train(self, learner: Learner, title: str) -> dict[str, float]:
-        """Runs the learner's remaining updates; returns the last metrics, empty where there were none."""
+    def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:
+        """Runs the learner's remaining updates; returns the last metrics, empty where there were none.
+
+        Their time counts for `part`, by default the learner's name.
+        """
 
     def spend(self, part: str, count: int) -> contextlib.AbstractContextManager[None]:
-        """Within it, `count` pieces of work of `part` are done; their time is kept."""
+        """Adds the time within it to `part`, for `count` units of work."""
 
     def restoring(self, title: str, total: int, unit: str) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Within it, saved state is rebuilt; the function that it gives is told of progress. It saves nothing."""
+        """Within it, saved state is rebuilt and nothing is saved; yields a callback for the progress."""
 
     def safe_point(self) -> None:
         """A place between two pieces of work where the run may be saved or stopped."""
@@ -50,7 +53,7 @@ class PlainLoop:
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def train(self, learner: Learner, title: str) -> dict[str, float]:  # noqa: ARG002
+    def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:  # noqa: ARG002
         while learner.done < learner.updates:
             learner.step()
         return learner.read_metrics()

@@ -5,7 +5,6 @@ import pytest
 
 from bcvlr_fast.envs import PixelEnv, make
 from bcvlr_fast.envs.budget import Budget
-from bcvlr_fast.envs.scoring import play
 
 
 def bossfight(num_envs: int = 3) -> PixelEnv:
@@ -62,10 +61,14 @@ def test_rewards_are_shown_only_on_request() -> None:
     inner.close()
 
 
-def test_it_is_an_environment_like_any_other() -> None:
-    env = Budget(bossfight(), interactions=10_000)
-    score = play(env, lambda frames: np.full(len(frames), 4), episodes=3)
-    assert score.episodes == 3
-    assert score.mean_length_steps is not None
-    assert env.used >= 3 * score.mean_length_steps
+def test_scores_stay_with_whoever_made_the_environment() -> None:
+    inner = bossfight()
+    env = Budget(inner, interactions=3000)
+    env.reset()
+    while not (episodes := inner.pop_episodes()):
+        env.step(np.full(3, 4))
+    assert len(episodes) >= 1
+    assert not hasattr(env, "pop_episodes")
+    env.drop_episodes()
+    assert inner.pop_episodes() == []
     env.close()

@@ -70,7 +70,7 @@ def test_probe_weights_rare_actions_like_common_ones() -> None:
 
 
 def held_out_windows(dataset: Path, settings: Config) -> HeldOut | None:
-    videos = open_run_videos(settings, dataset, settings.window.observations)
+    videos = open_run_videos(settings, dataset)
     return videos.held_out_windows(settings.first_env, settings.window, FP32, 0.0, Screen(quiet=True))
 
 

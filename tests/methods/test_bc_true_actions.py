@@ -48,7 +48,7 @@ def test_it_learns_actions_that_the_frames_show(env: str) -> None:
 def loss_after(settings: Config, task: EnvSpec, frames: np.ndarray, actions: torch.Tensor) -> float:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    method = BCTrueActions(settings, task, FP32, generator)
+    method = BCTrueActions(settings, task, FP32)
     store = FrameStore.from_episodes(frames, np.array([64]), FP32.device)
     sampler = WindowSampler(store, Window(0, 1, settings.frame_stack), generator)
     sources = Sources(sampler, lambda *_: pytest.fail("it never interacts"), actions[sampler.centers])

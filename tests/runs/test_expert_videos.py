@@ -53,7 +53,7 @@ def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
     wanted = Config(env=("procgen:miner", "procgen:maze"), held_out=0.2, video_frames=40)
     joined = join_datasets(folders, wanted.held_out, wanted.video_frames, QUIET)
-    videos = open_run_videos(wanted, joined, 4)
+    videos = open_run_videos(wanted, joined)
     assert [*videos.train.lengths, *videos.held_out.lengths] == [20, 20, 20, 20]
 
 
@@ -65,7 +65,7 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     said = {
         "environment": "were recorded in",
         "rendering": "were drawn with rendering fast",
-        "count": "is not of these videos",
+        "count": "expected labels of",
         "inside": "within episodes actions: expected 0..14, got 0..255",
     }
     if damage == "environment":
@@ -84,7 +84,7 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
 def test_labels_of_another_number_of_frames_are_found(dataset: Path, tmp_path: Path) -> None:
     other = noise(tmp_path / "other", "procgen:bossfight", [60, 60])
     (other / "evaluation_only.npz").write_bytes((dataset / "evaluation_only.npz").read_bytes())
-    with pytest.raises(UserError, match="is not of these videos"):
+    with pytest.raises(UserError, match="expected labels of"):
         open_matching(Config(), other)
 
 
@@ -94,9 +94,9 @@ def test_metrics_skip_labels_of_another_kind(dataset: Path, capsys: pytest.Captu
     action = np.zeros((len(labels.action), 7), np.float32)
     dataclasses.replace(labels, action=action).save(dataset)
     settings = preset("procgen:bossfight", "quick")
-    videos = open_run_videos(settings, dataset, settings.window.observations)
+    videos = open_run_videos(settings, dataset)
     held_out = videos.held_out_windows(settings.first_env, settings.window, FP32, 0.0, Screen())
     assert held_out is not None
     assert held_out.true_actions() is None
     shown = " ".join("".join(capsys.readouterr()).split())
-    assert "labels are not procgen:bossfight's actions: expected integers" in shown
+    assert "labels are not actions of procgen:bossfight: actions: expected integers" in shown

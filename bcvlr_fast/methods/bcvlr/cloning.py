@@ -54,9 +54,10 @@ class Cloning(Learner):
         self._labels_are_current = False
         self._labels: Tensor  # [count, B, latent_dim] float32 of one step
 
-    def begin_round(self, round_: int, *, anneals: bool = False) -> None:
-        """Prepares for another round, in which p gives other labels."""
-        self.round, self.anneals, self._labels_are_current = round_, anneals, False
+    def begin_round(self, round_: int, updates: int | None = None) -> None:
+        """As `Learner.begin_round`; p gives other labels from here on."""
+        super().begin_round(round_, updates)
+        self._labels_are_current = False
 
     def step(self) -> None:
         if self.label_all and not self._labels_are_current:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
-
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
@@ -17,7 +15,6 @@ from bcvlr_fast.methods.bcvlr.online import Online, Rounds
 from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
 from bcvlr_fast.methods.networks import check_encoder
 from bcvlr_fast.training.compute import Compute
-from bcvlr_fast.training.learner import Learner
 from bcvlr_fast.training.loop import Loop
 
 
@@ -26,12 +23,10 @@ class BCVLR:
 
     sees: ClassVar[Sight] = Sight.VIDEOS
     task_phase: ClassVar[str] = "online"
+    takes_transitions: ClassVar[bool] = True
 
-    def __init__(
-        self, config: Config, spec: EnvSpec, compute: Compute, generator: torch.Generator, *, restored: bool = False
-    ) -> None:
-        """`generator` draws what the phases draw; it is also the generator of their sources."""
-        self.config, self.generator = config, generator
+    def __init__(self, config: Config, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
+        self.config = config
         self.agent = Agent(config, spec, compute, restored=restored)
         self.policy = self.agent.acting_policy()
 
@@ -46,25 +41,26 @@ class BCVLR:
 
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
         return {
-            "features": lambda: LearnerPhase("1/4 features", self._features(sources)),
-            "latent_actions": lambda: LearnerPhase("2/4 latent actions", self._latent_actions(sources)),
-            "pre_imitation": lambda: PreImitation("3/4 pre-imitation", self._pre_imitation(sources)),
+            "features": lambda: self._features(sources),
+            "latent_actions": lambda: self._latent_actions(sources),
+            "pre_imitation": lambda: self._pre_imitation(sources),
             "online": lambda: self._online(sources),
         }
 
-    def _features(self, sources: Sources) -> Learner | None:
-        if self.config.features.objective == "none":
-            return None
-        return Features(self.config.features, self.agent, sources.videos)
+    def _features(self, sources: Sources) -> Phase:
+        config = self.config.features
+        learner = None if config.objective == "none" else Features(config, self.agent, sources.videos)
+        return LearnerPhase("features", "1/4 features", learner)
 
-    def _latent_actions(self, sources: Sources) -> Learner:
+    def _latent_actions(self, sources: Sources) -> Phase:
         self.agent.encoder.requires_grad_(False)
-        return LatentActions(self.config.latent_actions, self.agent, sources.videos)
+        learner = LatentActions(self.config.latent_actions, self.agent, sources.videos)
+        return LearnerPhase("latent_actions", "2/4 latent actions", learner)
 
-    def _pre_imitation(self, sources: Sources) -> Learner:
+    def _pre_imitation(self, sources: Sources) -> Phase:
         self.agent.encoder.requires_grad_(False)
         config = self.config.policy
-        return Cloning(
+        learner = Cloning(
             config,
             self.agent,
             sources.videos,
@@ -73,6 +69,7 @@ class BCVLR:
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
         )
+        return PreImitation("pre_imitation", "3/4 pre-imitation", learner)
 
     def _online(self, sources: Sources) -> Phase:
         self.agent.encoder.requires_grad_(False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.budget import Budget
@@ -16,7 +14,8 @@ from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement_name, decoder_agreement
-from bcvlr_fast.methods.policy import Actor, Policy
+from bcvlr_fast.methods.collecting import PolicyCollector
+from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.training.loop import Loop
 
 _CHECKED_TRANSITIONS = 1024
@@ -58,16 +57,19 @@ class Rounds:
             if self.part == "finetune":
                 if self._prepare_finetuning():
                     loop.train(self.finetuning, f"{title} fine-tune")
-                self.part, self.finetuning.done = "clone", 0
+                self.finetuning.end_round()
+                self.part = "clone"
             if self.part == "clone":
                 last = self.round == rounds - 1
-                self.cloning.begin_round(self.round + 1, anneals=self.config.online.clone_anneal and last)
+                self.cloning.anneals = self.config.online.clone_anneal and last
+                self.cloning.begin_round(self.round + 1)
                 loop.train(self.cloning, f"{title} clone")
-            self.part, self.cloning.done = "collect", 0
+                self.cloning.end_round()
+            self.part = "collect"
             self.round += 1
 
     def collect(self, loop: Loop) -> None:
-        """Brings the transitions of the round; offline they are all there."""
+        """Collects this round's transitions; offline there are none to collect."""
 
     def state_dict(self) -> dict[str, Any]:
         learners = {learner.name: learner.state_dict() for learner in (self.finetuning, self.cloning)}
@@ -80,10 +82,9 @@ class Rounds:
 
     def _prepare_finetuning(self) -> bool:
         """Sets fine-tuning to this round's transitions; False where no episode is long enough for a window."""
-        learner = self.finetuning
-        learner.round = self.round
-        learner.updates = self.config.online.finetune_updates_for(int(self.replay.acted.sum()))
-        return learner.sampler.refresh()
+        updates = self.config.online.finetune_updates_for(int(self.replay.acted.sum()))
+        self.finetuning.begin_round(self.round, updates)
+        return self.finetuning.sampler.refresh()
 
 
 class Online(Rounds):
@@ -92,69 +93,42 @@ class Online(Rounds):
     label = "online"
 
     def __init__(self, config: Config, agent: Agent, policy: Policy, env: Budget, videos: WindowSampler) -> None:
-        max_frames = 2 * config.online.interactions  # if every episode had one step
-        replay = Replay(min(config.online.capacity, max_frames), env.num_envs, env.spec, agent.compute.device)
+        online = config.online
+        max_frames = 2 * online.interactions  # if every episode had one step
+        replay = Replay(min(online.capacity, max_frames), env.num_envs, env.spec, agent.compute.device)
         super().__init__(config, agent, replay, videos)
         self.env = env
-        self.collector = Collector(env, replay)
-        self._actor = Actor(policy, env.num_envs, videos.generator)
-        self._saved_collector: Mapping[str, Any] | None = None
+        self.collecting = PolicyCollector(
+            env,
+            replay,
+            policy,
+            videos.generator,
+            seed=config.seed,
+            round_ends=[online.round_end(number) for number in range(online.rounds)],
+            exploration=online.exploration,
+            exploration_steps=online.exploration_steps,
+        )
 
     def run(self, loop: Loop) -> None:
-        if self._saved_collector is not None:
-            self._rebuild(loop, self._saved_collector)
+        self.collecting.rebuild(loop, round_is_logged=self.part != "collect")
         super().run(loop)
 
     def collect(self, loop: Loop) -> None:
-        end = self.config.online.round_end(self.round)
-        while self.collector.interactions < end:
-            envs = self.collector.envs_to_step(end)
-            with loop.spend("collecting", len(envs)):
-                self._step(envs)
-            loop.safe_point()
-        loop.collected(self.round, self.collector.interactions, self.replay, self._decoder_metrics(loop))
+        self.collecting.collect(loop, self.round)
+        loop.collected(self.round, self.collecting.interactions, self.replay, self._decoder_metrics(loop))
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "collector": self.collector.state_dict()}
+        return {**super().state_dict(), "collector": self.collecting.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._saved_collector = state["collector"]
-
-    def _rebuild(self, loop: Loop, saved: Mapping[str, Any]) -> None:
-        """Brings fresh environments and the replay to where the saved log of actions leads."""
-        online = self.config.online
-        round_ends = [online.round_end(number) for number in range(online.rounds)]
-        with loop.restoring("repeating the logged actions", len(saved["actions"]), "interactions") as advance:
-            for interactions in self.collector.rebuild(saved, round_ends):
-                advance(interactions)
-        if self.part != "collect":  # this round's episodes are logged already
-            self.env.pop_episodes()
-
-    def _step(self, envs: np.ndarray) -> None:
-        """One call of the environments `envs`."""
-        explores, actions = self._exploration()
-        if not explores[envs].all():
-            chosen = self._actor(self.collector.frames[envs])
-            actions[envs[~explores[envs]]] = chosen[~explores[envs]]
-        self.collector.step(actions[envs], envs)
-
-    def _exploration(self) -> tuple[np.ndarray, np.ndarray]:
-        """(whether each environment explores now [num_envs] bool, its random action [num_envs, ...]).
-
-        Both are a function of seed and interactions alone, so a resumed run explores as it would have.
-        """
-        online, num_envs = self.config.online, self.env.num_envs
-        period = self.collector.interactions // (num_envs * online.exploration_steps)
-        rng = np.random.default_rng((self.config.seed, period))
-        probability = 1.0 if self.round == 0 else online.exploration
-        return rng.random(num_envs) < probability, self.env.spec.actions.draw(rng, num_envs)
+        self.collecting.load_state_dict(state["collector"])
 
     def _decoder_metrics(self, loop: Loop) -> dict[str, float]:
         """How well d names the actions of this round's transitions, on which it has not trained yet."""
         sampler = ReplaySampler(self.replay, self.agent.window, self._metrics_generator())
         begin = self.round * self.config.online.round_interactions
-        newest = (self.collector.interactions - begin) // self.env.num_envs
+        newest = (self.collecting.interactions - begin) // self.env.num_envs
         if self.round == 0 or not sampler.refresh(newest):
             return {}
         agreement, constant = decoder_agreement(self.agent, sampler, _CHECKED_TRANSITIONS)

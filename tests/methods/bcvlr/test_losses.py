@@ -257,7 +257,8 @@ def test_cloning_anneals_where_configured(as_tensor: bool) -> None:
     rate = group["lr"] = torch.tensor(4e-3) if as_tensor else 4e-3
     stage.together = 1
     for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
-        stage.begin_round(0, anneals=anneals)
+        stage.anneals = anneals
+        stage.begin_round(0)
         stage.done = 0
         found = []
         while stage.done < stage.updates:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bcvlr_fast.config.fields import replace_in
+from bcvlr_fast.data.collector import OtherFrames
 from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import make, spec
@@ -48,9 +49,9 @@ def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndar
     online = online_phase(exploration=share, exploration_steps=steps)
     online.round = round_
     for _ in range(calls):
-        online._step(online.collector.envs_to_step(online.env.interactions))
+        online.collecting.step(online.collecting.collector.envs_to_step(online.env.interactions), round_)
     online.env.close()
-    return np.asarray(online.collector.state_dict()["actions"]).reshape(calls, NUM_ENVS)
+    return np.asarray(online.collecting.state_dict()["actions"]).reshape(calls, NUM_ENVS)
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -72,22 +73,32 @@ def test_later_rounds_explore_in_the_share_asked_for() -> None:
 @pytest.mark.parametrize(("num_envs", "stop"), [(7, 300), (7, 263), (48, 300), (120, 300)])
 def test_the_action_log_restores_environments_and_replay(num_envs: int, stop: int) -> None:
     """Also where the environments do not divide a round of 100, so that each ends in a short call."""
-    first, second = (online_phase(num_envs=num_envs, round_interactions=100, interactions=300) for _ in range(2))
-    ends = [100, 200, 300]
-    while first.collector.interactions < stop:
-        if first.collector.interactions == ends[first.round]:
-            first.env.pop_episodes()
-            first.round += 1
-        first._step(first.collector.envs_to_step(ends[first.round]))
-    assert stop < 300 or first.collector.interactions == stop
-    state = first.collector.state_dict()
-    state["actions"] = torch.from_numpy(state["actions"])
-    assert sum(second.collector.rebuild(state, ends)) == first.collector.interactions
+    phases = (online_phase(num_envs=num_envs, round_interactions=100, interactions=300) for _ in range(2))
+    first, second = (phase.collecting for phase in phases)
+    ends, round_ = [100, 200, 300], 0
+    while first.interactions < stop:
+        if first.interactions == ends[round_]:
+            first.env.drop_episodes()
+            round_ += 1
+        first.step(first.collector.envs_to_step(ends[round_]), round_)
+    assert stop < 300 or first.interactions == stop
+    second.load_state_dict(first.state_dict())
+    second.rebuild(PlainLoop(), round_is_logged=False)
+    assert second.interactions == first.interactions
     np.testing.assert_array_equal(first.collector.frames, second.collector.frames)
-    np.testing.assert_array_equal(first.collector.replay.action, second.collector.replay.action)
-    assert torch.equal(first.collector.replay.store.frames, second.collector.replay.store.frames)
-    np.testing.assert_array_equal(first.collector.replay.store.position, second.collector.replay.store.position)
-    assert first.env.pop_episodes() == second.env.pop_episodes()
+    np.testing.assert_array_equal(first.replay.action, second.replay.action)
+    assert torch.equal(first.replay.store.frames, second.replay.store.frames)
+    np.testing.assert_array_equal(first.replay.store.position, second.replay.store.position)
+    episodes = [collecting.env._env.pop_episodes() for collecting in (first, second)]
+    assert episodes[0] == episodes[1]
+
+
+def test_other_frames_than_before_are_refused() -> None:
+    first, second = (online_phase(interactions=100, round_interactions=100).collecting for _ in range(2))
+    first.step(first.collector.envs_to_step(100), 0)
+    second.load_state_dict({**first.state_dict(), "frames": "another digest"})
+    with pytest.raises(OtherFrames):
+        second.rebuild(PlainLoop(), round_is_logged=False)
 
 
 @pytest.mark.parametrize("anneal", [False, True])
@@ -96,7 +107,7 @@ def test_the_last_round_alone_anneals(anneal: bool) -> None:
     found = []
 
     class Watch(PlainLoop):
-        def train(self, learner: Learner, title: str) -> dict[str, float]:  # noqa: ARG002
+        def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:  # noqa: ARG002
             if isinstance(learner, Cloning):
                 found.append(learner.anneals)
             return {}
