@@ -18,7 +18,7 @@ def test_a_signal_asks_for_a_stop_at_the_next_check(number: signal.Signals, code
         stopping.check()
         os.kill(os.getpid(), number)
         assert stopping.asked
-        with pytest.raises(Interrupted, match="resume with: .* --resume run") as caught:
+        with pytest.raises(Interrupted, match=r"resume with: .* --resume run") as caught:
             stopping.check()
     assert caught.value.exit_code == code
 
