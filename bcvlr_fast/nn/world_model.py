@@ -14,7 +14,7 @@ from bcvlr_fast.nn.layers import ResidualBlock
 
 
 class WorldModel(nn.Module):
-    """w: U-Net from features [B, seen_frames * C, side, side] and a latent action [B, latent_dim] to the next features.
+    """w: U-Net from features [B, context_frames * C, side, side] and a latent action [B, latent_dim] to the next features.
 
     It halves the side down to one pixel, so the side is a power of two. The action enters at the first convolution and
     at the bottleneck. `output` is tanh_half (tanh / 2), linear, or residual (the last frame's features plus a change);
@@ -25,8 +25,7 @@ class WorldModel(nn.Module):
         self,
         encoder: Encoder,
         *,
-        seen_frames: int,
-        window_frames: int,
+        context_frames: int,
         latent_dim: int,
         width: int,
         output: str = "tanh_half",
@@ -37,9 +36,8 @@ class WorldModel(nn.Module):
         halvings = side.bit_length() - 1
         if side != 1 << halvings or side < 4:
             raise ValueError(f"side of the feature map: expected a power of two from 4, got {side}")
-        in_channels = seen_frames * encoder.channels
+        in_channels = context_frames * encoder.channels
         widths = [width << i for i in range(halvings)]
-        self.seen_frames, self.window_frames = seen_frames, window_frames
         self.output = output
         self.channels = encoder.channels
         self.first = ActionConvolution(in_channels, latent_dim, widths[0])

@@ -45,35 +45,3 @@ class Loop(Protocol):
 
     def warn(self, lines: list[str]) -> None:
         """Reports what looks broken, on the screen and in the report."""
-
-
-class PlainLoop:
-    """A `Loop` that runs learners and keeps nothing: for tests, benchmarks and notebooks."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:  # noqa: ARG002
-        while learner.done < learner.updates:
-            learner.step()
-        return learner.read_metrics()
-
-    def spend(self, part: str, count: int) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
-        return contextlib.nullcontext()
-
-    def restoring(
-        self,
-        title: str,  # noqa: ARG002
-        total: int,  # noqa: ARG002
-        unit: str,  # noqa: ARG002
-    ) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        return contextlib.nullcontext(lambda _: None)
-
-    def safe_point(self) -> None:
-        pass
-
-    def collected(self, round_: int, interactions: int, replay: Replay, metrics: Mapping[str, float]) -> None:
-        pass
-
-    def warn(self, lines: list[str]) -> None:
-        self.warnings += lines

@@ -87,4 +87,4 @@ def test_world_model_refuses_odd_sides() -> None:
     encoder = Agent(settings, spec("procgen:bossfight"), FP32).encoder
     encoder.side = 24
     with pytest.raises(ValueError, match="power of two"):
-        WorldModel(encoder, seen_frames=2, window_frames=3, latent_dim=8, width=4)
+        WorldModel(encoder, context_frames=2, latent_dim=8, width=4)

@@ -49,8 +49,7 @@ class Agent(nn.Module):
         )
         self.world_model = WorldModel(
             self.encoder,
-            seen_frames=self.window.past + 1,
-            window_frames=self.window.observations,
+            context_frames=self.window.past + 1,
             latent_dim=latent.latent_dim,
             width=latent.world_model_width,
             output=latent.world_model_output,

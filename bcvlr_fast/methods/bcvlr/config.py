@@ -127,11 +127,6 @@ class LatentActionsConfig:
     """Initial last layer of the world model. zero: a residual output starts as a copy of the last frame's features."""
 
     @property
-    def window_frames(self) -> int:
-        """Frames of one window: those before o_t, o_t itself, and those after it."""
-        return self.past_frames + 1 + self.future_frames
-
-    @property
     def latent_dim(self) -> int:
         """Width of a latent action."""
         return self.codebooks * self.code_dim * self.positions
@@ -250,7 +245,7 @@ class Config(RunConfig):
     def check(self) -> None:
         """Raises UserError where settings contradict each other."""
         super().check()
-        objective, window = self.features.objective, self.latent_actions.window_frames
+        objective, window = self.features.objective, self.window.observations
         if self.encoder.pretrained and objective != "none":
             raise UserError(f"features.objective: expected none, for encoder.pretrained is frozen, got {objective}")
         minimum = window * self.online.num_envs

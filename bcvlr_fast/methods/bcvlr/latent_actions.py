@@ -61,16 +61,13 @@ def latent_action_loss(
 
 def prediction_error(agent: Agent, features: Tensor, code: NearestCode) -> Tensor:
     """MSE(w(s_t, z_q), s_{t+1}) []; see `latent_action_loss`."""
-    world_model = agent.world_model
-    frames = features.chunk(world_model.window_frames)
-    seen = world_model.seen_frames
+    frames, context = features.chunk(agent.window.observations), agent.window.past + 1
     with agent.compute.autocast():
-        prediction = world_model(stack_frames(features[: seen * len(frames[0])], seen), code.quantized)
-    return F.mse_loss(prediction, frames[seen].float())
+        prediction = agent.world_model(stack_frames(features[: context * len(frames[0])], context), code.quantized)
+    return F.mse_loss(prediction, frames[context].float())
 
 
 def copy_error(agent: Agent, features: Tensor) -> Tensor:
     """MSE(s_t, s_{t+1}) []: the error of predicting that nothing changes."""
-    frames = features.chunk(agent.world_model.window_frames)
-    seen = agent.world_model.seen_frames
-    return F.mse_loss(frames[seen - 1].float(), frames[seen].float())
+    frames, past = features.chunk(agent.window.observations), agent.window.past
+    return F.mse_loss(frames[past].float(), frames[past + 1].float())

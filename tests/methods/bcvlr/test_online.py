@@ -19,7 +19,7 @@ from bcvlr_fast.methods.bcvlr.online import Online
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner
-from bcvlr_fast.training.loop import PlainLoop
+from helpers.loops import PlainLoop
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
 NUM_ENVS = 8
