@@ -62,7 +62,7 @@ def test_rewards_are_shown_only_on_request() -> None:
     inner.close()
 
 
-def test_it_is_an_environment_like_any_other() -> None:
+def test_an_environment_with_a_budget_can_be_evaluated() -> None:
     env = Budget(bossfight(), interactions=10_000)
     score = play(env, lambda frames: np.full(len(frames), 4), episodes=3)
     assert score.episodes == 3
