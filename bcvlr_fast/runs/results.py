@@ -1,4 +1,4 @@
-"""Finished and unfinished runs, opened to be evaluated, shown, or acted with."""
+"""Opens finished and unfinished runs for evaluation, reports and acting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bcvlr_fast.training.compute import choose_compute, choose_device
 def load_policy(path: Path, device: str = "auto") -> Policy:
     """The policy in a run folder, or in a folder that `Policy.save` wrote.
 
-    Of a run that is not finished, the policy of its newest checkpoint. Raises UserError where there is none.
+    For an unfinished run, it is the policy of the newest checkpoint. Raises UserError if there is none.
     """
     if (path / CARD).is_file():
         return Policy.load(path, device)
@@ -51,7 +51,7 @@ def load_method(folder: Path, device: str = "auto") -> tuple[Method, RunConfig]:
 
 
 def videos_of(folder: Path, settings: RunConfig) -> RunVideos:
-    """The videos that a run learned from. Raises UserError where it does not say, or they are gone."""
+    """The videos that a run learned from. Raises UserError if their path is unknown or they are missing."""
     file = folder / VIDEOS
     try:
         path = Path(json.loads(file.read_text())["path"])
@@ -61,7 +61,7 @@ def videos_of(folder: Path, settings: RunConfig) -> RunVideos:
 
 
 def expert_scores(folder: Path) -> np.ndarray | None:
-    """[E] scores of the expert's episodes in a run's videos; None where they are unknown or there is no run."""
+    """[E] scores of the expert's episodes in a run's videos; None if they are unknown or there is no run."""
     if not (folder / VIDEOS).is_file():
         return None
     labels = videos_of(folder, read_config(folder / CONFIG, RunConfig)).labels

@@ -1,4 +1,4 @@
-"""A whole run: the phases of its method, the closing evaluation, and the report."""
+"""A complete run: the phases of its method, the closing evaluation, and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 STATUS, VIDEOS = "status.json", "videos.json"
-"""Files of a run folder: written at its end; where its videos are."""
+"""Files of a run folder: the final status, written at the end, and the path of the videos."""
 
 
 def train(
@@ -69,7 +69,7 @@ def train(
 
 
 def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, until: str = DONE) -> HeldOut | None:
-    """Places the videos' frames and runs the phases up to `until`; returns the held-out windows."""
+    """Loads the video frames and runs the phases up to `until`; returns the held-out windows."""
     settings, screen, method = run.config, run.screen, run.method
     store = videos.store(run.compute, settings.frames_gb)
     run.place(store.placement)
@@ -88,7 +88,7 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
 
 
 def subject_of(settings: RunConfig, method: Method, videos: RunVideos, held_out: HeldOut | None) -> Subject:
-    """What the report of a run is about."""
+    """The subject of the report of a run."""
     return Subject(
         policy=method.policy,
         expert=videos.expert,

@@ -197,7 +197,7 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
     assert recorded(expert, 600, 0, folder) == folder  # reused, not recorded again
     settings = Config(env=("dmc:point_mass_easy",), rendering="stock")
-    with pytest.raises(UserError, match="drawn with rendering fast, own frames are with stock"):
+    with pytest.raises(UserError, match="drawn with rendering fast, expected stock"):
         training_videos.open_matching(settings, folder)
     saved = json.loads((folder / MANIFEST).read_text())
     assert saved["rendering"] == "fast"

@@ -65,7 +65,7 @@ def test_labels_must_match_the_run(dataset: Path, damage: str) -> None:
     messages = {
         "environment": "were recorded in",
         "rendering": "were drawn with rendering fast",
-        "count": "is not of these videos",
+        "count": "belongs to other videos",
         "inside": "within episodes actions: expected 0..14, got 0..255",
     }
     if damage == "environment":
@@ -84,7 +84,7 @@ def test_labels_must_match_the_run(dataset: Path, damage: str) -> None:
 def test_labels_of_another_number_of_frames_are_refused(dataset: Path, tmp_path: Path) -> None:
     other = noise(tmp_path / "other", "procgen:bossfight", [60, 60])
     (other / "evaluation_only.npz").write_bytes((dataset / "evaluation_only.npz").read_bytes())
-    with pytest.raises(UserError, match="is not of these videos"):
+    with pytest.raises(UserError, match="belongs to other videos"):
         open_matching(Config(), other)
 
 
