@@ -20,8 +20,8 @@ _LABEL_BATCH = 512
 class Cloning(Learner):
     """Trains pi on the videos against the latent actions of p, which is frozen meanwhile.
 
-    p labels in large forward passes: the whole store at once when the phase draws more windows than there are, else
-    the windows of one step.
+    p labels windows in large forward passes: the whole store at once if the phase draws more windows than the store
+    has, otherwise the windows of one step.
     """
 
     name = "cloning"
@@ -56,7 +56,7 @@ class Cloning(Learner):
         self._labels: Tensor  # [count, B, latent_dim] float32 of one step
 
     def begin_round(self, round_: int, *, anneals: bool = False) -> None:
-        """Prepares for another round, in which p gives other labels."""
+        """Prepares for the next round, in which p gives new labels."""
         self.round, self.anneals, self._labels_are_current = round_, anneals, False
 
     def step(self) -> None:

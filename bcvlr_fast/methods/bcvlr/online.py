@@ -27,8 +27,7 @@ _CHECKED_ROUND = 3
 class Rounds:
     """Rounds of fine-tuning p and d on transitions with actions, then cloning pi on the videos.
 
-    `round` counts finished rounds and `part` is the part of the round under way; the optimizers live through all
-    rounds.
+    `round` counts finished rounds, and `part` is the current part of a round. The optimizers persist across rounds.
     """
 
     label = "offline"
@@ -67,7 +66,7 @@ class Rounds:
             self.round += 1
 
     def collect(self, loop: Loop) -> None:
-        """Brings the transitions of the round; offline they are all there."""
+        """Collects the transitions of the round. Offline, all transitions exist from the start."""
 
     def state_dict(self) -> dict[str, Any]:
         learners = {learner.name: learner.state_dict() for learner in (self.finetuning, self.cloning)}
@@ -87,7 +86,7 @@ class Rounds:
 
 
 class Online(Rounds):
-    """The rounds in environments: at random in the first round, then sampled from the policy."""
+    """Rounds in environments. Actions are random in the first round, then sampled from the policy."""
 
     label = "online"
 
@@ -122,7 +121,7 @@ class Online(Rounds):
         self._saved_collector = state["collector"]
 
     def _rebuild(self, loop: Loop, saved: Mapping[str, Any]) -> None:
-        """Brings fresh environments and the replay to where the saved log of actions leads."""
+        """Restores the environments and the replay by repeating the saved log of actions."""
         online = self.config.online
         round_ends = [online.round_end(number) for number in range(online.rounds)]
         with loop.restoring("repeating the logged actions", len(saved["actions"]), "interactions") as advance:
@@ -142,7 +141,7 @@ class Online(Rounds):
     def _exploration(self) -> tuple[np.ndarray, np.ndarray]:
         """(whether each environment explores now [num_envs] bool, its random action [num_envs, ...]).
 
-        Both are a function of seed and interactions alone, so a resumed run explores as it would have.
+        Both depend only on the seed and the number of interactions, so a resumed run explores identically.
         """
         online, num_envs = self.config.online, self.env.num_envs
         period = self.collector.interactions // (num_envs * online.exploration_steps)
@@ -151,7 +150,7 @@ class Online(Rounds):
         return rng.random(num_envs) < probability, self.env.spec.actions.draw(rng, num_envs)
 
     def _decoder_metrics(self, loop: Loop) -> dict[str, float]:
-        """How well d names the actions of this round's transitions, on which it has not trained yet."""
+        """How well d decodes the actions of this round's transitions, before it trains on them."""
         sampler = ReplaySampler(self.replay, self.agent.window, self._metrics_generator())
         begin = self.round * self.config.online.round_interactions
         newest = (self.collector.interactions - begin) // self.env.num_envs
@@ -162,8 +161,8 @@ class Online(Rounds):
         if agreement <= constant and self.round in (_CHECKED_ROUND, self.config.online.rounds - 1):
             loop.warn(
                 [
-                    f"decoded actions have a {name.replace('_', ' ')} of {agreement:.0%} on own transitions; "
-                    f"a constant answer has {constant:.0%}"
+                    f"decoder {name.replace('_', ' ')} on own transitions: {agreement:.0%} "
+                    f"(one constant action: {constant:.0%})"
                 ]
             )
         return {f"decoder_{name}": agreement, f"{name}_of_one_answer": constant}
