@@ -23,7 +23,7 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    """Of convolutions and matrix products: float32 or bfloat16. Weights stay float32."""
+    """Type of convolutions and matrix products: float32 or bfloat16. Weights stay float32."""
     memory_format: torch.memory_format = torch.channels_last
     compile: bool = False
     """Whether torch.compile compiles the networks."""
@@ -73,7 +73,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: {name}: this machine shows torch {torch.cuda.device_count()} CUDA devices")
+        raise UserError(f"device: {name}: torch finds {torch.cuda.device_count()} CUDA devices on this machine")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
@@ -126,7 +126,7 @@ def _has_bf16(device: torch.device) -> bool:
 def _keep_freed_memory() -> None:
     """Makes glibc reuse large freed blocks instead of returning them, because page faults cost more than the math.
 
-    On two cores it made labeling 2.5 times as fast, and whole updates 1.2 times.
+    On two cores it made labeling 2.5 times as fast, and complete updates 1.2 times.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""What a method's phases ask of whoever runs them, and the state that they give."""
+"""The interfaces between the phases of a method and the loop that runs and saves them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Resumable(Protocol):
 
 
 class Loop(Protocol):
-    """Runs learners to their end, and is told what happens between them.
+    """Runs learners to their end and receives the events between them.
 
-    Every call may save the run and may raise `Interrupted`, so a phase must be resumable wherever it makes one.
+    Every call may save the run and may raise `Interrupted`, so a phase must be resumable at every call.
     """
 
     def train(self, learner: Learner, title: str) -> dict[str, float]:
         """Runs the learner's remaining updates; returns the last metrics, empty where there were none."""
 
     def spend(self, part: str, count: int) -> contextlib.AbstractContextManager[None]:
-        """Within it, `count` pieces of work of `part` are done; their time is kept."""
+        """Records the time spent in the context for `count` pieces of work of `part`."""
 
     def restoring(self, title: str, total: int, unit: str) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Within it, saved state is rebuilt; the function that it gives is told of progress. It saves nothing."""
+        """Context in which saved state is rebuilt; yields a function that reports progress. Saves nothing."""
 
     def safe_point(self) -> None:
-        """A place between two pieces of work where the run may be saved or stopped."""
+        """A point between two pieces of work at which the run may be saved or stopped."""
 
     def collected(self, round_: int, interactions: int, replay: Replay, metrics: Mapping[str, float]) -> None:
         """Logs a round, counted from 0, whose transitions are in `replay`: its `metrics` and the scores of the episodes
@@ -45,7 +45,7 @@ class Loop(Protocol):
 
 
 class PlainLoop:
-    """A `Loop` that runs learners and keeps nothing: for tests, benchmarks and notebooks."""
+    """A `Loop` that runs learners and saves nothing, for tests, benchmarks and notebooks."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
