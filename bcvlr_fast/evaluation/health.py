@@ -28,7 +28,7 @@ class HeldOut:
     """[N] integers, or [N, A] float32 of continuous actions, for each frame of the held-out store."""
 
     def centers(self) -> Tensor:
-        """At most 4,096 window centers, evenly spaced."""
+        """Up to 4,096 window centers, evenly spaced."""
         centers = self.sampler.centers
         stride = max(1, -(-len(centers) // _MAX_WINDOWS))
         return centers[::stride]
@@ -90,7 +90,7 @@ class LatentReport:
         return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def describe_probe(self) -> str:
-        """The probe's value beside chance."""
+        """The value of the probe and its chance level, as text."""
         return f"probe {self.probe_kind.replace('_', ' ')} {self.probe:.0%}, chance {self.probe_chance:.0%}"
 
     def warnings(self) -> list[str]:
@@ -185,7 +185,7 @@ class DiscreteReport:
     """Agreement of actions decoded for held-out expert frames with the true actions."""
 
     labelling_accuracy: float
-    """Accuracy of d(p(window)), the labels that the policy learns from; the policy itself where there are none."""
+    """Accuracy of d(p(window)), the labels that the policy learns from; that of the policy without labels."""
     policy_accuracy: float
     """Accuracy of the policy's greedy actions."""
     confusion: list[list[int]]
@@ -195,7 +195,7 @@ class DiscreteReport:
     def labelling_information(self) -> float:
         """Mutual information of true and decoded actions divided by the entropy of the true ones.
 
-        0 is chance and 1 is all, whichever of several equivalent actions is decoded."""
+        0 is chance and 1 is perfect, even if equivalent actions are confused."""
         joint = np.array(self.confusion, np.float64)
         joint /= joint.sum()
         true, decoded = joint.sum(axis=1), joint.sum(axis=0)
@@ -217,9 +217,9 @@ class ContinuousReport:
     """Fraction of the variance of true actions that actions decoded for held-out expert frames explain."""
 
     labelling_explained: float
-    """By d(p(window)), the labels that the policy learns from."""
+    """Fraction explained by d(p(window)), the labels that the policy learns from."""
     policy_explained: float
-    """By the policy's greedy actions."""
+    """Fraction explained by the policy's greedy actions."""
 
     def metrics(self) -> dict[str, float]:
         return asdict(self)

@@ -57,7 +57,7 @@ def test_films_of_another_size_and_rate_are_imported_automatically(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     steps = expert.length[shortest] + 1
     assert f"{steps.sum()} frames in 3 episodes, 128 x 128 to 64 x 64 x 3, 15 of 60 frames a second" in done.stdout
-    assert "are they of this environment?" not in done.stdout
+    assert "are they from this environment?" not in done.stdout
     again = invoke("train", *TINY, *flags, "--out", str(tmp_path / "again"), "--dry-run")
     assert again.returncode == 0, again.stderr
     assert "importing" not in again.stdout
