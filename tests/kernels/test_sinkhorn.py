@@ -98,7 +98,7 @@ def test_many_samples_or_prototypes(backend: Backend, batch: int, size: int) -> 
     torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=0)
 
 
-def test_gradient_of_the_reference() -> None:
+def test_gradient_is_a_derivative() -> None:
     """Compares the gradient of the reference with finite differences in float64."""
     reference = module("sinkhorn").reference_cross_entropy
     scores, logits = cosines(6, 5, 0).double(), cosines(6, 5, 1).double().requires_grad_()
