@@ -2,8 +2,8 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at a time, and their tensors are small
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to another test
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel on small tensors
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the core to another test
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,38 +26,38 @@ from helpers.shared import filled_once, session_folder
 from helpers.tiny import TINY
 
 LENGTHS = [40, 25, 33, 30]
-if found := simulator.folder():  # it lies in the user's cache, which tests do not use otherwise
-    os.environ["BCVLR_FAST_SIMULATOR"] = str(found)
+if simulator_folder := simulator.folder():  # in the user's cache, which tests do not use otherwise
+    os.environ["BCVLR_FAST_SIMULATOR"] = str(simulator_folder)
 
 
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recordings of one test session are kept apart from the user's."""
+    """Keeps the recordings of a test session apart from the user's."""
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(session_folder(tmp_path_factory) / "cache"))
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each implementation of the operations in turn, with fresh memory full of NaN."""
-    torch.use_deterministic_algorithms(True)  # with which torch fills what it allocates
+    """Each implementation of the operations in turn. Newly allocated memory is filled with NaN."""
+    torch.use_deterministic_algorithms(True)  # makes torch fill the memory that it allocates
     try:
-        with running(request.param) as found:
-            yield found
+        with running(request.param) as selected:
+            yield selected
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Puts torch's number of threads back."""
-    before = torch.get_num_threads()
+    """Restores torch's number of threads after the test."""
+    initial = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(initial)
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A small dataset with labels: noise with a bright pixel that the action moves."""
+    """A small dataset of random pixels with random labels."""
     rng = np.random.default_rng(0)
     total = sum(LENGTHS)
     folder = tmp_path / "videos"
@@ -76,7 +76,10 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(run folder, videos, screen) of a whole tiny run as a user starts it. Tests change copies of the folder."""
+    """(run folder, videos, screen output) of a complete tiny run, started as a user starts it.
+
+    Tests that modify the folder copy it first.
+    """
 
     def fill(folder: Path) -> None:
         rng = np.random.default_rng(0)

@@ -54,7 +54,7 @@ def test_train_load_act(tmp_path: Path) -> None:
     env.close()
 
 
-def test_what_cannot_be_used_is_a_user_error(tmp_path: Path) -> None:
+def test_bad_input_raises_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'bossfight'"):
         bcvlr_fast.train("procgen:bosfight")
     with pytest.raises(UserError, match=r"online\.num_envs: expected 1 <="):

@@ -1,4 +1,4 @@
-"""The floors of the package: no folder imports from above, and nothing that trains reaches what it must not see."""
+"""The floors of the package: no folder imports from above, and training code cannot reach labels, rewards or scores."""
 
 import ast
 import dataclasses
@@ -27,9 +27,9 @@ FLOORS = (
     "evaluation",
     "runs",
 )
-"""From the ground up. What lies above them at the top of the package are commands."""
+"""From the lowest to the highest. Modules at the top of the package are commands, above all floors."""
 BLIND = ("data", "nn", "training", "methods")
-"""Folders that must not see what the expert did or what it scored."""
+"""Folders that must not see the expert's actions or scores."""
 LABELS = "bcvlr_fast.videos.labels"
 
 
@@ -38,7 +38,7 @@ def modules(folder: str) -> list[Path]:
 
 
 def imports(file: Path) -> set[str]:
-    """Every module of the package that a file imports, at its top or in a function; strings with module names too."""
+    """Every module of the package that a file imports, at its top, in a function or by a string with its name."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -68,14 +68,14 @@ def test_no_folder_imports_from_above(folder: str) -> None:
     upward = [
         f"{file.relative_to(PACKAGE)} imports {module}"
         for file in modules(folder)
-        if file.name != "__main__.py"  # a command that lies in a folder
+        if file.name != "__main__.py"  # a command inside a folder
         for module in sorted(imports(file))
         if floor_of(module) > FLOORS.index(folder)
     ]
     assert not upward
 
 
-def test_every_folder_has_a_floor_and_commands_alone_lie_at_the_top() -> None:
+def test_every_folder_has_a_floor_and_only_commands_are_at_the_top() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders == set(FLOORS)
     commands = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
@@ -84,11 +84,11 @@ def test_every_folder_has_a_floor_and_commands_alone_lie_at_the_top() -> None:
 
 
 @pytest.mark.parametrize("folder", BLIND)
-def test_nothing_that_trains_imports_labels(folder: str) -> None:
+def test_training_code_does_not_import_labels(folder: str) -> None:
     assert not [file for file in modules(folder) if LABELS in imports(file)]
 
 
-def words(file: Path) -> set[str]:
+def identifiers(file: Path) -> set[str]:
     nodes = ast.walk(ast.parse(file.read_text()))
     return {
         node.id if isinstance(node, ast.Name) else node.attr
@@ -98,23 +98,23 @@ def words(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", ["data", "nn", "training", "methods/bcvlr"])
-def test_nothing_that_trains_names_a_reward(folder: str) -> None:
-    named = {word for file in modules(folder) for word in words(file)}
-    assert not {word for word in named if "reward" in word or "score" in word or word.endswith("return")}
+def test_training_code_does_not_name_a_reward(folder: str) -> None:
+    names = {name for file in modules(folder) for name in identifiers(file)}
+    assert not {name for name in names if "reward" in name or "score" in name or name.endswith("return")}
 
 
 def readers(attribute: str) -> set[str]:
-    """Folders outside of envs/ that read an `attribute` of something."""
+    """Folders outside envs/ with code that reads `attribute` of any object."""
     files = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "envs"]
-    return {path.parent.name for path in files if attribute in words(path)}
+    return {path.parent.name for path in files if attribute in identifiers(path)}
 
 
-def test_rewards_and_states_of_the_environments_are_read_by_experts_alone() -> None:
+def test_only_experts_read_rewards_and_states_of_environments() -> None:
     assert readers("last_reward") == {"experts"}
     assert readers("states") == {"experts"}
 
 
-def test_what_training_receives_has_no_field_for_them() -> None:
+def test_training_inputs_have_no_field_for_actions_or_rewards() -> None:
     assert set(Step._fields) == {"frames", "ended", "first_frames"}
     assert not {f.name for f in dataclasses.fields(ExpertVideos)} & {"action", "actions", "reward", "labels"}
     assert "action" not in " ".join(f.name for f in dataclasses.fields(Manifest))
@@ -122,7 +122,7 @@ def test_what_training_receives_has_no_field_for_them() -> None:
     assert not {name for name in names if "action" in name or "reward" in name or "label" in name}
 
 
-def test_the_check_sees_an_upward_import(tmp_path: Path) -> None:
+def test_the_check_finds_an_upward_import(tmp_path: Path) -> None:
     file = tmp_path / "upward.py"
     file.write_text("def f():\n    from bcvlr_fast.runs import run\n    return run\n")
     assert max(map(floor_of, imports(file))) == FLOORS.index("runs")

@@ -1,4 +1,4 @@
-"""The tree of tests mirrors the package, and a test stands alone."""
+"""The tree of tests mirrors the package, and no test imports another."""
 
 import ast
 from pathlib import Path
@@ -11,19 +11,19 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 PACKAGE = Path(bcvlr_fast.__file__).parent
 OWN_FOLDERS = {"helpers", "e2e", "tools"}
-"""Shared code, whole runs, and the tests of the programs in tools/."""
+"""Folders without a counterpart in the package: shared code, complete runs, and tests of the programs in tools/."""
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 NOT_SHARED = {path.stem for path in [*TEST_FILES, *(ROOT / "bench").glob("*.py")]} - {"conftest"}
-"""Modules that no test imports: other tests and benchmarks."""
+"""Names of the modules that no test may import: tests and benchmarks."""
 
 
 def test_folders_mirror_the_package() -> None:
     folders = {str(path.parent.relative_to(TESTS)) for path in TEST_FILES} - OWN_FOLDERS
-    strangers = {name for name in folders if not (PACKAGE / name).is_dir() and not (PACKAGE / f"{name}.py").exists()}
-    assert not strangers
+    unmatched = {name for name in folders if not (PACKAGE / name).is_dir() and not (PACKAGE / f"{name}.py").exists()}
+    assert not unmatched
 
 
-def test_helpers_lie_in_one_place() -> None:
+def test_helpers_are_in_one_folder() -> None:
     allowed = {path for path in TESTS.rglob("*.py") if path.parent == TESTS / "helpers" or path.name == "conftest.py"}
     assert set(TESTS.rglob("*.py")) - allowed == set(TEST_FILES)
 

@@ -21,7 +21,7 @@ class Collector:
         actions = space.empty(env.left)
         self._actions = actions.astype(np.uint8) if not space.continuous and space.size <= 256 else actions
         self.frames = env.reset()
-        """[num_envs, stack * C, H, W] uint8: what the policy sees next."""
+        """[num_envs, stack * C, H, W] uint8: the next observations of the policy."""
         self._newest = slice(-env.spec.frame_shape[0], None)  # the channels of a stack's last frame
         self._all = np.arange(env.num_envs)
 
@@ -31,7 +31,7 @@ class Collector:
         return self.env.used
 
     def envs_to_step(self, limit: int) -> np.ndarray:
-        """The environments of the next call: all of them, or fewer where `limit` interactions in all are near."""
+        """The environments of the next call: all, or fewer if fewer interactions remain until `limit` in total."""
         return self._all[: limit - self.env.used]
 
     def step(self, actions: np.ndarray, envs: np.ndarray) -> None:
@@ -49,11 +49,11 @@ class Collector:
         return {"actions": self._actions[: self.env.used].copy(), "frames": self._digest()}
 
     def rebuild(self, state: Mapping[str, Any], round_ends: list[int]) -> Iterator[int]:
-        """Takes the logged actions again in fresh environments; yields the interactions of each call.
+        """Repeats the logged actions in new environments; yields the interactions of each call.
 
-        The calls are those of the first time: shorter at the end of each round where the environments do not divide
-        it. Episodes that ended before the last round are dropped. Raises OtherFrames at the end where the environments
-        do not show the same frames as before.
+        The calls are the same as the first time: shorter at the end of each round that the environments do not divide.
+        Episodes that ended before the last round are dropped. Raises OtherFrames at the end if the environments do not
+        show the same frames as before.
         """
         actions = np.asarray(state["actions"])
         ends = iter(round_ends)
@@ -73,4 +73,4 @@ class Collector:
 
 
 class OtherFrames(Exception):
-    """The environments show other frames than those that the same actions led to before."""
+    """The environments show other frames than before after the same actions."""

@@ -1,4 +1,4 @@
-"""FrameStore: every frame once, as uint8; stacks and windows of frames are indices into it."""
+"""FrameStore: stores every frame once, as uint8; stacks and windows of frames are indices into it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FrameStore:
 
     `position` [N] int64 rises by one from a frame to the next of the same episode and jumps at every episode's end,
     so that no window crosses it. `age` [N] uint8 counts the earlier frames of the same episode, up to 255. `placement`
-    says where the frames lie: device, pinned (host memory) or mapped (a file).
+    is the location of the frames: device, pinned (host memory) or mapped (a file).
     """
 
     def __init__(self, frames: Tensor, position: np.ndarray, device: torch.device, placement: str = "device") -> None:
@@ -51,7 +51,7 @@ class FrameStore:
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(frames, index) for `kernels.random_shift`, both on the device.
 
-        A store on the device is passed whole; from the host only the indexed frames are copied.
+        A store on the device is returned whole; from the host only the indexed frames are copied.
         """
         if self.frames.device == self.device:
             return self.frames, index
@@ -67,7 +67,7 @@ def episode_positions(lengths: np.ndarray) -> np.ndarray:
 
 
 def frame_ages(position: np.ndarray) -> np.ndarray:
-    """[N] uint8: the number of earlier frames in each frame's episode, up to 255. Episodes lie whole in `position`."""
+    """[N] uint8: the number of earlier frames in each frame's episode, up to 255. `position` has whole episodes."""
     rows = np.arange(len(position))
     begins = np.ones(len(position), bool)
     begins[1:] = np.diff(position) != 1

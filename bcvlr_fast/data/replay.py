@@ -47,10 +47,10 @@ class Replay:
         self._age[envs] = 0 if ends else self._age[envs] + 1
 
     def rows_with_action(self, centers: np.ndarray, window: Window, newest: int | None = None) -> np.ndarray:
-        """Those of `centers` [W], in order, whose windows lie in one ring and have an action at t.
+        """The `centers` [W], in order, whose windows lie in one ring and have an action at t.
 
-        A window may reach before the first frame of its episode, but not before frames that were overwritten. `newest`
-        restricts the windows to the last so many frames of each environment.
+        A window may reach before the first frame of its episode, but not before frames that were overwritten. Windows
+        must lie in the last `newest` frames of each environment, if given.
         """
         # A row's neighbor in memory may belong to the next environment, or lie a whole ring later.
         position, past = self.store.position, window.past + window.stack - 1
@@ -76,7 +76,7 @@ class ReplaySampler(WindowSampler):
         """[rows of the store, ...]."""
 
     def refresh(self, newest: int | None = None) -> bool:
-        """Copies what the ring holds now (`newest` as in `Replay.rows_with_action`); whether there is any window."""
+        """Copies what the ring holds (`newest` as in `Replay.rows_with_action`); returns whether it has a window."""
         rows = self.replay.rows_with_action(window_centers(self.store.position, self.window), self.window, newest)
         self.centers[: len(rows)].copy_(torch.from_numpy(rows))
         self.action.copy_(torch.from_numpy(self.replay.action))

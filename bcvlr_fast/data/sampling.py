@@ -1,4 +1,4 @@
-"""Windows of a frame store: where they lie, and how they are drawn."""
+"""Windows of a frame store: their positions, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def without_excess_still(
     """`centers` [W] int64, ascending, with near-static windows dropped until they are at most `max_fraction` of them.
 
     A window is near-static where `frames` [N, C, H, W] uint8 change less from its center to the next frame than on
-    average. Those that stay are drawn with `rng`.
+    average. The remaining ones are drawn with `rng`.
     """
     change = _changes(frames.reshape(len(frames), -1), centers)
     still = change < change.mean()

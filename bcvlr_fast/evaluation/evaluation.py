@@ -1,4 +1,4 @@
-"""The scores of a policy beside random play and the expert."""
+"""The scores of a policy, compared with random play and the expert."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULT = "evaluation.json"
 class Evaluation:
     """Scores by policy (sampled, greedy, random, expert; continuous policies have no sampled one).
 
-    `score` says what they are: return or success."""
+    `score` is their kind: return or success."""
 
     env: str
     seed: int
@@ -63,8 +63,8 @@ def evaluate(
 ) -> Evaluation:
     """Plays `episodes` episodes each of the sampled, the greedy and the random policy from the same seeds.
 
-    A continuous policy is not sampled: what sampling adds to its actions is noise. The random policy needs no
-    pictures. `expert_scores` [E] are the scores of the expert's recorded episodes, where they are known.
+    A continuous policy is not sampled, because sampling only adds noise to its actions. The random policy runs without
+    rendering. `expert_scores` [E] are the scores of the expert's recorded episodes, where they are known.
     """
     sampling = torch.Generator(policy.compute.device)
     sampling.manual_seed(seed)

@@ -23,8 +23,10 @@ _SEED = 7
 def write_films(
     policy: Policy, expert: ExpertVideos, levels: np.ndarray | None, folder: Path, count: int
 ) -> list[Path]:
-    """Up to `count` mp4 files `agent | expert`, one for each episode of `expert`; on its level where `levels` [E] has
-    it, else from another start."""
+    """Writes up to `count` mp4 files `agent | expert`, one for each episode of `expert`; returns their paths.
+
+    The agent plays on the level of the episode if `levels` [E] has it, otherwise from another start.
+    """
     folder.mkdir(exist_ok=True)
     paths = []
     for episode in range(min(count, len(expert.lengths))):
@@ -40,7 +42,7 @@ def write_films(
 
 
 def play_episode(policy: Policy, level: int | None, seed: int) -> np.ndarray:
-    """Frames [T, C, H, W] uint8 of one episode, at most 600 steps; discrete actions are sampled, continuous ones have
+    """Frames [T, C, H, W] uint8 of one episode, up to 600 steps; discrete actions are sampled, continuous ones have
     no noise."""
     generator = None
     if not policy.card.actions.continuous:

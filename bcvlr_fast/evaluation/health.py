@@ -28,7 +28,7 @@ class HeldOut:
     """[N] integers, or [N, A] float32 of continuous actions, for each frame of the held-out store."""
 
     def centers(self) -> Tensor:
-        """At most 4,096 window centers, evenly spaced."""
+        """Up to 4,096 window centers, evenly spaced."""
         centers = self.sampler.centers
         stride = max(1, -(-len(centers) // _MAX_WINDOWS))
         return centers[::stride]
@@ -90,7 +90,7 @@ class LatentReport:
         return {name: float(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def describe_probe(self) -> str:
-        """The probe's value beside chance."""
+        """The value of the probe and its chance level, as text."""
         return f"probe {self.probe_kind.replace('_', ' ')} {self.probe:.0%}, chance {self.probe_chance:.0%}"
 
     def warnings(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Warnings where the videos do not look like the environment."""
+"""Warnings if the videos do not look like the environment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def color_warnings(videos: np.ndarray, own: np.ndarray) -> list[str]:
     common = float(np.minimum(_histogram(videos), _histogram(own)).sum())
     if common >= _MIN_COMMON:
         return []
-    return [f"only {common:.0%} of the videos' colors are the environment's: are they of this environment?"]
+    return [f"only {common:.0%} of the videos' colors appear in the environment: are they from this environment?"]
 
 
 def _histogram(frames: np.ndarray) -> np.ndarray:

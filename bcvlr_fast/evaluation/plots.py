@@ -65,7 +65,7 @@ def losses(rows: Rows) -> str:
 
 
 def confusion(counts: list[list[int]]) -> str:
-    """True action by row, decoded action by column; every row is normalized to one."""
+    """True actions by row and decoded actions by column; every row is normalized to one."""
     matrix = np.array(counts, np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6, 5))

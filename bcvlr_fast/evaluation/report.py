@@ -25,13 +25,13 @@ HEALTH = "health.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about."""
+    """The subject of a report."""
 
     policy: Policy
     expert: ExpertVideos
     """The expert's episodes to show beside the agent."""
     levels: np.ndarray | None
-    """[E] their levels, where they are known."""
+    """[E] levels of these episodes, if known."""
     held_out: HeldOut | None
     agent: Agent | None
     """BCV-LR's networks, for the diagnostics of latent actions; None for other methods."""
@@ -39,7 +39,7 @@ class Subject:
     configuration: str
     """JSON text."""
     films: int
-    """How many films to write."""
+    """Number of films to write."""
     summary: str
     """What the policy was learned from, in a sentence for the model card."""
 
@@ -47,8 +47,8 @@ class Subject:
 def write_report(folder: Path, subject: Subject) -> None:
     """Writes report.html, videos/*.mp4 and README.md from the metrics and the evaluation in `folder`.
 
-    Where PyAV is missing, as it may be on a compute node, the report says so and has no films. Raises UserError where
-    the run has no evaluation yet.
+    If PyAV is missing, as it may be on a compute node, the report says so and has no films. Raises UserError if the run
+    has no evaluation yet.
     """
     result = folder / RESULT
     if not result.is_file():

@@ -1,7 +1,7 @@
 """Behavior cloning on the expert's true actions: an upper bound for cloning from the same videos.
 
-No latent-action method has better labels, so a task on which this fails is held back by the videos, the networks or
-cloning itself. It needs a dataset with labels, as the bundled experts and `videos import --keep-labels` make them.
+No latent-action method has better labels. If this method fails on a task, the videos, the networks or cloning itself
+limit the result. It needs a dataset with labels, which the bundled experts and `videos import --keep-labels` provide.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bcvlr_fast.training.learner import Learner, Metrics
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """One run of behavior cloning on true actions, complete."""
+    """All settings of a run of behavior cloning on true actions."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -40,7 +40,7 @@ class Config(RunConfig):
 
 
 TABLE = (
-    Row("paper", "discrete", "*", {"policy.updates": 72_500}, "as many updates as BCV-LR clones in all"),
+    Row("paper", "discrete", "*", {"policy.updates": 72_500}, "as many updates as all cloning of BCV-LR"),
     Row(
         "any",
         "continuous",
@@ -55,7 +55,7 @@ TABLE = (
             "policy.trunk": "mlp",
             "policy.updates": 110_000,
         },
-        "the networks of BCV-LR, and as many updates as it clones in all",
+        "the networks of BCV-LR, and as many updates as all its cloning",
     ),
     Row(
         "quick",
@@ -74,13 +74,13 @@ TABLE = (
         },
         "minutes on two CPU cores",
     ),
-    Row("quick", "discrete", "*", {"policy.shift_pad": 2}, "as BCV-LR"),
+    Row("quick", "discrete", "*", {"policy.shift_pad": 2}, "as in BCV-LR"),
     Row(
         "quick",
         "continuous",
         "*",
         {"episodes": 50, "expert_frames": 50_000, "still_share": 0.5, "policy.updates": 8800},
-        "as BCV-LR",
+        "as in BCV-LR",
     ),
 )
 
@@ -143,7 +143,7 @@ class BCTrueActions:
 
 
 def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
-    """What the policy of a run will be."""
+    """The card of the policy that a run learns."""
     hidden, actions = config.decoder_hidden, spec.actions.size
     networks = {
         "encoder": encoder_arguments(config.encoder),

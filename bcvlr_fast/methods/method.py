@@ -1,4 +1,4 @@
-"""What a method of learning is: its phases, its policy, and what it may see."""
+"""The interface of a method: its phases, its policy, and what it may see."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Sources:
     videos: WindowSampler
     """Windows of the expert's training videos."""
     make_env: Callable[[int, int], Budget]
-    """(environments, interactions) -> fresh environments that allow so many interactions."""
+    """(num_envs, interactions) -> new environments with a budget of `interactions`."""
     labels: Tensor | None = None
     """The expert's actions at `videos.centers`, [W] int64 or [W, A] float32; None unless the method sees LABELS."""
     transitions: Replay | None = None
-    """A user's labeled transitions, which take the place of interaction where they are given."""
+    """A user's labeled transitions, which replace interaction if they are given."""
 
 
 class Phase(Protocol):
     """A part of training that can be saved and resumed at every safe point of its loop."""
 
     def run(self, loop: Loop) -> None:
-        """Continues to the end of the phase."""
+        """Runs the phase from its current position to its end."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -61,20 +61,20 @@ class Method(Protocol):
     takes_transitions: ClassVar[bool]
     """Whether labeled transitions can take the place of interaction."""
     agent: nn.Module
-    """Everything that a checkpoint keeps of the networks."""
+    """All networks that a checkpoint stores."""
     policy: Policy
-    """What acts after training."""
+    """The policy that acts after training."""
 
     def __init__(self, config: Any, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
         """`restored` networks get their weights from a checkpoint."""
 
     @property
     def summary(self) -> str:
-        """What the policy is learned from, in a sentence."""
+        """One sentence about what the policy is learned from."""
 
     @classmethod
     def check(cls, config: Any, spec: EnvSpec, restored: bool) -> None:
-        """Raises UserError where what `config` names is missing; called before a run writes anything."""
+        """Raises UserError if something that `config` names is missing; called before a run writes anything."""
 
     def phases(self, sources: Sources) -> dict[str, Callable[[], Phase]]:
         """Phase constructors by name, in order; each is called when its phase begins."""

@@ -28,7 +28,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class PolicyCard:
-    """What a policy sees, what it answers, and the shapes of its networks."""
+    """The observations and actions of a policy, and the arguments of its networks."""
 
     env: str
     """suite:task that it was learned for."""
@@ -41,13 +41,13 @@ class PolicyCard:
     precision: str = "auto"
     """Precision that the run asked for: auto, fp32 or bf16."""
     rendering: str = "stock"
-    """How MuJoCo drew the frames it learned from."""
+    """MuJoCo rendering of the frames that it learned from."""
     exploration_noise: float = 0.0
-    """Standard deviation of the noise of sampled continuous actions."""
+    """Standard deviation of the noise on sampled continuous actions."""
     networks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments of the encoder, the latent policy and the action decoder."""
     scale: float = 1 / 255
-    """Pixels are multiplied by it, and then `shift` is added."""
+    """Factor on the pixels, applied before `shift` is added."""
     shift: float = -0.5
 
     @classmethod
@@ -93,7 +93,7 @@ class Policy(nn.Module):
         return self.decode(pixels.contiguous(memory_format=self.compute.memory_format))
 
     def decode(self, pixels: Tensor) -> Tensor:
-        """As `forward`, of normalized observations [B, frame_stack * C, H, W] in -0.5..0.5."""
+        """Like `forward`, for normalized observations [B, frame_stack * C, H, W] in -0.5..0.5."""
         with self.compute.autocast():
             return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
 
@@ -120,7 +120,7 @@ class Policy(nn.Module):
             return cast(Tensor, decoded.clamp(-1, 1))
         if generator is None:
             return cast(Tensor, decoded.argmax(dim=1))
-        # The first of exponential clocks to ring; torch.multinomial would check its input on the host.
+        # The first exponential clock to ring is a sample; torch.multinomial would check its input on the host.
         clocks = torch.empty_like(decoded).exponential_(generator=generator)
         return cast(Tensor, (decoded.softmax(dim=1) / clocks).argmax(dim=1))
 
@@ -184,8 +184,10 @@ def build_encoder(in_channels: int, side: int, arguments: dict[str, Any], *, loa
 
 
 class Actor:
-    """Samples actions of a policy for up to `num_envs` environments: on a GPU one graph, copies from and to pinned
-    memory included."""
+    """Samples actions of a policy for up to `num_envs` environments.
+
+    On a GPU this is one graph, including the copies from and to pinned memory.
+    """
 
     def __init__(self, policy: Policy, num_envs: int, generator: torch.Generator) -> None:
         device = policy.compute.device

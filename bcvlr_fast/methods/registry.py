@@ -1,4 +1,4 @@
-"""Methods by name: their configurations and presets. Importing it imports no method."""
+"""Methods by name: their configurations and presets. Importing this module imports no method."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def preset_for(method: str) -> Callable[[Sequence[str], str], Preset[RunConfig]]
 def read_config(file: Path, kind: type[R]) -> R:
     """The configuration that a run saved in `file`; RunConfig is the `kind` of every method.
 
-    Raises UserError for a file that is no whole configuration, or one of a method with another kind.
+    Raises UserError for an incomplete configuration, or for that of a method with another kind.
     """
     config = files.read_saved(file, config_type)
     if not isinstance(config, kind):

@@ -10,15 +10,17 @@ from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import choose_compute, choose_device, measured_tflops
 
 _TFLOP = {("paper", False): 55_400.0, ("quick", False): 200.0, ("paper", True): 28_600.0, ("quick", True): 310.0}
-"""TFLOP that the benchmark's residual blocks would do in the time of a run, by scale and by whether frames are stacked.
-At scale `paper` about what the updates take; at scale `quick` twice that or more, for much of it is not convolutions.
+"""TFLOP that the measured residual blocks compute in the time of a run, by scale and by whether frames are stacked.
+
+At scale `paper` this is about the work of the updates. At scale `quick` it is at least twice that, because operations
+other than convolutions take much of the time.
 """
 _ONLINE_SHARE = {"paper": 0.23, "quick": 0.85}
-"""Fraction of that time in phase 4, which every further task repeats."""
+"""Fraction of the time of a run that phase 4 takes, which every further task repeats."""
 
 
 def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> None:
-    """Prints what will run and in which folder, the measured speed of the device and the time that a run takes on it.
+    """Prints the method, the task and the run folder, the measured speed of the device, and the estimated time.
 
     `why` is the reason for the preset.
     """
@@ -33,7 +35,7 @@ def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> Non
 
 
 def _about(settings: RunConfig, tflops: float) -> str:
-    """The estimated time of a run of BCV-LR; nothing of other methods."""
+    """The estimated time of a run of BCV-LR, as text; empty for other methods."""
     if settings.method != DEFAULT_METHOD:
         return ""
     one = _TFLOP[settings.preset, settings.frame_stack > 1] / tflops / 60

@@ -1,4 +1,4 @@
-"""From a command line, or from Python keywords, to the settings of a run and its folder."""
+"""The settings and the folder of a run, from a command line or from Python keywords."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _MAY_DIFFER = ("device", "episodes")
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """A parsed command line of the training command."""
 
     settings: RunConfig
     folder: Path
-    """Run folder: an empty or missing one, or that of the run to resume."""
+    """Run folder: empty or missing for a new run, or the folder of the run to resume."""
     why: str
     """Reason for the preset."""
     sources: Mapping[str, str]
     """Where each setting that is not a default comes from, by dotted name."""
     track: str
     profile: tuple[int, int] | None
-    """(first, end) of the updates of each phase to profile."""
+    """The updates (first, end) of each phase to profile."""
     print_config: bool
     dry_run: bool
 
 
 @dataclass(frozen=True)
 class _Base:
-    """The settings that options change, where they come from, and the reason for their preset."""
+    """The settings before the options apply, where they come from, and the reason for their preset."""
 
     settings: RunConfig
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class _Base:
 
 
 def resolve(argv: Sequence[str]) -> Request:
-    """What a command line asks for. Raises UserError where it is wrong; `--help` prints and raises SystemExit."""
+    """Parses a command line. Raises UserError if it is invalid; `--help` prints the help and raises SystemExit."""
     early = parse_known(Early, argv)
     if early.env_factory:
         early = dataclasses.replace(early, env=(f"factory:{early.env_factory}",))
@@ -90,9 +90,9 @@ def settings_for(
     method: str = DEFAULT_METHOD,
     **overrides: Any,
 ) -> RunConfig:
-    """The settings of a run, from Python.
+    """The settings of a run, from Python keywords.
 
-    `overrides` are settings by name; those of a section are a dict or have a dotted name:
+    `overrides` are settings by name. Settings of a section are given as a dict or by dotted name:
     `online={"interactions": 4096}` or `**{"online.interactions": 4096}`. Raises UserError as the command line does.
     """
     names = (env,) if isinstance(env, str) else tuple(env)
@@ -112,9 +112,11 @@ def _base(early: Early, kept: RunConfig | None, helping: bool) -> _Base:
 
 
 def _from_preset(early: Early, overrides: Mapping[str, Any], source: str) -> _Base:
-    """The preset that `early` or `overrides` names, with `overrides` in place of its values."""
+    """The preset that `early` or `overrides` names, with `overrides` applied."""
     method = overrides.get("method", early.method or DEFAULT_METHOD)
-    named = overlay(config_type(method)(), overrides, f"{source}: " if source else "")  # before anything is looked up
+    named = overlay(
+        config_type(method)(), overrides, f"{source}: " if source else ""
+    )  # validates before anything is looked up
     for name, own in (("method", early.method), ("preset", early.preset)):
         found = getattr(named, name)
         if name in overrides and found != "auto" and own not in ("", "auto", found):
@@ -137,11 +139,15 @@ def _scale_of(device: str) -> tuple[str, str]:
     import torch
 
     cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    return ("paper", "a CUDA device is there") if cuda else ("quick", "no CUDA device in use; --preset paper overrides")
+    return (
+        ("paper", "a CUDA device is available")
+        if cuda
+        else ("quick", "no CUDA device in use; --preset paper overrides")
+    )
 
 
 def _finished(settings: RunConfig) -> RunConfig:
-    """`settings` that mean the same on any machine and in any folder. Raises UserError for invalid ones."""
+    """`settings` made independent of the machine and the working folder. Raises UserError for invalid settings."""
     _check_names(settings.env)
     validate(settings)
     rendering = chosen_rendering(settings.first_env, settings.rendering)
@@ -149,7 +155,7 @@ def _finished(settings: RunConfig) -> RunConfig:
 
 
 def _check_names(env: tuple[str, ...]) -> None:
-    """Raises UserError for environments that do not exist, for a list with commas, and for none at all."""
+    """Raises UserError for unknown environments, names with commas, or an empty list."""
     if not env:
         raise UserError("env: expected one or more names such as procgen:bossfight, got none")
     for name in env:
@@ -159,7 +165,7 @@ def _check_names(env: tuple[str, ...]) -> None:
 
 
 def _sources(settings: RunConfig, base: _Base) -> dict[str, str]:
-    """Where the values of `settings` come from: `base`, or else the command line."""
+    """Where the values of `settings` come from: `base` or the command line."""
     values, finished = flat(settings), flat(_finished(base.settings))
     sources = {name: _COMMAND_LINE for name in values if values[name] != finished[name]}
     return differing({**base.sources, **sources}, settings)
@@ -186,7 +192,7 @@ def _runs_of(env: tuple[str, ...]) -> Path:
 
 
 def folder_for(settings: RunConfig, out: Path | None) -> Path:
-    """The folder of a new run: `out`, or one named by task, time and seed. Raises UserError where it is taken."""
+    """The folder of a new run: `out`, or one named by task, time and seed. Raises UserError if it is not empty."""
     folder = out or _runs_of(settings.env) / f"{time.strftime('%Y%m%d-%H%M%S')}-s{settings.seed}"
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
         raise UserError(f"out: {folder} is not an empty folder (resume its run with: --resume {folder})")
@@ -194,7 +200,7 @@ def folder_for(settings: RunConfig, out: Path | None) -> Path:
 
 
 def _check_resumed(kept: RunConfig, asked: RunConfig, out: Path | None, folder: Path) -> None:
-    """Raises UserError where a resumed run is asked to become another one, or to move."""
+    """Raises UserError if the command line would change the settings or the folder of a resumed run."""
     old, new = flat(kept), flat(asked)
     for name, value in old.items():
         if value != new.get(name) and name not in _MAY_DIFFER:
@@ -204,7 +210,7 @@ def _check_resumed(kept: RunConfig, asked: RunConfig, out: Path | None, folder: 
 
 
 def _updates(text: str) -> tuple[int, int] | None:
-    """(first, end) of FIRST:END; None for an empty text."""
+    """Parses FIRST:END into (first, end); None for an empty text. Raises UserError for anything else."""
     if not text:
         return None
     first, _, end = text.partition(":")

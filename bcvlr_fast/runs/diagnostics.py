@@ -1,4 +1,4 @@
-"""What a run checks between its phases."""
+"""Checks between the phases of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPARED_FRAMES = 2048
 
 
 class RunDiagnostics:
-    """Held-out metrics of the latent actions, and a comparison of the environment's colors with the videos'."""
+    """Held-out metrics of the latent actions, and a comparison of the colors of environment and videos."""
 
     def __init__(self, run: Run, videos: FrameStore, held_out: HeldOut | None) -> None:
         self._run, self._videos, self._held_out = run, videos, held_out
@@ -29,7 +29,7 @@ class RunDiagnostics:
         run.log.write(phase, run.progress.updates, {"stage": "health", **report.metrics()})
         probe = "" if report.probe is None else f", {report.describe_probe()}"
         run.screen.say(
-            f"  held out: world-model error {report.error_of_copy:.2f} of a copy's, "
+            f"  held out: world-model error {report.error_of_copy:.2f} times that of a copy, "
             f"perplexity {report.perplexity:.1f}, {report.dead_codes} of {report.codes} codes unused{probe}"
         )
         run.warn(report.warnings())

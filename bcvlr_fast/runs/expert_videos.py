@@ -1,4 +1,4 @@
-"""The expert videos of a run: found, recorded or imported on first use, joined, verified, and opened once."""
+"""The expert videos of a run: recorded or imported on first use, joined, verified, and opened."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class RunVideos:
     def held_out_windows(
         self, env: str, window: Window, compute: Compute, frames_gb: float, screen: Screen
     ) -> HeldOut | None:
-        """Windows of the held-out episodes, with true actions where the labels have them; None where none is long
+        """Windows of the held-out episodes, with true actions if the labels have them; None if no episode is long
         enough."""
         store = FrameStore.from_episodes(self.held_out.frames, self.held_out.lengths, compute.device, frames_gb)
         sampler = WindowSampler(store, window, torch.Generator(compute.device))
@@ -99,10 +99,10 @@ class RunVideos:
 
 
 def find_videos(settings: RunConfig, screen: Screen, dry_run: bool = False) -> Path:
-    """The dataset to learn from, recorded, imported or joined on first use.
+    """The folder of the dataset to learn from, recorded, imported or joined on first use.
 
-    It is what `videos` names, a dataset, videos in any format, or a file of an expert; by default the bundled expert.
-    Raises UserError where there is none.
+    `videos` names a dataset, videos in any format, or a file of an expert; the default is the bundled expert. Raises
+    UserError if there is none.
     """
     paths = settings.videos
     if len(paths) > 1:
@@ -133,7 +133,7 @@ def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool)
         if not dry_run and not folder.exists():
             screen.say(importing.import_videos(path, folder, options, screen).describe())
     except UserError as error:
-        raise UserError(f"{error}; options are those of: python -m bcvlr_fast.videos import {path}") from None
+        raise UserError(f"{error}; for more options use: python -m bcvlr_fast.videos import {path}") from None
     return folder
 
 
@@ -154,8 +154,11 @@ def open_run_videos(settings: RunConfig, path: Path) -> RunVideos:
 
 
 def open_matching(settings: RunConfig, path: Path) -> tuple[ExpertVideos, EvaluationLabels | None]:
-    """Dataset `path` whole. Raises UserError where it is of another environment than the run, drawn otherwise, or its
-    labels are another video's."""
+    """The complete dataset `path` and its labels.
+
+    Raises UserError if its environment or rendering differ from those of the run, or if its labels belong to other
+    videos.
+    """
     names = settings.env
     videos = open_videos(path, spec(names[0]).frame_shape)
     manifest = videos.manifest

@@ -1,6 +1,6 @@
-"""Transitions with actions from a user's labeled videos, which take the place of interaction (the paper's table 10).
+"""Transitions from a user's labeled videos, which replace interaction (Table 10 of the paper).
 
-No training reads actions of other videos than those that `--labels` names.
+They are the only actions that BCV-LR reads without interaction, and `--labels` must name their videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bcvlr_fast.videos.labels import as_actions
 def labeled_replay(config: RunConfig, screen: Screen) -> Replay:
     """The first `labelled_frames` frames of `config.labels` with their actions.
 
-    Raises UserError where there are none, or fewer frames, or actions that are not the environment's.
+    Raises UserError if the actions are missing or not the environment's, or if there are fewer frames.
     """
     path = config.labels
     assert path is not None

@@ -1,4 +1,4 @@
-"""Several tasks from one pretraining (the paper's table 3)."""
+"""Several tasks from one pretraining (Table 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from bcvlr_fast.videos.joining import join_datasets
 
 
 def split_tasks(settings: RunConfig) -> list[RunConfig]:
-    """A configuration for each environment that `env` names, with the videos of the same place in `videos`.
+    """One configuration per environment in `env`, each with the corresponding entry of `videos`.
 
-    Raises UserError where their numbers differ, for labels of several, or for environments that no agent can share.
+    Raises UserError if the numbers of entries differ, if several environments have labels, or if the environments
+    cannot share an agent.
     """
     names, paths = settings.env, settings.videos
     if len(names) > 1 and not method_type(settings.method).task_phase:
         raise UserError(f"env: method {settings.method} learns one task, got {len(names)}")
     if len(names) > 1 and settings.labels:
-        raise UserError("labels: expected one environment, whose actions they are")
+        raise UserError(f"labels: expected one environment, got {len(names)}")
     shapes = [(spec(name).frame_shape, spec(name).actions.continuous, spec(name).actions.size) for name in names]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
@@ -53,12 +54,12 @@ def train_tasks(
 ) -> None:
     """Pretrains once on the videos of all tasks, then learns each task in its own environment.
 
-    Every task's run begins as a copy of the pretraining's checkpoint; finished tasks are skipped on resume.
+    The run of each task starts from a copy of the pretraining checkpoint; finished tasks are skipped on resume.
     """
     joined = join_datasets(videos, settings.held_out, settings.video_frames, screen)
     _pretrain(settings, joined, folder, screen, track, start)
     for task, path in zip(tasks, videos, strict=True):
-        gc.collect()  # a run's frames are gigabytes, and it refers to itself
+        gc.collect()  # a finished run holds gigabytes of frames in reference cycles
         own = folder / task.first_env.replace(":", "-")
         if (own / STATUS).exists():
             continue
@@ -80,7 +81,7 @@ def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, t
 
 
 def _begin_as(own: Path, pretraining: Path) -> None:
-    """Gives a task that has not begun the newest checkpoint of the pretraining."""
+    """Copies the newest pretraining checkpoint into a task folder that has no checkpoints yet."""
     if (own / CHECKPOINTS).exists():
         return
     newest = max((pretraining / CHECKPOINTS).glob("step-*"))

@@ -17,7 +17,7 @@ R = TypeVar("R", bound=RunConfig)
 
 @dataclass(frozen=True)
 class CommandArguments:
-    """Where the run is written, and what the command does with it."""
+    """Options of the command itself: the run folder, and what to do besides training."""
 
     env_factory: str = ""
     """module:function that returns a gymnasium.Env; the same as --env factory:module:function."""
@@ -27,7 +27,7 @@ class CommandArguments:
     """Run folder to resume, never, or auto: the run in --out, or the newest unfinished run of the environment; a new
     one if there is none."""
     config_file: Path | None = None
-    """JSON file with settings, whole or in part, such as another run's config.json. Options override it."""
+    """JSON file with all or some settings, such as the config.json of another run. Options override it."""
     track: Literal["none", "tensorboard"] = "none"
     """Where metrics are logged, besides metrics.jsonl."""
     profile: str = ""
@@ -36,12 +36,12 @@ class CommandArguments:
     print_config: bool = False
     """Print the resolved settings, and where they come from, as JSON that --config-file reads; then stop."""
     dry_run: bool = False
-    """Check everything that can be checked, say what would run, and stop."""
+    """Check the settings and the inputs, print what would run, and stop."""
 
 
 @dataclass(frozen=True)
 class Early:
-    """The options that decide what all others default to."""
+    """The options that determine the defaults of all others."""
 
     env: tuple[str, ...] = ()
     env_factory: str = ""
@@ -61,7 +61,7 @@ _SHARED = {item.name for item in dataclasses.fields(RunConfig)}
 
 
 def options_type(config: type[RunConfig]) -> type:
-    """The dataclass that a command line is parsed into: the groups of every run, the command, the method's sections."""
+    """The dataclass of a command line: option groups of every run, options of the command, sections of the method."""
     hints = typing.get_type_hints(config)
     parts: list[Any] = [(name, Annotated[group, tyro.conf.OmitArgPrefixes]) for name, group in GROUPS.items()]
     parts += [("command", Annotated[CommandArguments, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff])]
@@ -70,7 +70,7 @@ def options_type(config: type[RunConfig]) -> type:
 
 
 def grouped(options: type, settings: RunConfig) -> Any:
-    """`settings` as `options`, of `options_type`."""
+    """`settings` as an instance of `options`, which `options_type` made."""
     groups = {
         name: group(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(group)})
         for name, group in GROUPS.items()
@@ -80,7 +80,7 @@ def grouped(options: type, settings: RunConfig) -> Any:
 
 
 def ungrouped(given: Any, config: type[R]) -> R:
-    """The settings in `given`, of `options_type`, as `config`."""
+    """The settings in `given`, an instance of `options_type(config)`, as `config`."""
     values = {name: getattr(given, name) for name in _sections(config)}
     for name, group in GROUPS.items():
         values |= {item.name: getattr(getattr(given, name), item.name) for item in dataclasses.fields(group)}

@@ -1,4 +1,4 @@
-"""What a run counts, apart from the position in its phase, which the phase knows."""
+"""Counts and times of a run. The position within a phase belongs to the phase."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """Counts and times of a run, over all of its resumptions."""
+    """Counts and times of a run, across all resumptions."""
 
     updates: int = 0
     """Updates of all learners; the x-axis of the log."""
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Seconds and counts by part, as `TimeSpent` has them."""
+    """Seconds and counts by part, as in `TimeSpent`."""
     peaks: dict[str, float] = field(default_factory=dict)
     """Peak memory in GB, by kind."""
     placement: str | None = None
-    """Where the videos' frames lie, as `FrameStore` names it."""
+    """Placement of the video frames, as in `FrameStore`."""
     elapsed_s: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:

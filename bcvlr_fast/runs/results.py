@@ -1,4 +1,4 @@
-"""Finished and unfinished runs, opened to be evaluated, shown, or acted with."""
+"""Opens finished and unfinished runs for evaluation, reports and acting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bcvlr_fast.videos.labels import load_labels
 def load_policy(path: Path, device: str = "auto") -> Policy:
     """The policy in a run folder, or in a folder that `Policy.save` wrote.
 
-    Of a run that is not finished, the policy of its newest checkpoint. Raises UserError where there is none.
+    For an unfinished run, it is the policy of the newest checkpoint. Raises UserError if there is none.
     """
     if (path / CARD).is_file():
         return Policy.load(path, device)

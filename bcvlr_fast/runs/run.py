@@ -45,7 +45,7 @@ _SAVE_EVERY_S = 300.0
 
 
 class Diagnostics(Protocol):
-    """Looks at a run between its phases and warns where one looks broken."""
+    """Checks a run between its phases and warns if one looks broken."""
 
     def after_phase(self, phase: str) -> None: ...
 
@@ -115,14 +115,14 @@ class Run:
         before, self.progress.placement = self.progress.placement, placement
         if before not in (None, placement):
             self.screen.warn(
-                f"resume: the frames were placed as '{before}' and are now '{placement}': other windows are drawn from "
-                "here on (--frames-gb sets the memory for them)"
+                f"resume: the frames were placed as '{before}' and are now '{placement}': different windows are "
+                "drawn from here on (--frames-gb sets the memory for frames)"
             )
 
     def learn(self, sources: Sources, diagnostics: Diagnostics, *, until: str = DONE) -> None:
-        """Runs the phases from where the run is up to the phase `until`.
+        """Runs the phases from the current one up to the phase `until`.
 
-        Raises Interrupted where a signal asked for an end, after the state is saved.
+        Raises Interrupted if a signal asked for a stop, after the state is saved.
         """
         phases = self.method.phases(sources)
         order = [*phases, DONE]
@@ -143,11 +143,11 @@ class Run:
             self.save()
 
     def make_env(self, num_envs: int, interactions: int) -> Budget:
-        """Fresh environments of the run, as its policy observes them, that allow so many interactions.
+        """New environments of the run, as its policy observes them, with a budget of `interactions`.
 
         Procgen's environment n is seeded with the first seed + n. Runs share no sequence of levels with each other or
-        with the evaluation as long as seed * num_envs stays below the evaluation's seed. Other suites draw theirs from
-        the first seed.
+        with the evaluation as long as seed * num_envs stays below the evaluation's seed. Other suites derive theirs
+        from the first seed.
         """
         seed = self.config.seed * num_envs % EVALUATION_SEED
         self._env = make_observed(self.method.policy, num_envs, seed)
@@ -183,7 +183,7 @@ class Run:
 
             def advance(count: int) -> None:
                 bar.advance(count)
-                self.stopping.check()  # the saved state stays as it is
+                self.stopping.check()  # the saved state stays unchanged
 
             yield advance
 
@@ -216,7 +216,7 @@ class Run:
             self.log.write(phase, self.progress.updates, {"warning": line})
 
     def save(self) -> None:
-        """Writes a checkpoint of every part, never one with weights that are not finite."""
+        """Writes a checkpoint of all parts. Raises Diverged if a weight is not finite."""
         if not all(bool(p.isfinite().all()) for p in self.method.agent.parameters()):
             kept = self.folder / CHECKPOINTS
             raise Diverged(f"{self.phase_name}: weights are not finite; the last checkpoint is kept: {kept}")
@@ -255,7 +255,7 @@ class Run:
             raise UserError(f"resume: {self.folder}: the run is on {saved['device']}, got device {device}")
         self._changed_versions = _other_versions(saved)
         for package, before, now in self._changed_versions:
-            self.screen.warn(f"resume: {package} was {before}, is {now}: the numbers may differ")
+            self.screen.warn(f"resume: {package} was {before}, is {now}: results may differ")
         for name, part in self._parts.items():
             if saved.get(name) is not None:
                 part.load_state_dict(saved[name])
@@ -274,7 +274,7 @@ class Run:
                 self._env = None
 
     def _why_other_frames(self) -> str:
-        why = "another CPU, GPU or driver draws other pixels"
+        why = "another CPU, GPU or driver renders other pixels"
         for package, before, now in self._changed_versions:
             if package in DRAWN_BY:
                 why = f"the run is of {package} {before}, this is {now}"

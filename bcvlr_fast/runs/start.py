@@ -1,4 +1,4 @@
-"""Starts or resumes a run, of one task or of several, after checking what it needs."""
+"""Starts or resumes a run of one or several tasks, after checking its requirements."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def start_run(
     profiled: tuple[int, int] | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Trains as `settings` say, in `folder`, or resumes what is there.
+    """Trains in `folder` according to `settings`, or resumes the run in it.
 
-    A missing package, environment, encoder or video raises UserError before anything is written. A dry run stops then.
-    The other arguments are those of `Run`.
+    Raises UserError for a missing package, environment, encoder or video, before anything is written. A dry run stops
+    at that point. The other arguments are those of `Run`.
     """
     start = time.monotonic() if start is None else start
     method = method_type(settings.method)

@@ -17,7 +17,7 @@ class Stopping:
     """Remembers the signal that asked for a stop."""
 
     def __init__(self, resume_folder: Path) -> None:
-        """`resume_folder` is what the message names as the run to resume."""
+        """`resume_folder` is the run folder that the message names."""
         self._resume_folder = resume_folder
         self._number: int | None = None
         self._at_once = False
@@ -28,14 +28,14 @@ class Stopping:
         return self._number is not None
 
     def check(self) -> None:
-        """Raises Interrupted where a signal asked for a stop; what is to be saved must be saved by then."""
+        """Raises Interrupted if a signal asked for a stop. Everything must be saved before the call."""
         if self._number is not None:
             code = 130 if self._number == signal.SIGINT else 75
             message = f"stopped; resume with: python -m bcvlr_fast.train --resume {self._resume_folder}"
             raise Interrupted(message, code)
 
     def at_once(self) -> None:
-        """From here on a signal stops the run at once, for there is nothing left to save."""
+        """Makes signals stop the run at once from here on, because nothing remains to be saved."""
         self._at_once = True
         self.check()
 

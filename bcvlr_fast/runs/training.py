@@ -1,4 +1,4 @@
-"""A whole run: the phases of its method, the closing evaluation, and the report."""
+"""A complete run: the phases of its method, the closing evaluation, and the report."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def train(
 
 
 def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, until: str = DONE) -> HeldOut | None:
-    """Places the videos' frames and runs the phases up to `until`; returns the held-out windows."""
+    """Loads the video frames and runs the phases up to `until`; returns the held-out windows."""
     settings, screen, method = run.config, run.screen, run.method
     store = videos.store(run.compute, settings.frames_gb)
     run.place(store.placement)
@@ -92,7 +92,7 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
 
 
 def subject_of(settings: RunConfig, method: Method, videos: RunVideos, held_out: HeldOut | None) -> Subject:
-    """What the report of a run is about."""
+    """The subject of the report of a run."""
     return Subject(
         policy=method.policy,
         expert=videos.expert,

@@ -1,4 +1,4 @@
-"""Batches: the windows that a learner's updates draw, with their frames on the device wherever the store lies."""
+"""Batches: the windows that updates draw, with their frames on the device wherever the store is."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class Batches:
         )
 
     def fetch(self, key: Key, following: Key | None) -> None:
-        """The host's part: brings the frames of step `key` and starts to gather those of step `following`, if any."""
+        """The part on the host: provides the frames of step `key`; starts to gather those of `following`, if any."""
         if self._stream is not None:
             seed = self.sampler.generator.initial_seed()
             self._stream.fetch((seed, *key), following and (seed, *following))
 
     def draw(self, count: int) -> None:
-        """The device's part, which a graph can capture."""
+        """The part on the device, which a graph can capture."""
         if self._stream is None:
             self.rows = self.sampler.draw_rows((count, self.batch_size))
             self.frames = self.sampler.store.frames
@@ -140,7 +140,7 @@ class FrameStream:
         return frames, torch.empty((together, batch), dtype=torch.int64, device=device, pin_memory=pinned)
 
     def _gather(self, key: Key, turn: int) -> int:
-        """In the thread: gathers a step's frames and rows in host buffer `turn` and starts their copy to the device."""
+        """Gathers a step's frames and rows in host buffer `turn` and starts their copy to the device, in the thread."""
         together, _, batch = self._shape
         frames, rows = self._hosts[turn]
         if self._on_gpu:

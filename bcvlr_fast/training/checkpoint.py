@@ -1,4 +1,4 @@
-"""Checkpoints: folders that appear whole, hold no pickle, and are verified before they are used."""
+"""Checkpoints: folders that are written atomically, contain no pickle, and are verified when loaded."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _DAMAGE = (OSError, ValueError, KeyError, safetensors.SafetensorError)
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Writes `folder`/step-<step>, then drops all but the newest three.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
     target = folder / f"step-{step:012d}"
     work, aside = folder / ".new", folder / ".old"
-    for leftover in (work, aside):  # of a process that was killed; a run folder has one owner
+    for leftover in (work, aside):  # from a killed process; a run folder has one owner
         shutil.rmtree(leftover, ignore_errors=True)
     tensors: dict[str, Tensor] = {}
     values = _without_tensors(state, "", tensors)
@@ -63,7 +63,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_newest(folder: Path) -> tuple[State | None, list[str]]:
-    """The newest checkpoint that is whole (None if there is none), and a line for each newer one that is damaged."""
+    """The newest intact checkpoint (None if there is none), and a message for each newer one that is damaged."""
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
@@ -99,7 +99,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Ten
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Restores what `optimizer_state` gave."""
+    """Restores the state that `optimizer_state` returned."""
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for index, values in state.items():

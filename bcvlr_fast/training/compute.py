@@ -126,7 +126,7 @@ def _has_bf16(device: torch.device) -> bool:
 def _keep_freed_memory() -> None:
     """Makes glibc reuse large freed blocks instead of returning them, because page faults cost more than the math.
 
-    On two cores it made labeling 2.5 times as fast, and whole updates 1.2 times.
+    On two cores it made labeling 2.5 times as fast, and complete updates 1.2 times.
     """
     try:
         libc = ctypes.CDLL(None)

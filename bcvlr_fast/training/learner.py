@@ -23,7 +23,7 @@ MAX_TOGETHER = 16
 
 
 class Learner:
-    """Trains networks by `updates` updates, of which `done` are finished; each `step` runs a few of them.
+    """Trains networks with `updates` updates, of which `done` are finished; each `step` runs a few of them.
 
     The updates of a step are one CUDA graph on a GPU, so `prepare` and `update` are functions of tensors alone and read
     no value on the host. Subclasses set `name` and `batches`, and implement `update`, which ends in `descend`.
@@ -63,7 +63,7 @@ class Learner:
         raise NotImplementedError
 
     def prepare(self, count: int) -> None:
-        """What the next `count` updates share: drawing their batches."""
+        """Draws the batches of the next `count` updates; subclasses add other work that the updates share."""
         self.batches.draw(count)
 
     def step(self) -> None:

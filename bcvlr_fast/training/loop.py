@@ -21,7 +21,7 @@ class Resumable(Protocol):
 class Loop(Protocol):
     """Runs learners, and logs and saves between their steps.
 
-    Every call may save the run and may raise `Interrupted`, so a phase must be resumable wherever it makes one.
+    Every call may save the run and may raise `Interrupted`, so a phase must be resumable at every call.
     """
 
     def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:
@@ -37,7 +37,7 @@ class Loop(Protocol):
         """Within it, saved state is rebuilt and nothing is saved; yields a callback for the progress."""
 
     def safe_point(self) -> None:
-        """A place between two pieces of work where the run may be saved or stopped."""
+        """A point between two pieces of work at which the run may be saved or stopped."""
 
     def collected(self, round_: int, interactions: int, replay: Replay, metrics: Mapping[str, float]) -> None:
         """Logs a round, counted from 0, whose transitions are in `replay`: its `metrics` and the scores of the episodes

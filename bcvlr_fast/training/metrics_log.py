@@ -19,7 +19,7 @@ class MetricsLog:
     """Appends rows {phase, step, time_s, ...} to the metrics file of a folder.
 
     `start` is when the run's clock began (time.monotonic). Its state is the length of the file: a resumed run cuts off
-    what it is going to log again.
+    the rows that it will log again.
     """
 
     def __init__(self, folder: Path, track: str, start: float) -> None:
@@ -38,7 +38,7 @@ class MetricsLog:
     def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
         """Logs numbers or text; NaN and infinity become null.
 
-        `step` counts interactions in rows of a round and updates in all others. TensorBoard's tags are
+        `step` counts interactions in rows of a round and updates in all others. TensorBoard tags are
         phase/stage/key, so that every chart has one of the two on its axis.
         """
         row = {"phase": phase, "step": step, "time_s": round(time.monotonic() - self.start, 3)}

@@ -29,7 +29,7 @@ class TimeSpent:
 
     @contextlib.contextmanager
     def on(self, part: str, count: float) -> Iterator[None]:
-        """Adds the time within it, for `count` pieces of work."""
+        """Adds the time spent in the context, for `count` pieces of work."""
         start = time.perf_counter()
         yield
         self.add(part, count, time.perf_counter() - start)
@@ -57,7 +57,7 @@ class Profiler:
 
     @contextlib.contextmanager
     def learner(self) -> Iterator[None]:
-        """Within it, the steps of one learner; an open profile ends with it."""
+        """Context for the steps of one learner; an open profile ends with it."""
         try:
             yield
         finally:
@@ -65,7 +65,7 @@ class Profiler:
 
     @contextlib.contextmanager
     def step(self, learner: Learner) -> Iterator[None]:
-        """Within it, one step of the learner."""
+        """Context for one step of the learner."""
         if self._updates is None:
             yield
             return

@@ -40,7 +40,7 @@ BAD_VALUES = {
 
 
 @pytest.mark.parametrize("case", BAD_VALUES)
-def test_bad_values_are_one_line(case: str) -> None:
+def test_bad_values_are_one_line_errors(case: str) -> None:
     values, message = BAD_VALUES[case]
     with pytest.raises(UserError, match=message) as caught:
         validate(overlay(Config(), values))
@@ -64,7 +64,7 @@ def test_paths_become_absolute_in_every_section(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_every_number_has_a_range_and_the_presets_are_inside(scale: str) -> None:
+def test_every_number_has_a_range_that_contains_the_presets(scale: str) -> None:
     def walk(section: Any) -> None:
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
@@ -77,10 +77,10 @@ def test_every_number_has_a_range_and_the_presets_are_inside(scale: str) -> None
     validate(preset("procgen:bossfight", scale))
 
 
-def test_configuration_imports_neither_torch_nor_environments() -> None:
+def test_configuration_modules_import_neither_torch_nor_environments() -> None:
     modules = "config.files, config.presets, methods.registry, methods.bcvlr.presets, runs.arguments"
     imports = ", ".join(f"bcvlr_fast.{name}" for name in modules.split(", "))
     heavy = {"torch", "envpool", "gymnasium", "mujoco", "dm_control"}
     code = f"import json, sys, {imports}; print(json.dumps(sorted({heavy!r} & set(sys.modules))))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(shown.stdout) == []
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []

@@ -1,4 +1,4 @@
-"""Saved configurations mean for ever what they meant when they were written."""
+"""Saved configurations always mean what they meant when they were written."""
 
 import dataclasses
 import json
@@ -44,15 +44,15 @@ def test_format_1_still_loads() -> None:
 
 
 def test_fields_that_a_file_lacks_have_their_earlier_meaning() -> None:
-    """The first version's quick preset had few of today's fields, and not today's values for them."""
+    """The quick preset of the first version has fewer fields than today's, with other values."""
     file = HERE / "saved_by_first_version.json"
     settings, written = read_saved(file, lambda _: Config), json.loads(file.read_text())
     values, today = flat(settings), flat(preset("procgen:miner", "quick"))
     for name, value in values.items():
         section, _, field = name.rpartition(".")
-        known = (written[section] if section else written).get(field)
-        if known is not None and name != "env":
-            assert json.loads(json.dumps(value)) == known, name
+        saved = (written[section] if section else written).get(field)
+        if saved is not None and name != "env":
+            assert json.loads(json.dumps(value)) == saved, name
     assert (values["online.exploration"], today["online.exploration"]) == (0.0, 0.5)
     assert (values["latent_actions.future_frames"], today["latent_actions.future_frames"]) == (1, 3)
     assert (values["rendering"], values["method"]) == ("stock", "bcv-lr")
@@ -87,21 +87,21 @@ def test_every_field_of_the_first_version_is_required() -> None:
         (to_json(Config()).replace('"capacity": 20000', '"capacity": 1'), "online.capacity: expected 64 <= value"),
     ],
 )
-def test_bad_files_are_one_line(text: str, message: str) -> None:
+def test_bad_files_are_one_line_errors(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         from_json(text, "here", config_type)
     assert "\n" not in str(caught.value)
 
 
 def test_reading_has_no_effects(tmp_path: Path) -> None:
-    """An environment that can no longer be made does not keep a finished run from being read."""
+    """The configuration of a finished run can be read even if its environment can no longer be made."""
     settings = dataclasses.replace(Config(), env=("factory:no_such_module:make",), videos=(Path("/gone"),))
     file = tmp_path / "config.json"
     file.write_text(to_json(settings))
     assert read_config(file, Config) == settings
 
 
-def test_a_part_of_a_configuration_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_partial_configuration_is_read_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "part.json"
     file.write_text('{"env": "procgen:a,procgen:b", "videos": "x,y", "online": {"num_envs": 8}, "sources": {}}')
     assert read_overrides(file) == {

@@ -1,4 +1,4 @@
-"""Presets: every value of every environment, and where it comes from."""
+"""Presets: the values for every environment, and where they come from."""
 
 import json
 from pathlib import Path
@@ -14,24 +14,24 @@ from bcvlr_fast.methods.registry import preset_for
 from bcvlr_fast.system.errors import UserError
 
 SNAPSHOT: dict[str, Any] = json.loads((Path(__file__).parent / "presets_before.json").read_text())
-"""Values of every preset before the table: of one, and what differs in the others."""
+"""Values of every preset before the table existed: those of one preset, and the differences of the others."""
 
 
 @pytest.mark.parametrize("variant", range(len(SNAPSHOT["variants"])))
-def test_presets_have_the_values_from_before_the_table(variant: int) -> None:
+def test_presets_equal_the_snapshot(variant: int) -> None:
     expected = SNAPSHOT["variants"][variant]
     for envs in expected["envs"].split(" | "):
         values = json.loads(json.dumps(flat(preset(tuple(envs.split()), expected["scale"]))))
-        for later in ("env", "method", "preset", "videos"):
-            del values[later]
+        for name in ("env", "method", "preset", "videos"):
+            del values[name]
         assert values == {**SNAPSHOT["base"], **expected["differs"]}, envs
 
 
 def test_the_snapshot_has_every_task() -> None:
     names = {f"{suite.name}:{task}" for suite in SUITES.values() for task in suite.tasks or ()}
     for scale in ("paper", "quick"):
-        found = [name for v in SNAPSHOT["variants"] if v["scale"] == scale for name in v["envs"].split(" | ")]
-        assert names <= set(found)
+        in_snapshot = [name for v in SNAPSHOT["variants"] if v["scale"] == scale for name in v["envs"].split(" | ")]
+        assert names <= set(in_snapshot)
 
 
 def test_paper_schedule() -> None:
@@ -43,7 +43,7 @@ def test_paper_schedule() -> None:
     assert (online.finetune_updates, online.clone_updates, online.capacity) == (60, 500, 20_000)
 
 
-def test_values_name_the_row_that_they_come_from() -> None:
+def test_values_name_their_row() -> None:
     config, sources = preset_for("bcv-lr")(("dmc:reacher_easy",), "quick")
     defaults = flat(type(config)())
     differ = {name for name, value in flat(config).items() if value != defaults[name]}
@@ -53,7 +53,7 @@ def test_values_name_the_row_that_they_come_from() -> None:
     assert sources["frame_stack"].startswith("every preset: continuous control")
 
 
-def test_every_row_is_of_use_and_says_why() -> None:
+def test_every_row_matches_a_task_and_has_a_reason() -> None:
     names = [f"{suite.name}:{task}" for suite in SUITES.values() for task in suite.tasks or ()]
     for row in TABLE:
         assert row.reason
@@ -62,7 +62,7 @@ def test_every_row_is_of_use_and_says_why() -> None:
         )
 
 
-def test_unknown_presets_name_the_nearest() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'quick'"):
         preset("procgen:bossfight", "quik")
     with pytest.raises(UserError, match="did you mean 'bossfight'"):

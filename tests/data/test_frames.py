@@ -1,4 +1,4 @@
-"""Windows stay within episodes, and stores larger than memory work."""
+"""Frame stores and windows, for videos in memory and for files larger than memory."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def test_windows_never_cross_an_end(lengths: list[int], past: int, future: int) 
         for t in range(len(episode))
         if t >= past and t + future < len(episode) and episode[t - past] == episode[t + future]
     ]
-    found = window_centers(episode_positions(np.array(lengths)), Window(past, future))
-    assert found.tolist() == expected
+    centers = window_centers(episode_positions(np.array(lengths)), Window(past, future))
+    assert centers.tolist() == expected
 
 
 def test_sampler_draws_every_window_with_its_own_generator() -> None:
@@ -41,7 +41,7 @@ def test_sampler_draws_every_window_with_its_own_generator() -> None:
     assert torch.equal(drawn, again.centers[again.draw_rows((2000,))])
 
 
-def test_still_windows_are_left_out_down_to_a_share() -> None:
+def test_near_static_windows_are_dropped_down_to_a_fraction() -> None:
     rng = np.random.default_rng(0)
     frames = np.zeros((400, 3, 4, 4), np.uint8)
     moves = np.sort(rng.choice(390, 30, replace=False))
@@ -49,18 +49,18 @@ def test_still_windows_are_left_out_down_to_a_share() -> None:
         frames[t + 1 :, :, t % 4, t // 4 % 4] ^= 200
     centers = np.arange(5, 395)
     moves = moves[moves >= 5]
-    for share, still in ((0.5, len(moves)), (0.0, 0), (0.9, 9 * len(moves)), (1.0, 390 - len(moves))):
-        kept = without_excess_still(frames, centers, share, np.random.default_rng(1))
-        assert np.isin(moves, kept).all()
-        assert len(kept) == len(np.unique(kept)) == len(moves) + still
-        assert (np.diff(kept) > 0).all()
-        assert np.isin(kept, centers).all()
+    for fraction, still in ((0.5, len(moves)), (0.0, 0), (0.9, 9 * len(moves)), (1.0, 390 - len(moves))):
+        remaining = without_excess_still(frames, centers, fraction, np.random.default_rng(1))
+        assert np.isin(moves, remaining).all()
+        assert len(remaining) == len(np.unique(remaining)) == len(moves) + still
+        assert (np.diff(remaining) > 0).all()
+        assert np.isin(remaining, centers).all()
 
 
-def test_take_from_another_device_gathers_only_the_batch() -> None:
+def test_take_copies_only_the_batch_from_another_device() -> None:
     frames = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
     store = FrameStore(frames, episode_positions(np.array([10])), torch.device("meta"), "mapped")
-    store.device = torch.device("cpu", 0)  # not the tensor's device object: takes the travelling path
+    store.device = torch.device("cpu", 0)  # differs from the tensor's device, so the frames are copied
     picked, index = store.take(torch.tensor([[3], [7]]))
     assert picked.flatten().tolist() == [3, 7]
     assert index.tolist() == [[0], [1]]
@@ -73,7 +73,7 @@ def test_wrong_frames_are_named(frames: torch.Tensor) -> None:
 
 
 def test_eight_million_frames_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """98 GB in a sparse file: windows are drawn while private memory stays small."""
+    """Windows are drawn from 98 GB in a sparse file while private memory stays small."""
     monkeypatch.setattr(frames, "available_memory", lambda: 16e9)
     count, episode = 8_000_000, 1_000
     file = tmp_path / "frames.npy"

@@ -1,4 +1,4 @@
-"""The ring against a plain list of episodes."""
+"""The replay buffer, compared with a plain list of episodes."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from bcvlr_fast.envs.specs import Actions, EnvSpec
 SPEC = EnvSpec((3, 1, 1), Actions(False, 15), 15.0)
 
 
-def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
+def test_the_replay_holds_the_newest_transitions_and_their_actions() -> None:
     rng = np.random.default_rng(0)
     num_envs, capacity, past = 3, 30, 1
     replay = Replay(capacity, num_envs, SPEC, torch.device("cpu"))
@@ -35,11 +35,11 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
     slots = capacity // num_envs + 1
     expected = set()
     for env, frames in enumerate(history):
-        kept = frames[-slots:]
-        for i in range(past, len(kept) - 1):
-            (first, e0, _), (centre, _, action), (_, e2, _) = kept[i - past], kept[i], kept[i + 1]
+        newest = frames[-slots:]
+        for i in range(past, len(newest) - 1):
+            (first, e0, _), (center, _, action), (_, e2, _) = newest[i - past], newest[i], newest[i + 1]
             if e0 == e2 and action >= 0:
-                expected.add((env, first, centre, action))
+                expected.add((env, first, center, action))
     sampler = ReplaySampler(replay, Window(past, 1), torch.Generator().manual_seed(0))
     assert sampler.refresh()
     centers = sampler.centers[sampler.draw_rows((20_000,))]
@@ -47,14 +47,14 @@ def test_ring_keeps_the_newest_transitions_and_their_actions() -> None:
     frames, index = sampler.take(centers)
     windows = frames[index.T].flatten(2).int()  # [B, 3, (env, hi, lo)]
     number = windows[:, :, 1] * 200 + windows[:, :, 2]
-    found = {(int(w[0, 0]), int(n[0]), int(n[1]), int(a)) for w, n, a in zip(windows, number, actions, strict=True)}
+    drawn = {(int(w[0, 0]), int(n[0]), int(n[1]), int(a)) for w, n, a in zip(windows, number, actions, strict=True)}
     assert (number.diff(dim=1) == 1).all()
-    assert found <= expected
-    # At most the windows that straddle the physical end of a ring are missing.
-    assert len(expected - found) <= num_envs * (past + 1)
+    assert drawn <= expected
+    # Only windows that straddle the physical end of a ring may be missing.
+    assert len(expected - drawn) <= num_envs * (past + 1)
 
 
-def test_newest_leaves_older_windows_out() -> None:
+def test_newest_excludes_older_windows() -> None:
     replay = Replay(100, 1, SPEC, torch.device("cpu"))
     for i in range(50):
         replay.append(np.array([0]), np.full((1, 3, 1, 1), i, np.uint8), np.array([0]))
@@ -63,5 +63,5 @@ def test_newest_leaves_older_windows_out() -> None:
     assert sampler.centers[: int(sampler.count)].tolist() == list(range(41, 49))
 
 
-def test_an_empty_ring_has_no_windows() -> None:
+def test_an_empty_replay_has_no_windows() -> None:
     assert not ReplaySampler(Replay(100, 2, SPEC, torch.device("cpu")), Window(1, 1), torch.Generator()).refresh()

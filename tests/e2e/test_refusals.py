@@ -1,4 +1,4 @@
-"""Commands that are misused end with exit code 2 and one line on stderr."""
+"""Misused commands end with exit code 2 and one line on stderr."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_a_refusal_as_a_user_sees_it(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started as a shell starts it; the other tests of refusals stay in the test's own process."""
+    """Starts the command in a new process, as a shell does; the other tests here run commands in the test process."""
     monkeypatch.chdir(tmp_path)
     arguments, message = COMMANDS[module]
     assert message in refusal(run_fresh(module, *arguments))
@@ -28,7 +28,7 @@ def test_a_refusal_as_a_user_sees_it(module: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-def test_an_unknown_flag_is_one_line(module: str) -> None:
+def test_an_unknown_flag_is_a_one_line_error(module: str) -> None:
     assert "--nonsense" in refusal(
         invoke(module, *(["."] if module in ("evaluate", "report") else []), "--nonsense", "1")
     )
@@ -56,12 +56,12 @@ BAD_INPUT = {
     "no config file": (["--config-file", "no.json", *OUT], "cannot be read"),
     "preset beside a file": (["--config-file", "whole.json", "--preset", "paper", *OUT], "is of preset quick"),
     "out is no folder": (["--preset", "quick", "--out", "full/file/run"], "is not a folder"),
-    "damaged labels": (["--videos", "unlabelled", *QUICK], "not evaluation labels"),
+    "damaged labels": (["--videos", "damaged", *QUICK], "not evaluation labels"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_of_a_run_is_one_line_and_writes_nothing(
+def test_bad_input_of_a_run_is_a_one_line_error_and_writes_nothing(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -71,7 +71,7 @@ def test_bad_input_of_a_run_is_one_line_and_writes_nothing(
     Path("full/file").write_text("mine")
     Path("latin.json").write_bytes(b'{"env": "\xff"}')
     Path("whole.json").write_text('{"preset": "quick"}')
-    labels = Path(shutil.copytree(dataset, "unlabelled")) / "evaluation_only.npz"
+    labels = Path(shutil.copytree(dataset, "damaged")) / "evaluation_only.npz"
     labels.write_bytes(labels.read_bytes()[:-40])
     flags, message = BAD_INPUT[case]
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Whole runs of a task with continuous actions, drawn by MuJoCo."""
+"""Complete runs of a task with continuous actions, rendered by MuJoCo."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole tiny run, its recording included. Tests change copies of it."""
+    """The folder of a complete tiny run, recording included. Tests that modify it copy it first."""
 
     def fill(folder: Path) -> None:
         done = run("train", *RUN, "--out", str(folder / "run"))
@@ -35,10 +35,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_scores_and_reports_continuous_actions(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = json.loads((drawn / "evaluation.json").read_text())
-    assert set(kept["scores"]) == {"greedy", "random", "expert"}
-    assert kept["scores"]["expert"]["mean"] > 500
-    assert kept["scores"]["greedy"]["mean_length_steps"] == 500
+    evaluation = json.loads((drawn / "evaluation.json").read_text())
+    assert set(evaluation["scores"]) == {"greedy", "random", "expert"}
+    assert evaluation["scores"]["expert"]["mean"] > 500
+    assert evaluation["scores"]["greedy"]["mean_length_steps"] == 500
     page = (drawn / "report.html").read_text()
     assert "variance" in page
     films = sorted((drawn / "videos").glob("*.mp4"))
@@ -56,8 +56,8 @@ def test_a_run_scores_and_reports_continuous_actions(
     assert again.returncode == 0, again.stderr
 
 
-def test_a_signal_to_the_whole_job_leaves_a_run_that_goes_on(drawn: Path, tmp_path: Path) -> None:
-    """The processes that draw get it too; the run saves itself, and ends as one that was never stopped."""
+def test_a_signal_to_the_whole_job_leaves_a_resumable_run(drawn: Path, tmp_path: Path) -> None:
+    """The run saves itself and, once resumed, ends like one that was never stopped."""
     out = tmp_path / "run"
     code, message = signaled("240 interactions", signal.SIGTERM, *RUN, "--out", str(out), new_session=True)
     assert code == 75, message
@@ -68,7 +68,7 @@ def test_a_signal_to_the_whole_job_leaves_a_run_that_goes_on(drawn: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_actions_are_decoded_from_labelled_frames(drawn: Path, tmp_path: Path) -> None:
+def test_actions_are_decoded_from_labeled_frames(drawn: Path, tmp_path: Path) -> None:
     done = run(
         "train",
         *RUN,

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, resumed, and the folders that they own."""
+"""Runs that are stopped, killed and resumed, and the folders that they own."""
 
 import fcntl
 import shutil
@@ -30,7 +30,7 @@ def test_stopped_and_resumed_gives_the_same_weights(
 def test_streamed_frames_resume_the_same(
     finished: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
-    """From a budget that the videos exceed; the step that was gathered ahead when the run stopped is drawn again."""
+    """The videos exceed the memory budget. A step that was gathered ahead before the stop is drawn again."""
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     _, videos, _ = finished
     flags = [*TINY, "--frames-gb", "0.0001", "--online.interactions", "240", "--videos", str(videos)]
@@ -42,7 +42,7 @@ def test_streamed_frames_resume_the_same(
 
 
 def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
-    """The newest checkpoint is then that of the phase's beginning, without an action log."""
+    """The newest checkpoint is from the beginning of the phase, without an action log."""
     folder, videos, _ = finished
     out = tmp_path / "run"
     code, message = signaled("240 interactions", signal.SIGKILL, *TINY, "--videos", str(videos), "--out", str(out))
@@ -53,9 +53,9 @@ def test_killed_before_the_first_save_of_the_online_phase(finished: tuple[Path, 
     assert sorted(row["time_s"] for row in rows) == [row["time_s"] for row in rows]
 
 
-def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> None:
+def test_a_resumed_run_keeps_its_settings_and_folder(finished: tuple[Path, Path, str]) -> None:
     folder, _, _ = finished
-    kept = (folder / "config.json").read_text()
+    configuration = (folder / "config.json").read_text()
     (folder.parent / "other.json").write_text('{"preset": "quick"}')
     for flags, message in (
         (["--out", "elsewhere"], "out: a resumed run stays in its folder"),
@@ -65,10 +65,12 @@ def test_a_resumed_run_stays_the_same_run(finished: tuple[Path, Path, str]) -> N
         (["--preset", "paper"], "preset"),
     ):
         assert message in refusal(invoke("train", f"--resume={folder}", *flags))
-    assert (folder / "config.json").read_text() == kept
+    assert (folder / "config.json").read_text() == configuration
 
 
-def test_the_same_settings_may_be_said_again(finished: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_accepts_its_own_settings(
+    finished: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, videos, _ = finished
     monkeypatch.chdir(folder.parent)
     again = ["--resume", "auto", "--out", folder.name, *TINY, "--preset", "auto", "--videos", videos.name]

@@ -1,4 +1,4 @@
-"""Several tasks, offline decoding, fewer video frames."""
+"""Runs of several tasks, offline decoding, and runs on fewer video frames."""
 
 import json
 import signal
@@ -19,13 +19,13 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in saved["agent"].items()}
 
 
-def test_tasks_of_other_actions_are_refused_at_once(tmp_path: Path) -> None:
+def test_tasks_with_different_actions_are_refused_at_once(tmp_path: Path) -> None:
     done = invoke("train", "--env", "dmc:finger_spin", "dmc:cheetah_run_backward", "--out", str(tmp_path / "run"))
     assert "dmc:cheetah_run_backward has other frames or actions than dmc:finger_spin" in refusal(done)
     assert not (tmp_path / "run").exists()
 
 
-def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> None:
+def test_tasks_share_one_pretraining_and_resume_after_a_stop(tmp_path: Path) -> None:
     miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
     maze = noise(tmp_path / "maze", "procgen:maze", [30, 30, 30])
     out = tmp_path / "run"
@@ -54,7 +54,7 @@ def test_tasks_share_one_pretraining_and_go_on_after_a_stop(tmp_path: Path) -> N
     assert (out / "procgen-maze" / "status.json").exists()
 
 
-def test_as_many_videos_as_tasks(tmp_path: Path) -> None:
+def test_every_task_needs_videos(tmp_path: Path) -> None:
     one = noise(tmp_path / "one", "procgen:miner", [30, 30])
     arguments = ["--env", "procgen:miner", "procgen:maze", "procgen:heist", "--videos", str(one), str(one)]
     done = invoke("train", *arguments, "--preset", "quick", "--out", str(tmp_path / "run"))
@@ -73,7 +73,7 @@ def test_offline_decoding_needs_no_interaction(dataset: Path, tmp_path: Path) ->
     assert len(finetuned) == 3  # rounds
 
 
-def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> None:
+def test_a_stop_in_the_pretraining_says_what_to_resume(tmp_path: Path) -> None:
     miner = noise(tmp_path / "miner", "procgen:miner", [30, 30, 30])
     out = tmp_path / "run"
     tasks = ["--env", "procgen:miner", "procgen:maze", "--videos", str(miner), str(miner)]
@@ -87,12 +87,15 @@ def test_a_stop_in_the_pretraining_says_what_to_go_on_with(tmp_path: Path) -> No
     assert done.returncode == 130
 
 
-def test_offline_decoding_wants_labels(dataset: Path, tmp_path: Path) -> None:
-    bare = noise(tmp_path / "bare", "procgen:bossfight", [60, 60])
-    for labels, said in ((bare, "expected a dataset with 15 discrete actions"), (dataset, "expected 10,000 frames")):
+def test_offline_decoding_requires_labels(dataset: Path, tmp_path: Path) -> None:
+    unlabeled = noise(tmp_path / "bare", "procgen:bossfight", [60, 60])
+    for labels, message in (
+        (unlabeled, "expected a dataset with 15 discrete actions"),
+        (dataset, "expected 10,000 frames"),
+    ):
         out = tmp_path / "run"
         done = invoke("train", *TINY, "--videos", str(dataset), "--labels", str(labels), "--out", str(out))
-        assert said in refusal(done)
+        assert message in refusal(done)
 
 
 def test_a_run_on_fewer_frames_without_films_says_so(dataset: Path, tmp_path: Path) -> None:

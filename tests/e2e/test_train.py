@@ -1,4 +1,4 @@
-"""A run from start to end on tiny settings, and what it leaves behind."""
+"""A run with tiny settings from start to end, and the files that it writes."""
 
 import gzip
 import importlib.util
@@ -18,7 +18,7 @@ from helpers.commands import invoke, run
 from helpers.tiny import TINY
 
 
-def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, str]) -> None:
+def test_a_run_writes_all_its_files(finished: tuple[Path, Path, str]) -> None:
     folder, _, screen = finished
     assert "preset quick (as asked)" in screen.splitlines()[0]
     assert "about" in screen.splitlines()[1]
@@ -41,8 +41,8 @@ def test_a_run_leaves_everything_that_it_promises(finished: tuple[Path, Path, st
     assert page.count("<video") == len(list((folder / "videos").glob("*.mp4"))) == 1
 
 
-def test_films_of_another_size_and_rate_are_imported_on_the_way(tmp_path: Path) -> None:
-    """128 x 128 at 60 frames a second, as a screen recorder leaves them."""
+def test_films_of_another_size_and_rate_are_imported_automatically(tmp_path: Path) -> None:
+    """The films are 128 x 128 at 60 frames per second, like those of a screen recorder."""
     clips = tmp_path / "clips"
     clips.mkdir()
     expert = replays.load_bundled("dodgeball")
@@ -57,14 +57,14 @@ def test_films_of_another_size_and_rate_are_imported_on_the_way(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     steps = expert.length[shortest] + 1
     assert f"{steps.sum()} frames in 3 episodes, 128 x 128 to 64 x 64 x 3, 15 of 60 frames a second" in done.stdout
-    assert "are they of this environment?" not in done.stdout
+    assert "are they from this environment?" not in done.stdout
     again = invoke("train", *TINY, *flags, "--out", str(tmp_path / "again"), "--dry-run")
     assert again.returncode == 0, again.stderr
     assert "importing" not in again.stdout
 
 
-def test_a_run_tells_where_its_time_went(finished: tuple[Path, Path, str]) -> None:
-    folder, _, shown = finished
+def test_a_run_reports_where_its_time_went(finished: tuple[Path, Path, str]) -> None:
+    folder, _, screen = finished
     status = json.loads((folder / "status.json").read_text())
     spent = status["spent"]
     assert {name: part["count"] for name, part in spent.items()} == {
@@ -79,16 +79,16 @@ def test_a_run_tells_where_its_time_went(finished: tuple[Path, Path, str]) -> No
     }
     assert all(part["seconds"] > 0 for part in spent.values())
     assert sum(part["seconds"] for part in spent.values()) < status["minutes"] * 60 + 1
-    assert "time: " in shown
-    assert "latent actions" in shown
+    assert "time: " in screen
+    assert "latent actions" in screen
 
 
-@pytest.mark.parametrize("stage", ["features", "latent_actions", "cloning", "finetuning"])
-def test_profiled_updates_leave_a_trace(finished: tuple[Path, Path, str], stage: str) -> None:
+@pytest.mark.parametrize("learner", ["features", "latent_actions", "cloning", "finetuning"])
+def test_profiled_updates_leave_a_trace(finished: tuple[Path, Path, str], learner: str) -> None:
     folder, _, _ = finished
-    events = json.loads(gzip.decompress((folder / "traces" / f"{stage}.json.gz").read_bytes()))["traceEvents"]
+    events = json.loads(gzip.decompress((folder / "traces" / f"{learner}.json.gz").read_bytes()))["traceEvents"]
     names = {event.get("name") for event in events}
-    steps = [name for name in names if name and name.startswith(f"{stage} ")]
+    steps = [name for name in names if name and name.startswith(f"{learner} ")]
     assert 1 <= len(steps) <= 4
     assert {"bcvlr_fast::random_shift", "aten::convolution_backward"} <= names
 
@@ -105,7 +105,7 @@ def test_evaluate_and_report_again(finished: tuple[Path, Path, str], tmp_path: P
     assert (folder / "report.html").exists()
 
 
-def test_collected_rows_are_a_runs_scores_and_are_kept_once(
+def test_collected_rows_hold_a_runs_scores_and_appear_once(
     finished: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, videos, _ = finished
@@ -138,22 +138,22 @@ def test_a_report_without_pyav_says_so(
 
 def test_print_config_and_dry_run_write_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    shown = invoke("train", "--preset", "quick", "--seed", "7", "--print-config", "--out", str(out))
-    assert json.loads(shown.stdout)["seed"] == 7
+    printed = invoke("train", "--preset", "quick", "--seed", "7", "--print-config", "--out", str(out))
+    assert json.loads(printed.stdout)["seed"] == 7
     dry = invoke("train", "--preset", "quick", "--dry-run", "--out", str(out))
     assert dry.returncode == 0, dry.stderr
     assert "dry run" in dry.stdout
     assert not out.exists()
 
 
-def test_a_configuration_file_with_flags_on_top(tmp_path: Path) -> None:
-    shown = invoke("train", "--preset", "quick", "--seed", "7", "--print-config")
+def test_flags_override_a_configuration_file(tmp_path: Path) -> None:
+    printed = invoke("train", "--preset", "quick", "--seed", "7", "--print-config")
     file = tmp_path / "config.json"
-    file.write_text(shown.stdout)
+    file.write_text(printed.stdout)
     again = invoke("train", "--config-file", str(file), "--online.num-envs", "32", "--print-config")
-    wanted = json.loads(shown.stdout)
-    wanted["online"]["num_envs"] = 32
-    found = json.loads(again.stdout)
-    assert found.pop("sources")["online.num_envs"] == "command line"
-    del wanted["sources"]
-    assert found == wanted
+    expected = json.loads(printed.stdout)
+    expected["online"]["num_envs"] = 32
+    actual = json.loads(again.stdout)
+    assert actual.pop("sources")["online.num_envs"] == "command line"
+    del expected["sources"]
+    assert actual == expected

@@ -1,4 +1,4 @@
-"""Models of the rendering "fast" look different and move identically, and the cheetah runs backward."""
+"""Models of rendering "fast" look different but move identically, and the cheetah can run backward."""
 
 import importlib.util
 import subprocess
@@ -30,7 +30,7 @@ def files(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("models", MODELS, ids=lambda models: models.suite)
-def test_copy_is_whole_and_made_once(models: Models) -> None:
+def test_the_copy_is_complete_and_made_once(models: Models) -> None:
     stock, fast = (asset_folder(models, "any", rendering) / models.folder for rendering in ("stock", "fast"))
     missing, more = files(stock) - files(fast), files(fast) - files(stock)
     assert not missing
@@ -49,7 +49,7 @@ def test_every_model_is_drawn_as_the_setting_says(models: Models) -> None:
             assert {name: int(quality.attrib[name]) for name in expected} == expected, file
     compiler = pytest.importorskip("mujoco")
     names = ("cheetah.xml", "stacker.xml") if models is dmc.MODELS else ("assets/sawyer_xyz/sawyer_drawer.xml",)
-    for name in names:  # one that includes its quality, one with its own
+    for name in names:  # one model includes its quality settings, the other has its own
         model = compiler.MjModel.from_xml_path(str(folder / name))
         assert {name: getattr(model.vis.quality, name) for name in expected} == expected
         assert not model.mat_reflectance.any() or models.settings["fast"].reflections
@@ -59,46 +59,46 @@ def test_concurrent_copies_leave_one_folder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda task: asset_folder(dmc.MODELS, task, "fast"), "abcd"))
-    assert folders == set((tmp_path / "assets").iterdir())  # nothing is left of the other copies
+    assert folders == set((tmp_path / "assets").iterdir())  # nothing remains of the other copies
 
 
-def test_recordings_have_a_name_without_the_libraries_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_have_names_without_the_rendering_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     here = drawing_digest(dmc.MODELS, "fast")
     monkeypatch.setattr("importlib.metadata.version", mock.Mock(side_effect=PackageNotFoundError))
     assert drawing_digest(dmc.MODELS, "fast") != here
 
 
-def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "assets").write_text("a file")
     monkeypatch.setenv("BCVLR_FAST_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"env: cannot write a copy of EnvPool's models to .*assets"):
         asset_folder(dmc.MODELS, "cheetah_run", "fast")
 
 
-def moved(suite: str, task: str, rendering: str, steps: int = 50) -> bytes:
-    """States and rewards of random actions, with the models of a rendering."""
+def trajectory(suite: str, task: str, rendering: str, steps: int = 50) -> bytes:
+    """States and rewards under random actions, with the models of a rendering."""
     module, simulate = {"dmc": dmc, "metaworld": metaworld}[suite], SUITES[suite].simulation
     assert simulate is not None
     with mock.patch.object(module, "asset_folder", lambda models, task, _: asset_folder(models, task, rendering)):
         simulation = simulate(task, [3, 4], None)
     rng = np.random.default_rng(0)
-    seen = [simulation.reset(ENVS)]
+    arrays = [simulation.reset(ENVS)]
     for _ in range(steps):
         size = spec(f"{suite}:{task}").actions.size
         states, outcome = simulation.step(rng.uniform(-1, 1, (len(ENVS), size)), ENVS)
-        seen += [states, outcome.reward]
+        arrays += [states, outcome.reward]
     simulation.close()
-    return b"".join(array.tobytes() for array in seen)
+    return b"".join(array.tobytes() for array in arrays)
 
 
 @pytest.mark.parametrize(
     ("suite", "task"), [("dmc", "finger_spin"), ("dmc", "cheetah_run_backward"), ("metaworld", "drawer-open")]
 )
-def test_fast_moves_alike_to_the_bit(suite: str, task: str) -> None:
-    assert moved(suite, task, "stock") == moved(suite, task, "fast")
+def test_fast_models_move_bit_identically(suite: str, task: str) -> None:
+    assert trajectory(suite, task, "stock") == trajectory(suite, task, "fast")
 
 
-def test_metaworlds_fast_models_are_the_same_but_for_what_is_drawn() -> None:
+def test_metaworlds_fast_models_differ_only_in_appearance() -> None:
     compiler = pytest.importorskip("mujoco")
     models = [
         compiler.MjModel.from_xml_path(
@@ -127,17 +127,17 @@ def test_metaworlds_fast_models_are_the_same_but_for_what_is_drawn() -> None:
     assert triangles[0] > 5 * triangles[1]
 
 
-def test_backward_cheetah_is_dm_controls_with_the_reward_of_running_back() -> None:
+def test_backward_cheetah_is_dm_controls_cheetah_rewarded_for_running_backward() -> None:
     suite = pytest.importorskip("dm_control.suite")
     physics = suite.load("cheetah", "run").physics
     simulation = dmc.simulation("cheetah_run_backward", [3], None)
     pool, one = simulation._pool, np.arange(1)  # type: ignore[attr-defined]  # its observations are float64
     observation, _ = pool.reset(one)
     with physics.reset_context():
-        physics.data.qpos[1:] = observation["position"][0]  # observations leave out the distance run
+        physics.data.qpos[1:] = observation["position"][0]  # observations exclude the distance run
         physics.data.qvel[:] = observation["velocity"][0]
     rng = np.random.default_rng(0)
-    paid = 0.0
+    total_reward = 0.0
     for _ in range(100):
         action = rng.uniform(-1, 1, (1, 6))
         observation, reward, *_ = pool.step(action, one)
@@ -146,8 +146,8 @@ def test_backward_cheetah_is_dm_controls_with_the_reward_of_running_back() -> No
         np.testing.assert_allclose(observation["position"][0], physics.data.qpos[1:], rtol=0, atol=1e-6)
         np.testing.assert_allclose(observation["velocity"][0], physics.data.qvel, rtol=0, atol=1e-6)
         assert reward[0] == pytest.approx(np.clip(-physics.speed() / 10, 0, 1), abs=1e-6)
-        paid += reward[0]
-    assert paid > 0.1
+        total_reward += reward[0]
+    assert total_reward > 0.1
     simulation.close()
 
 
@@ -184,7 +184,7 @@ print("difference", np.abs(pictures[0] - pictures[1]).mean())
 
 @needs_egl
 def test_fast_looks_like_stock() -> None:
-    """Runs in a process of its own, which EnvPool ends if rendering fails."""
+    """Runs in a separate process, which EnvPool ends if rendering fails."""
     done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True)
     assert "difference" in done.stdout, done.stderr
     assert 0 < float(done.stdout.split()[-1]) < 1

@@ -1,4 +1,4 @@
-"""Procgen through EnvPool, with exact counts, and the registry of suites."""
+"""Procgen through EnvPool, exact interaction counts, and the registry of suites."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.errors import Interrupted, UserError
 
-# Mean returns of random play from constants in LAPO's code, for games of small variance.
+# Mean returns of random play, from constants in LAPO's code, for games with a small variance.
 PUBLISHED_RANDOM = {"bossfight": 0.05, "chaser": 0.66, "dodgeball": 0.61}
 
 
@@ -45,7 +45,7 @@ def test_every_game_steps(game: str) -> None:
         ("procgen:böss", "is not a task of procgen"),
     ],
 )
-def test_unknown_names_are_bad_input(name: str, message: str) -> None:
+def test_unknown_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_name(name)
 
@@ -62,7 +62,7 @@ def test_bad_actions_are_refused_before_the_step(actions: np.ndarray) -> None:
 
 
 def test_steps_equal_envpools_own_without_its_reset_calls() -> None:
-    """Frames, rewards and levels equal those of plain EnvPool without its calls after an end."""
+    """Frames, rewards and levels equal those of plain EnvPool, apart from its extra calls after an episode ends."""
     import envpool
 
     num_envs, steps = 4, 400
@@ -128,7 +128,7 @@ def test_interactions_are_counted_exactly() -> None:
 
 
 @pytest.mark.parametrize("game", PUBLISHED_RANDOM)
-def test_random_returns_cover_the_published_ones(game: str) -> None:
+def test_random_returns_match_the_published_ones(game: str) -> None:
     rng = np.random.default_rng(0)
     env = make(f"procgen:{game}", num_envs=96, seed=11)
     score = play(env, lambda frames: rng.integers(15, size=len(frames)), episodes=288)
@@ -163,7 +163,7 @@ def test_paper_exceptions_by_game() -> None:
 
 
 @pytest.mark.parametrize("stop", [Interrupted("stopped by SIGTERM", 143), KeyboardInterrupt()])
-def test_a_signal_while_envpool_loads_is_no_missing_library(
+def test_a_signal_while_envpool_loads_is_not_a_missing_library(
     stop: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(_: str) -> None:
@@ -189,12 +189,12 @@ print([name for name in ("torch", "envpool", "gymnasium", "mujoco", "dm_control"
 
 def test_rendering_is_chosen_for_suites_that_mujoco_draws() -> None:
     assert {suite.name for suite in SUITES.values() if suite.renderings} == {"dmc", "metaworld"}
-    for asked in ("stock", "fast", "auto"):
-        assert chosen_rendering("procgen:maze", asked) == "stock"
-        assert chosen_rendering("dmc:finger_spin", asked) in (("stock", "fast") if asked == "auto" else (asked,))
+    for setting in ("stock", "fast", "auto"):
+        assert chosen_rendering("procgen:maze", setting) == "stock"
+        assert chosen_rendering("dmc:finger_spin", setting) in (("stock", "fast") if setting == "auto" else (setting,))
 
 
-def test_the_newest_rewards_are_known_through_wrappers() -> None:
+def test_wrappers_pass_on_the_newest_rewards() -> None:
     env = Stacked(make("procgen:bossfight", 2, seed=0), 2)
     env.reset()
     total = np.zeros(2)

@@ -1,4 +1,4 @@
-"""Environments of Gymnasium, by id and by factory, as `PixelEnv`."""
+"""Gymnasium environments, by id and by factory, as `PixelEnv`."""
 
 import subprocess
 import sys
@@ -17,26 +17,26 @@ from helpers import small_envs
 
 @pytest.fixture(scope="module")
 def colored() -> Iterator[PixelEnv]:
-    env = make("gym:small/Colours-v0", num_envs=3, seed=4)
+    env = make("gym:small/Colors-v0", num_envs=3, seed=4)
     yield env
     env.close()
 
 
 def color(frame: np.ndarray) -> list[int]:
-    """Color of a frame in one color: (10 * steps, green, the environment's own action)."""
+    """The color of a single-color frame: [10 * steps, green, the environment's own action]."""
     assert (frame == frame[:, :1, :1]).all()
     return [int(channel) for channel in frame[:, 0, 0]]
 
 
 def test_specs_are_read_from_the_environments() -> None:
     drawn = EnvSpec((3, 64, 64), Actions(True, 2, (-2.0, 0.0), (2.0, 200.0)), 30.0, "return", 16)
-    assert spec("gym:small/Colours-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
+    assert spec("gym:small/Colors-v0") == EnvSpec((3, 64, 64), Actions(False, 3, own_start=5), 12.0, "return", 16)
     assert spec("gym:helpers.small_envs:small/Dot-v0") == drawn
     assert spec("factory:helpers.small_envs:dot") == drawn
     assert (
         spec("factory:helpers.small_envs:planes")
-        == spec("factory:helpers.small_envs:Colours")
-        == spec("gym:small/Colours-v0")
+        == spec("factory:helpers.small_envs:Colors")
+        == spec("gym:small/Colors-v0")
     )
 
 
@@ -61,7 +61,7 @@ def test_only_the_environments_asked_for_step(colored: PixelEnv) -> None:
 
 
 def test_ended_episodes_are_scored_and_followed_by_others(colored: PixelEnv) -> None:
-    kept = colored.reset()
+    first_frames_before = colored.reset()
     for _ in range(4):
         assert not colored.step(np.array([1, 2]), np.array([0, 2])).ended.any()
     colored.step(np.array([0]), np.array([1]))
@@ -69,7 +69,7 @@ def test_ended_episodes_are_scored_and_followed_by_others(colored: PixelEnv) -> 
     assert step.ended.tolist() == [True, False, True]
     assert [color(frame)[0] for frame in step.frames] == [50, 20, 50]
     assert [color(frame)[::2] for frame in step.first_frames] == [[0, 0], [0, 0]]
-    assert color(step.first_frames[0]) != color(kept[0])  # its randomness continues
+    assert color(step.first_frames[0]) != color(first_frames_before[0])  # its randomness continues
     assert colored.pop_episodes() == [(0, 5 * 6.0, 5), (2, 5 * 7.0, 5)]
     assert colored.pop_episodes() == []
     step = colored.step(np.array([0, 0, 0]))
@@ -84,27 +84,27 @@ def test_bad_actions_are_refused_before_the_step(colored: PixelEnv, actions: np.
     assert color(colored.step(np.array([0, 0, 0])).frames[0])[0] == 10
 
 
-def test_evaluation_plays_them(colored: PixelEnv) -> None:
+def test_evaluation_plays_gymnasium_environments(colored: PixelEnv) -> None:
     score = play(colored, lambda frames: np.zeros(len(frames), int), episodes=4)
     assert (score.mean, score.episodes, score.mean_length_steps) == (25.0, 4, 5.0)
 
 
 def test_drawn_frames_and_scaled_actions() -> None:
-    """-1..1 becomes low..high, ends included; gray is repeated; seeds reach the process's own randomness."""
+    """Actions from -1 to 1 are scaled to low..high, gray is repeated, and seeds reach the global random state."""
     ours, again = (make("gym:small/Dot-v0", num_envs, seed=3) for num_envs in (2, 1))
     frames = ours.reset()
     np.testing.assert_array_equal(frames[:1], again.reset())
     assert color(frames[0]) != color(frames[1])
-    seen = []
+    edges = []
     for action in (-1.0, 0.5, 1.0):
         actions = np.array([[action, action], [0.0, -action]], np.float32)
         step = ours.step(actions)
-        seen.append(step.frames[:, :, [0, -1], 0])
+        edges.append(step.frames[:, :, [0, -1], 0])
         np.testing.assert_array_equal(step.next_frames()[:1], again.step(actions[:1]).next_frames())
     assert step.ended.all()
-    gray = np.array(seen)[..., 0, :]  # [3 steps, 2 environments, top and bottom]
+    gray = np.array(edges)[..., 0, :]  # [3 steps, 2 environments, top and bottom]
     assert gray.tolist() == [[[80, 0], [100, 200]], [[110, 150], [100, 50]], [[120, 200], [100, 0]]]
-    assert (np.array(seen) == gray[..., None, :]).all()
+    assert (np.array(edges) == gray[..., None, :]).all()
     assert [episode.score for episode in ours.pop_episodes()] == [1.5, 1.5]
     ours.close()
     again.close()
@@ -137,34 +137,34 @@ def test_failures_name_the_environment(action: int, message: str) -> None:
         ("gym:small/TwoKnobs-v0", r"expected Discrete actions or a Box .* found MultiDiscrete\(\[2 2\]\)"),
         ("gym:small/Unbounded-v0", r"finite bounds, found Box\(-inf, inf, \(2,\), float32\)"),
         ("factory:helpers.small_envs", "expected factory:module:function"),
-        ("factory:small_env:colours", "No module named 'small_env'"),
-        ("factory:helpers.small_envs:colors", r"small_envs has no such function \(did you mean 'colours'\?\)"),
+        ("factory:small_env:colors", "No module named 'small_env'"),
+        ("factory:helpers.small_envs:colrs", r"small_envs has no such function \(did you mean 'colors'\?\)"),
         ("factory:helpers.small_envs:needs", "called without arguments: missing a required argument: 'steps'"),
-        ("factory:helpers.small_envs:not_an_env", "expected the function to return a gymnasium.Env, found 'Colours'"),
+        ("factory:helpers.small_envs:not_an_env", "expected the function to return a gymnasium.Env, found 'Colors'"),
     ],
 )
-def test_what_cannot_be_used_is_bad_input(name: str, message: str) -> None:
+def test_unusable_environments_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         make(name, num_envs=1, seed=0)
     assert str(caught.value).startswith("env: ")
     assert "\n" not in str(caught.value)
 
 
-def test_names_of_both_suites() -> None:
+def test_names_of_both_suites_are_parsed() -> None:
     assert parse_name("gym:ale_py:ALE/Pong-v5") == ("gym", "ale_py:ALE/Pong-v5")
     assert parse_name("factory:my.envs:maze") == ("factory", "my.envs:maze")
 
 
 def test_a_program_is_not_imported_by_its_environments(tmp_path: Path) -> None:
-    """A program needs no __main__ guard, may register an id itself, and can import modules of its folder."""
+    """A program needs no __main__ guard, can register an id itself, and can import modules from its folder."""
     (tmp_path / "mine.py").write_text(Path(small_envs.__file__).read_text())
     program = tmp_path / "program.py"
     program.write_text(
         "print('begins')\n"
         "import gymnasium, mine\n"
         "from bcvlr_fast.envs import make\n"
-        "gymnasium.register('Made/Up-v0', lambda: mine.Colours())\n"
-        "for name in ('gym:Made/Up-v0', 'factory:mine:colours'):\n"
+        "gymnasium.register('Made/Up-v0', lambda: mine.Colors())\n"
+        "for name in ('gym:Made/Up-v0', 'factory:mine:colors'):\n"
         "    env = make(name, 1, 0)\n"
         "    print(env.reset().shape)\n"
     )

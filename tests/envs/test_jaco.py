@@ -1,4 +1,4 @@
-"""URLB's Jaco tasks equal those of dm_control's composer."""
+"""Jaco tasks of URLB equal those of dm_control's composer."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ POSITION = slice(-3, None)  # the brick's position in a state
 
 
 def composed(seed: int) -> Any:
-    """The task as URLB gives it to composer, with the brick's position in its placer."""
+    """The task as URLB builds it with composer, with the position of the brick fixed."""
     from dm_control import composer
     from dm_control.composer.variation import distributions
     from dm_control.manipulation import reach
@@ -34,7 +34,7 @@ def state(time_step: Any) -> np.ndarray:
 
 
 def test_episodes_equal_composers_whichever_environments_share_the_process() -> None:
-    """States, rewards summed over repeats, and the end after 125 steps are equal to the bit in two episodes."""
+    """In two episodes, states, rewards summed over action repeats, and the end after 125 steps are bit-identical."""
     ours = JacoSimulation("jaco_reach_bottom_right", [3, 8], None)
     theirs = composed(seed=8)
     low, high = theirs.action_spec().minimum, theirs.action_spec().maximum
@@ -96,12 +96,12 @@ assert os.environ["MUJOCO_GL"] == "egl"
 
 
 @needs_egl
-def test_pictures() -> None:
-    """Stock frames equal dm_control's and fast frames resemble them, in a process that EGL may end."""
+def test_pictures_equal_dm_controls() -> None:
+    """Stock frames equal dm_control's, and fast frames resemble them. Runs in a separate process, which EGL may end."""
     program = """
 import os
 os.environ["MUJOCO_GL"] = "egl"
-import dm_control.mujoco  # with a renderer of its own, as the simulation would not import it
+import dm_control.mujoco  # with a renderer, which the simulation alone would not import
 import numpy as np
 from bcvlr_fast.envs.jaco import JacoSimulation
 stock, fast = (JacoSimulation("jaco_reach_top_left", [3, 4], rendering) for rendering in ("stock", "fast"))
@@ -122,7 +122,7 @@ for physics in stock._physics:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_missing_dm_control_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_dm_control_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(UserError, match=r"jaco needs the package 'dm_control' \(extra \[dmc\]\)"):
         JacoSimulation("jaco_reach_top_left", [0], None)

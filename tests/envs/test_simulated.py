@@ -1,4 +1,4 @@
-"""DMControl and MetaWorld, drawn and blind, compared with dm_control itself."""
+"""DMControl and MetaWorld, with and without rendering, compared with dm_control."""
 
 import importlib.util
 import json
@@ -35,21 +35,21 @@ needs_dm_control = pytest.mark.skipif(importlib.util.find_spec("dm_control") is 
     ],
 )
 def test_frames_and_rewards_equal_dm_controls(task: str, pixels: int, state: float) -> None:
-    """From one state, with the same 60 actions, pixels are equal and states and rewards agree to float32.
+    """From the same state and with the same 60 actions, pixels are equal, and states and rewards agree in float32.
 
-    Contacts of the finger and the cheetah amplify the rounding of their first state.
+    Contacts of the finger and the cheetah amplify the rounding of the first state.
     """
     done = subprocess.run([sys.executable, str(PARITY), task], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["pixels"] <= pixels
-    assert found["state"] < state
-    assert found["reward"] < 1e-6
-    assert task != "point_mass_easy" or found["rewards"] > 10
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert differences["pixels"] <= pixels
+    assert differences["state"] < state
+    assert differences["reward"] < 1e-6
+    assert task != "point_mass_easy" or differences["rewards"] > 10
 
 
 @pytest.mark.parametrize(("name", "steps"), [("dmc:reacher_hard", 500), ("metaworld:reach", 250)])
-def test_blind_episodes_are_whole(name: str, steps: int) -> None:
+def test_blind_episodes_run_to_their_end(name: str, steps: int) -> None:
     env = make(name, 3, seed=1, blind=True)
     rng = np.random.default_rng(0)
     score = play(Stacked(env, 3), lambda frames: env.spec.actions.draw(rng, len(frames)), 4)
@@ -76,24 +76,24 @@ def test_episodes_depend_on_the_seed_alone() -> None:
 
 
 @needs_egl
-def test_drawn_in_processes_as_in_one() -> None:
+def test_frames_do_not_depend_on_the_number_of_processes() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 2)).astype(np.float32)
-    seen = []
-    for num_envs in (3, 1):  # in two processes with two cores, and in one
+    results = []
+    for num_envs in (3, 1):  # in two processes on two cores, and in one
         env = make("dmc:point_mass_easy", num_envs, seed=2, rendering="fast")
         frames = [env.reset()[:1]]
         for taken in actions:
             frames.append(env.step(taken[: env.num_envs]).frames[:1])
-        seen.append(np.concatenate(frames))
+        results.append(np.concatenate(frames))
         with pytest.raises(ValueError, match="actions: expected floats"):
             env.step(np.zeros(env.num_envs, np.int64))
         env.close()
-    np.testing.assert_array_equal(*seen)
-    assert seen[0].std() > 10
+    np.testing.assert_array_equal(*results)
+    assert results[0].std() > 10
 
 
 @needs_egl
-def test_blind_environments_begin_as_drawn_ones_do() -> None:
+def test_blind_environments_begin_like_rendered_ones() -> None:
     for name in ("dmc:finger_spin", "dmc:jaco_reach_top_left", "metaworld:reach"):
         states = []
         for blind in (False, True):
@@ -127,34 +127,34 @@ def test_without_graphics_one_line_says_what_to_install(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_stacks_begin_with_the_first_frame_again() -> None:
+def test_stacks_repeat_the_first_frame_of_an_episode() -> None:
     env = Stacked(make("procgen:bossfight", 2, seed=0), 3)
     plain = make("procgen:bossfight", 2, seed=0)
-    seen, frames = env.reset(), [plain.reset()]
-    np.testing.assert_array_equal(seen, np.concatenate(3 * frames, axis=1))
+    observed, frames = env.reset(), [plain.reset()]
+    np.testing.assert_array_equal(observed, np.concatenate(3 * frames, axis=1))
     rng = np.random.default_rng(0)
     ended = 0
     for _ in range(200):
         actions = rng.integers(15, size=2)
-        step, wanted = env.step(actions), plain.step(actions)
+        step, expected = env.step(actions), plain.step(actions)
         for n in range(2):
-            np.testing.assert_array_equal(step.frames[n, 6:], wanted.frames[n])
-            np.testing.assert_array_equal(step.frames[n, :6], seen[n, 3:])
-        np.testing.assert_array_equal(step.first_frames, np.tile(wanted.first_frames, (1, 3, 1, 1)))
-        seen, ended = step.next_frames(), ended + int(step.ended.sum())
+            np.testing.assert_array_equal(step.frames[n, 6:], expected.frames[n])
+            np.testing.assert_array_equal(step.frames[n, :6], observed[n, 3:])
+        np.testing.assert_array_equal(step.first_frames, np.tile(expected.first_frames, (1, 3, 1, 1)))
+        observed, ended = step.next_frames(), ended + int(step.ended.sum())
     assert ended > 0
     assert env.pop_episodes() == plain.pop_episodes()
     env.close()
     plain.close()
 
 
-def test_the_table_of_actions_is_envpools() -> None:
-    """Specs come from tables, so that a run can be opened without EnvPool."""
+def test_the_table_of_actions_matches_envpool() -> None:
+    """Specs come from tables, because a run must be readable without EnvPool."""
     package = envpool("dmc", "envpool.mujoco.dmc")
     envpool("metaworld", "envpool.mujoco.metaworld")
     for task in dmc.CONTROL_SUITE:
-        found = package.make_spec(dmc.envpool_id(task)).action_space
-        assert found.shape == spec(f"dmc:{task}").actions.shape, task
+        space = package.make_spec(dmc.envpool_id(task)).action_space
+        assert space.shape == spec(f"dmc:{task}").actions.shape, task
     known = set(package.list_all_envs())
     assert {metaworld.envpool_id(task) for task in metaworld.TASKS} <= known
     assert package.make_spec(metaworld.envpool_id("reach")).action_space.shape == (4,)
@@ -164,5 +164,5 @@ def test_the_table_of_actions_is_envpools() -> None:
     ("name", "rate"),
     [("dmc:cheetah_run", 50), ("dmc:finger_spin", 25), ("dmc:fish_swim", 12.5), ("dmc:humanoid_CMU_run", 25)],
 )
-def test_rates_are_of_the_agents_steps(name: str, rate: float) -> None:
+def test_rates_count_the_agents_steps(name: str, rate: float) -> None:
     assert spec(name).steps_per_s == rate

@@ -1,4 +1,4 @@
-"""The figures say what is broken."""
+"""Diagnostics, scores, films and plots."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def report(codes_used: int = 61, **change: float | None) -> LatentReport:
     return LatentReport(code_use=use, **figures)  # type: ignore[arg-type]
 
 
-def test_a_sound_phase_has_no_warnings() -> None:
+def test_a_healthy_phase_has_no_warnings() -> None:
     assert report().warnings() == []
     assert report(probe=None).warnings() == []
 
@@ -52,7 +52,7 @@ def test_a_sound_phase_has_no_warnings() -> None:
         ({"probe": 0.09}, "do not separate true actions"),
     ],
 )
-def test_each_fault_is_one_line(change: dict, message: str) -> None:
+def test_each_fault_gives_one_warning(change: dict, message: str) -> None:
     (line,) = report(**change).warnings()
     assert message in line
 
@@ -61,12 +61,12 @@ def test_probe_weights_rare_actions_like_common_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = (torch.rand(4096, generator=generator) < 0.05).long()
     z = torch.randn(4096, 8, generator=generator)
-    blind, chance = health.probe_recall(z, truth)
+    without_signal, chance = health.probe_recall(z, truth)
     assert chance == 0.5
-    assert abs(blind - 0.5) < 0.12
+    assert abs(without_signal - 0.5) < 0.12
     z[:, 3] += 4 * truth
-    seeing, _ = health.probe_recall(z, truth)
-    assert seeing > 0.9
+    with_signal, _ = health.probe_recall(z, truth)
+    assert with_signal > 0.9
 
 
 def held_out_windows(dataset: Path, settings: Config) -> HeldOut | None:
@@ -92,11 +92,11 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     assert latent.code_use.sum() == pytest.approx(2)
     assert 1 <= latent.perplexity <= 64
     (dataset / "evaluation_only.npz").unlink()
-    unlabelled = held_out_windows(dataset, settings)
-    assert unlabelled is not None
-    assert unlabelled.true_actions() is None
-    assert health.latent_report(agent, unlabelled).probe is None
-    assert health.action_report(agent.acting_policy(), unlabelled, agent) is None
+    unlabeled = held_out_windows(dataset, settings)
+    assert unlabeled is not None
+    assert unlabeled.true_actions() is None
+    assert health.latent_report(agent, unlabeled).probe is None
+    assert health.action_report(agent.acting_policy(), unlabeled, agent) is None
 
 
 def test_score_interval_covers_the_mean() -> None:
@@ -149,12 +149,12 @@ def test_plots_are_svg() -> None:
     assert "No updates" in plots.losses([])
 
 
-def test_videos_of_another_size_or_environment_are_noticed() -> None:
+def test_videos_of_another_size_or_environment_cause_warnings() -> None:
     from bcvlr_fast.evaluation.likeness import color_warnings, size_warnings
     from bcvlr_fast.videos import Manifest
 
-    def sizes(*found: list[int]) -> list[str]:
-        return size_warnings(Manifest("", "test", [9], [3, 64, 64], source_sizes=list(found)))
+    def sizes(*old_sizes: list[int]) -> list[str]:
+        return size_warnings(Manifest("", "test", [9], [3, 64, 64], source_sizes=list(old_sizes)))
 
     assert sizes([64, 64], [1080, 1080]) == []
     assert "1080 x 1920 were squeezed" in sizes([1080, 1920])[0]
@@ -163,8 +163,8 @@ def test_videos_of_another_size_or_environment_are_noticed() -> None:
 
     def frames(game: str, level: int) -> np.ndarray:
         env = make(f"procgen:{game}", 32, seed=level)
-        seen = [env.reset()] + [env.step(rng.integers(15, size=32)).next_frames() for _ in range(20)]
-        return np.concatenate(seen[::5])
+        batches = [env.reset()] + [env.step(rng.integers(15, size=32)).next_frames() for _ in range(20)]
+        return np.concatenate(batches[::5])
 
     assert color_warnings(frames("maze", 1), frames("maze", 50)) == []
     assert "of the videos' colors" in color_warnings(frames("maze", 1), frames("bigfish", 50))[0]

@@ -1,4 +1,4 @@
-"""SAC, the experts that act on states, and their recordings."""
+"""SAC, experts that act on states, and their recordings."""
 
 import json
 import re
@@ -36,8 +36,8 @@ def test_log_probabilities_are_those_of_a_squashed_normal() -> None:
     actions, log_probability = actor.sample(states)
     mean, log_std = actor(states)
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform(cache_size=1))
-    wanted = Independent(squashed, 1).log_prob(actions.clamp(-1 + 1e-6, 1 - 1e-6))
-    torch.testing.assert_close(log_probability, wanted, rtol=1e-3, atol=1e-3)
+    expected = Independent(squashed, 1).log_prob(actions.clamp(-1 + 1e-6, 1 - 1e-6))
+    torch.testing.assert_close(log_probability, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_twin_critic_is_two_networks() -> None:
@@ -60,17 +60,17 @@ def test_an_update_of_the_critics_is_the_soft_bellman_error() -> None:
     state = torch.get_rng_state()
     sac.update(batch)
     critic, frozen = TwinCritic(3, 2, 8), TwinCritic(3, 2, 8)
-    for network in (critic, frozen):  # the target began as a copy
+    for network in (critic, frozen):  # the target starts as a copy
         network.load_state_dict(before)
     torch.set_rng_state(state)
     with torch.no_grad():
         following, log_probability = sac.actor.sample(sac.actor.normalize(batch.next_states))
         value = frozen(sac.actor.normalize(batch.next_states), following).amin(dim=0) - 0.1 * log_probability
-        wanted = batch.reward + 0.99 * value
+        expected = batch.reward + 0.99 * value
     q = critic(sac.actor.normalize(batch.states), batch.actions)
-    ((q[0] - wanted) ** 2 + (q[1] - wanted) ** 2).mean().backward()
-    for found, plain in zip(sac.critic.parameters(), critic.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, plain.grad, rtol=1e-4, atol=1e-6)
+    ((q[0] - expected) ** 2 + (q[1] - expected) ** 2).mean().backward()
+    for actual, plain in zip(sac.critic.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, plain.grad, rtol=1e-4, atol=1e-6)
     moved = [nn.utils.parameters_to_vector(m.parameters()) for m in (sac.target, sac.critic, critic)]
     torch.testing.assert_close(moved[0], moved[2] + 0.01 * (moved[1] - moved[2]), rtol=1e-4, atol=1e-6)
 
@@ -86,7 +86,7 @@ def test_the_replay_drops_the_oldest_first() -> None:
 
 
 class Dot:
-    """A dot that actions push and that is rewarded near the center; episodes have 20 steps."""
+    """Simulation of a dot that actions push and that is rewarded near the center; episodes have 20 steps."""
 
     def __init__(self, _: str, seeds: list[int]) -> None:
         self.random = np.random.default_rng(seeds)
@@ -107,7 +107,7 @@ class Dot:
 
 
 @pytest.mark.usefixtures("threads")
-def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_learns_and_returns_its_best_actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sac_training, "simulation", Dot)
     torch.set_num_threads(1)
     settings = SacConfig(updates=600, num_envs=16, random_steps=1000, evaluate_every=100, hidden_dim=32, batch_size=64)
@@ -115,8 +115,8 @@ def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.
     assert [interactions for interactions, _ in curve] == sorted(interactions for interactions, _ in curve)
     scores = [score for _, score in curve]
     assert max(scores) > 16 > 2 * scores[0]  # of 20; random actions get 5
-    found = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
-    assert found == pytest.approx(max(scores), abs=1.5)
+    mean_return = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
+    assert mean_return == pytest.approx(max(scores), abs=1.5)
     file = tmp_path / "weights.safetensors"
     sac_training.save_actor(file, actor, {"env": "dmc:point_mass_easy"})
     again, _ = sac_training.load_actor(file)
@@ -131,12 +131,12 @@ def test_training_learns_and_keeps_its_best(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("task", trained.available())
-def test_bundled_experts_play_as_their_cards_say(task: str) -> None:
+def test_bundled_experts_score_as_their_cards_say(task: str) -> None:
     card = trained.card(task)
     actor = trained.bundled(f"dmc:{task}").act.__self__  # type: ignore[attr-defined]
-    found = sac_training.returns(actor, f"dmc:{task}", 4, seed=11)
+    returns = sac_training.returns(actor, f"dmc:{task}", 4, seed=11)
     assert card["env"] == f"dmc:{task}"
-    assert np.median(found) > 0.8 * card["return"]["mean"]
+    assert np.median(returns) > 0.8 * card["return"]["mean"]
 
 
 def test_scripted_experts_open_the_drawer() -> None:
@@ -163,7 +163,7 @@ def recorded(expert: Expert, frames: int, steps: int, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["dmc:point_mass_easy", "metaworld:reach"])
 def test_folders_are_named_by_what_frames_depend_on(name: str) -> None:
-    """Names keep the form of recordings that are already in caches."""
+    """Names match those of recordings that are already in caches."""
     if name.startswith("metaworld"):
         pytest.importorskip("metaworld")
     expert = find_expert(name)
@@ -195,12 +195,12 @@ def test_a_recording_is_whole_episodes_with_labels_apart(tmp_path: Path) -> None
         frames.append(env.step(action[None], np.zeros(1, np.int64)).frames[0])
     env.close()
     np.testing.assert_array_equal(videos.frames[:21], np.stack(frames))
-    assert recorded(expert, 600, 0, folder) == folder  # kept, not recorded again
+    assert recorded(expert, 600, 0, folder) == folder  # reused, not recorded again
     settings = Config(env=("dmc:point_mass_easy",), rendering="stock")
     with pytest.raises(UserError, match="drawn with rendering fast, this run draws with stock"):
         training_videos.open_matching(settings, folder)
-    kept = json.loads((folder / MANIFEST).read_text())
-    assert kept["rendering"] == "fast"
+    saved = json.loads((folder / MANIFEST).read_text())
+    assert saved["rendering"] == "fast"
 
 
 @needs_egl
@@ -211,11 +211,11 @@ def test_a_recording_of_first_steps_keeps_the_scores_of_whole_episodes(tmp_path:
     assert read_manifest(first).lengths == [41, 41]
     frames = [open_videos(folder, (3, 64, 64)).frames for folder in (whole, first)]
     np.testing.assert_array_equal(frames[1][:41], frames[0][:41])
-    wanted, labels = evaluation_labels.load_labels(whole), evaluation_labels.load_labels(first)
-    assert wanted is not None
+    expected, labels = evaluation_labels.load_labels(whole), evaluation_labels.load_labels(first)
+    assert expected is not None
     assert labels is not None
-    np.testing.assert_array_equal(labels.action[:40], wanted.action[:40])
-    assert labels.episode_return[0] == wanted.episode_return[0]
+    np.testing.assert_array_equal(labels.action[:40], expected.action[:40])
+    assert labels.episode_return[0] == expected.episode_return[0]
     assert (labels.episode_return > 500).all()
 
 
@@ -232,7 +232,7 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
     assert isinstance(again, Simulated)
     again.reset()
     start = 0
-    for length in videos.lengths:  # each episode starts again and ends so many steps after success
+    for length in videos.lengths:  # each episode starts from a reset and ends that many steps after success
         frames, actions = videos.frames[start : start + length], labels.action[start : start + length - 1]
         successes = []
         for frame, action in zip(frames[1:], actions, strict=True):
@@ -256,14 +256,14 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
         (("--env", "dmc:finger_spin", "--sac", "--updates", "0"), "updates: expected 1"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_a_one_line_error(arguments: tuple[str, ...], message: str) -> None:
     assert message in refusal(invoke("expert", *arguments))
 
 
-def test_tasks_of_odd_names_take_and_show_what_their_spec_says() -> None:
-    for env in ("dmc:jaco_reach_top_left", "dmc:swimmer_swimmer15", "metaworld:pick-place", "dmc:lqr_lqr_2_1"):
-        found = make(env, 1, 0, blind=True)
-        found.reset()
-        action = spec(env).actions.draw(np.random.default_rng(0), 1)
-        assert found.step(action).frames.shape == (1, 3, 64, 64)
-        found.close()
+def test_tasks_with_unusual_names_match_their_spec() -> None:
+    for name in ("dmc:jaco_reach_top_left", "dmc:swimmer_swimmer15", "metaworld:pick-place", "dmc:lqr_lqr_2_1"):
+        env = make(name, 1, 0, blind=True)
+        env.reset()
+        action = spec(name).actions.draw(np.random.default_rng(0), 1)
+        assert env.step(action).frames.shape == (1, 3, 64, 64)
+        env.close()

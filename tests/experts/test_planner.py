@@ -1,4 +1,4 @@
-"""The simulator, both ways of planning, and replays that EnvPool plays again."""
+"""The simulator, both planners, and replays that EnvPool plays back."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ LEVEL = 77
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Callable[..., Any]]:
-    """apart(function, arguments): the function's result in a process without EnvPool."""
+    """Function that runs another one in a process without EnvPool: apart(function, arguments)."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         yield pool.apply
 
@@ -39,7 +39,7 @@ def random_play(game: str, steps: int) -> tuple[list[tuple[float, bool]], bool]:
     world = simulator.Simulator(game, 1, LEVEL)
     copies = simulator.Simulator(game, 3, LEVEL + 1)
     rng = np.random.default_rng(0)
-    seen, same = [], True
+    outcomes, same = [], True
     for step in range(steps):
         if step % 10 == 0:
             state = world.save()
@@ -50,29 +50,29 @@ def random_play(game: str, steps: int) -> tuple[list[tuple[float, bool]], bool]:
         others = copies.step(action)
         for one, three in zip((reward, ended, completed), others, strict=True):
             same &= bool((one == three).all())
-        seen.append((float(reward[0]), bool(ended[0])))
+        outcomes.append((float(reward[0]), bool(ended[0])))
         if ended[0]:
             break
-    return seen, same
+    return outcomes, same
 
 
 @pytest.mark.parametrize("game", PROCGEN_GAMES)
-def test_the_simulator_plays_as_envpool_does_and_its_states_restore(apart: Callable[..., Any], game: str) -> None:
-    seen, same = apart(random_play, (game, 150))
+def test_the_simulator_plays_like_envpool_and_restores_its_states(apart: Callable[..., Any], game: str) -> None:
+    outcomes, same = apart(random_play, (game, 150))
     assert same
     env = Procgen(game, 1, seed=0, level=LEVEL)
     env.reset()
     rng = np.random.default_rng(0)
     total = 0.0
-    for reward, ended in seen:
+    for reward, ended in outcomes:
         step = env.step(np.array([rng.integers(15)]))
         total += reward
         assert bool(step.ended[0]) == ended
-    assert float(env._episodes.score[0] if not seen[-1][1] else env.pop_episodes()[0].score) == pytest.approx(total)
+    assert float(env._episodes.score[0] if not outcomes[-1][1] else env.pop_episodes()[0].score) == pytest.approx(total)
 
 
 def agent_of(game: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """(the agent's motion to the right, kinds of entities, number of grid objects) as `view` reads them."""
+    """(motion of the agent after steps to the right, kinds of entities, number of grid objects), read by `view`."""
     world = simulator.Simulator(game, 1, LEVEL)
     before = simulator.view(world.save())
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_a_view_reads_places_kinds_and_walls(apart: Callable[..., Any]) -> None:
     assert walls > 1000
 
 
-def test_every_game_has_one_way_of_planning() -> None:
+def test_every_game_has_one_planner() -> None:
     assert sorted([*SEARCHES, *SHOOTINGS]) == sorted(PROCGEN_GAMES)
 
 
@@ -132,7 +132,7 @@ def test_the_command_plans_verifies_continues_and_feeds_a_recording(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "expected one of --planner"),
         (["--planner", "--env", "procgen:maz"], "did you mean 'maze'"),
@@ -144,15 +144,15 @@ def test_the_command_plans_verifies_continues_and_feeds_a_recording(tmp_path: Pa
         (["--ppo", "--start-from", "maze.npz"], "of procgen:maze, expected procgen:bossfight"),
     ],
 )
-def test_bad_input_is_one_line(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bad_input_is_a_one_line_error(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.npz").write_text("hello")
     one = np.array([5], np.int32)
     for game, file in (("bossfight", "other.npz"), ("maze", "maze.npz")):
         Replays(game, one, np.array([2], np.int32), np.zeros(2, np.uint8), np.zeros(1, np.float32)).save(Path(file))
-    assert said in refusal(invoke("expert", *arguments))
+    assert message in refusal(invoke("expert", *arguments))
 
 
 def test_without_the_simulator_the_error_has_the_command_to_run(
@@ -196,6 +196,6 @@ def test_one_process_does_not_have_both_simulators() -> None:
 
 def test_the_change_rate_counts_within_episodes() -> None:
     lengths, actions = np.array([3, 4], np.int32), np.array([1, 1, 2, 5, 5, 5, 5], np.uint8)
-    made = Replays("maze", np.array([0, 1], np.int32), lengths, actions, np.zeros(2, np.float32))
-    assert made.change_rate == pytest.approx(1 / 5)
-    assert made.frames == 9
+    recorded = Replays("maze", np.array([0, 1], np.int32), lengths, actions, np.zeros(2, np.float32))
+    assert recorded.change_rate == pytest.approx(1 / 5)
+    assert recorded.frames == 9

@@ -1,4 +1,4 @@
-"""PPO against plain re-derivations, resumption, and replays that EnvPool plays again."""
+"""PPO compared with plain code, its resumption, and replays that EnvPool plays back."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ QUIET = Screen(quiet=True)
 def collected() -> PPO:
     ppo = PPO("dodgeball", TINY, COMPUTE, seed=3)
     ppo._collect()
-    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # a few steps have no reward
+    ppo.reward += torch.randn(ppo.reward.shape, generator=ppo.generator)  # few steps have a reward by themselves
     ppo.ended[5, 1] = ppo.ended[11, 2] = True
     ppo._estimate_advantages()
     return ppo
@@ -38,7 +38,7 @@ def plain_values(ppo: PPO, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return ppo.network(frames.float() / 255 - 0.5)
 
 
-def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
+def test_collected_values_and_probabilities_are_the_networks(collected: PPO) -> None:
     logits, value = plain_values(collected, collected.frames.view(-1, 3, 64, 64))
     log_probability = Categorical(logits=logits).log_prob(collected.action.view(-1))
     torch.testing.assert_close(collected.log_probability.view(-1), log_probability, rtol=1e-4, atol=1e-5)
@@ -47,7 +47,7 @@ def test_what_was_collected_is_what_the_network_chose(collected: PPO) -> None:
 
 
 class Counting:
-    """Environments whose frames show their number and their steps so far; episodes have 3, 4, ... steps."""
+    """Environments whose frames show their number and their step; their episodes have 3, 4, ... steps."""
 
     def __init__(self, _: str, num_envs: int, seed: int) -> None:
         self.first = seed
@@ -55,10 +55,10 @@ class Counting:
         self.last_reward = np.zeros(num_envs)
 
     def frames(self, begins: bool = True) -> np.ndarray:
-        shown = np.zeros((len(self.steps), 3, 64, 64), np.uint8)
-        shown[:, 0, 0, 0], shown[:, 1, 0, 0] = self.first + np.arange(len(self.steps)), self.steps
-        shown[:, 2, 0, 0] = begins
-        return shown
+        pixels = np.zeros((len(self.steps), 3, 64, 64), np.uint8)
+        pixels[:, 0, 0, 0], pixels[:, 1, 0, 0] = self.first + np.arange(len(self.steps)), self.steps
+        pixels[:, 2, 0, 0] = begins
+        return pixels
 
     def reset(self) -> np.ndarray:
         return self.frames()
@@ -74,8 +74,8 @@ class Counting:
         return []
 
 
-def test_rows_hold_what_followed_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two rollouts frame, reward and end of a row belong to one step, and no last frame is acted on."""
+def test_rows_hold_the_reward_and_end_that_follow_their_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two rollouts, frame, reward and end of a row belong to one step, and no action is taken on a last frame."""
     monkeypatch.setattr(ppo_module, "Procgen", Counting)
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     monkeypatch.setattr(ppo, "scale", lambda reward, *_: reward)
@@ -96,17 +96,17 @@ def test_advantages_are_the_sums_of_discounted_errors(collected: PPO) -> None:
     values = torch.cat([collected.value, last[None]])
     for env in range(TINY.num_envs):
         for step in range(steps):
-            wanted, weight = 0.0, 1.0
+            expected, weight = 0.0, 1.0
             for t in range(step, steps):
                 continues = 0.0 if collected.ended[t, env] else 1.0
                 error = collected.reward[t, env] + config.discount * continues * values[t + 1, env] - values[t, env]
-                wanted += weight * float(error)
+                expected += weight * float(error)
                 weight *= config.discount * config.gae_lambda * continues
-            assert float(collected.advantage[step, env]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+            assert float(collected.advantage[step, env]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_an_update_is_adam_on_the_clipped_objective(collected: PPO) -> None:
-    """Compares with plain PyTorch; the second update has ratios other than 1."""
+    """Compares two updates with plain PyTorch; in the second one, ratios differ from 1."""
     ppo = collected
     plain = copy.deepcopy(ppo.network)
     adam = torch.optim.Adam(plain.parameters(), TINY.learning_rate, eps=1e-5)
@@ -146,9 +146,9 @@ def test_rewards_are_scaled_by_the_spread_of_returns() -> None:
 def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
     ppo = PPO("maze", TINY, COMPUTE, seed=0)
     ppo.iterate()
-    kept = ppo.state_dict()
+    saved = ppo.state_dict()
     other = PPO("maze", TINY, COMPUTE, seed=1)
-    other.load_state_dict(copy.deepcopy(kept))
+    other.load_state_dict(copy.deepcopy(saved))
     assert other.frames_done == TINY.batch_frames
     assert (other.scale.mean, other.scale.variance) == (ppo.scale.mean, ppo.scale.variance)
     for one in (ppo, other):  # the same rollout in both
@@ -163,21 +163,21 @@ def test_a_checkpoint_restores_everything_but_the_episodes() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_learning_stops_continues_and_leaves_replays(tmp_path: Path) -> None:
+def test_training_resumes_and_records_replays(tmp_path: Path) -> None:
     ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     ppo = ppo_training.train("maze", 3 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     assert ppo.frames_done == 3 * TINY.batch_frames
-    made = ppo_training.record(ppo, "maze", 800, 500, QUIET)
-    assert made.frames >= 800
-    assert made.level.tolist() == list(range(500, 500 + len(made.level)))
-    verify(made, QUIET)
+    recorded = ppo_training.record(ppo, "maze", 800, 500, QUIET)
+    assert recorded.frames >= 800
+    assert recorded.level.tolist() == list(range(500, 500 + len(recorded.level)))
+    verify(recorded, QUIET)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 3
     with pytest.raises(UserError, match=r"belongs to another expert \(game maze, got miner\)"):
         ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     settings = json.loads((tmp_path / "config.json").read_text())
     settings |= {"most_gradient_norm": settings.pop("max_grad_norm"), "most_reward": settings.pop("max_reward")}
-    (tmp_path / "config.json").write_text(json.dumps(settings))  # as older versions wrote it
+    (tmp_path / "config.json").write_text(json.dumps(settings))  # as older versions wrote them
     ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     for file in tmp_path.glob("ckpt/*/state.json"):
         file.write_text("{")
@@ -185,7 +185,7 @@ def test_learning_stops_continues_and_leaves_replays(tmp_path: Path) -> None:
         ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
 
 
-def test_learning_that_diverges_ends_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_diverges_stops_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PPO, "iterate", lambda _: {"policy_loss": float("nan"), "value_loss": 0.0})
     with pytest.raises(Diverged, match="a loss is not finite"):
         ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)

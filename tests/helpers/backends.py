@@ -1,8 +1,8 @@
-"""What runs the operations under test: every body of the kernel tests runs on each backend.
+"""The backends of the kernel tests: every kernel test runs on each of them.
 
 reference  plain PyTorch on the CPU
 cpp        the compiled library
-triton     on the GPU where there is one, else in Triton's interpreter (conftest.py sets it before the import)
+triton     on a GPU if there is one, otherwise in Triton's interpreter (conftest.py enables it before the import)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bcvlr_fast.kernels import native
 BACKENDS = ("reference", "cpp", "triton")
 GPU = torch.cuda.is_available()
 FEW_EXAMPLES = 5
-"""In the interpreter an example takes up to a second."""
+"""Examples per test in Triton's interpreter, where one takes up to a second."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Backend:
 
 
 def module(operation: str):
-    """The file of an operation, whose name in the package is the operation itself."""
+    """The module of an operation. The package attribute of the same name is the function."""
     return importlib.import_module(f"bcvlr_fast.kernels.{operation}")
 
 
 @contextmanager
 def running(name: str) -> Iterator[Backend]:
-    """Within it, the public operations run on this backend."""
+    """Runs the public operations on the named backend within the context."""
     device = torch.device("cuda" if GPU and name == "triton" else "cpu")
     with pytest.MonkeyPatch.context() as patch:
         if name == "reference":
@@ -71,9 +71,9 @@ def running(name: str) -> Iterator[Backend]:
 
 
 def on_each_backend(examples: int, **drawn: SearchStrategy) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a test of a function of a backend and drawn values: on each backend, with as many examples.
+    """Decorator that turns a check of a backend and drawn values into a test on each backend.
 
-    Triton's interpreter gets few of them, and all in the slow tier.
+    Each backend gets `examples` examples. Triton's interpreter gets `FEW_EXAMPLES` of them, and all in the slow tier.
     """
     cases = [(name, FEW_EXAMPLES if name == "triton" and not GPU else examples) for name in BACKENDS]
     all_interpreted = [] if GPU else [pytest.param("triton", examples, marks=pytest.mark.slow)]

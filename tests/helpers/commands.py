@@ -1,8 +1,8 @@
-"""The package's commands: in this process, in a forked one, and in a new one as a shell starts it.
+"""Runs the package's commands: in this process, in a forked one, or in a new one as a shell does.
 
-invoke     in this process: for what is refused before anything begins
-run        in a process forked from one that has torch loaded: for whole runs
-start      the same, without waiting: for what is signaled or killed
+invoke     in this process: for commands that refuse their input
+run        in a process forked from one that has torch loaded: for complete runs
+start      like run, without waiting: for runs that are signaled or killed
 run_fresh  in a new process, as a user does
 """
 
@@ -32,9 +32,9 @@ Done = subprocess.CompletedProcess[str]
 
 
 def invoke(module: str, *arguments: str) -> Done:
-    """Runs a command in this process, and returns its exit code and what it printed.
+    """Runs a command in this process; returns its exit code and its output.
 
-    Working folder, environment and caches are the test's own.
+    The command shares the test's working folder, environment and caches.
     """
     command = [f"bcvlr_fast.{module}", *arguments]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
@@ -54,7 +54,7 @@ def invoke(module: str, *arguments: str) -> Done:
 
 
 def refusal(done: Done) -> str:
-    """The one line of a command that refused its input, which it must have done with exit code 2."""
+    """The error line of a command that refused its input; asserts exit code 2 and a single line on stderr."""
     assert done.returncode == 2, done.stdout + done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
@@ -63,26 +63,26 @@ def refusal(done: Done) -> str:
 
 
 def run(module: str, *arguments: str) -> Done:
-    """Runs a command in a process of its own to its end."""
+    """Runs a command to its end in a separate process."""
     return start(module, *arguments).finish(limit_s=300)
 
 
 def start(module: str, *arguments: str, new_session: bool = False) -> Command:
-    """Starts a command in a process of its own, in this one's working folder and environment.
+    """Starts a command in a separate process with this one's working folder and environment.
 
-    In a new session, the command and the processes that it starts can be signaled together.
+    With `new_session`, the command and the processes that it starts can be signaled together.
     """
     return Command(module, arguments, new_session)
 
 
 def run_fresh(module: str, *arguments: str) -> Done:
-    """Runs `python -m bcvlr_fast.MODULE` to its end, imports included."""
+    """Runs `python -m bcvlr_fast.MODULE` to its end in a new Python process."""
     command = [sys.executable, "-m", f"bcvlr_fast.{module}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, every_s: float = 0.01) -> None:
-    """Waits until `condition` holds, which is asked `every_s`; fails after `limit_s`."""
+    """Polls `condition` every `every_s` seconds until it holds; fails after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s:g} s"
@@ -90,7 +90,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float, every_s: float = 0
 
 
 class Command:
-    """A command in a process of its own; `pid` is its number."""
+    """A command in a separate process, whose process ID is `pid`."""
 
     def __init__(self, module: str, arguments: tuple[str, ...], new_session: bool) -> None:
         self.arguments = [module, *arguments]
@@ -112,7 +112,7 @@ class Command:
 
     @property
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return _text(self._out)
 
     @property
@@ -126,14 +126,14 @@ class Command:
         return self._code is None
 
     def wait_for(self, text: str, limit_s: float = 120) -> None:
-        """Waits until `text` has been printed, or the command has ended."""
+        """Waits until the command has printed `text` or has ended."""
         wait_until(lambda: text in self.stdout or not self.running, limit_s)
 
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     def wait(self, limit_s: float) -> int:
-        """The exit code; that of a process that a signal ended is negative. Kills what takes longer than `limit_s`."""
+        """Waits for the exit code, negative after a fatal signal. Kills the process after `limit_s` and fails."""
         if self.running and not select.select([self._reports], [], [], limit_s)[0]:
             self.send_signal(signal.SIGKILL)
             raise AssertionError(f"not done within {limit_s:g} s: {self.stdout}{self.stderr}")
@@ -142,13 +142,13 @@ class Command:
         return self._code
 
     def finish(self, limit_s: float = 120) -> Done:
-        """Waits for the end, and returns all that was printed."""
+        """Waits for the end; returns the exit code and the output."""
         code = self.wait(limit_s)
         return Done(self.arguments, code, self.stdout, self.stderr)
 
     def _read_report(self) -> int:
         report = os.read(self._reports, 4)
-        assert report, "the fork server has ended; its reason is on stderr"
+        assert report, "the fork server has ended; stderr has the reason"
         (number,) = struct.unpack("i", report)
         return int(number)
 
@@ -158,7 +158,7 @@ class Command:
 
 @functools.cache
 def _server() -> socket.socket:
-    """The socket of this test worker's fork server, which ends with the worker."""
+    """The socket of the fork server of this test worker. The server ends with the worker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, fork_server.__file__, str(theirs.fileno()), json.dumps(sys.path)]
     server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
@@ -177,13 +177,13 @@ def _temporary() -> IO[str]:
 
 
 def _text(file: IO[str]) -> str:
-    """The whole of a file that another process may be writing."""
+    """The text of a file that another process may still be writing."""
     return os.pread(file.fileno(), 1 << 24, 0).decode()
 
 
 @contextlib.contextmanager
 def _redirected(stream: str, file: IO[str]) -> Iterator[None]:
-    """Within it, what is written to stdout or stderr goes to `file`, be it by Python or by a library in C."""
+    """Redirects stdout or stderr to `file` within the context, for Python and for C libraries."""
     number = {"stdout": 1, "stderr": 2}[stream]
     python, system = getattr(sys, stream), os.dup(number)
     python.flush()
@@ -200,7 +200,7 @@ def _redirected(stream: str, file: IO[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings_printed() -> Iterator[None]:
-    """Within it, warnings are printed as Python does by itself; pytest would collect them."""
+    """Prints warnings within the context as plain Python does; pytest would collect them."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         print(warnings.formatwarning(message, category, filename, lineno), file=sys.stderr)
@@ -209,6 +209,6 @@ def _warnings_printed() -> Iterator[None]:
         warnings.resetwarnings()
         for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", kind)
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")  # the module was imported before
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")  # the module is already imported
         warnings.showwarning = show  # type: ignore[assignment]
         yield

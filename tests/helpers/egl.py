@@ -1,11 +1,11 @@
-"""Skips tests that draw where EGL is missing."""
+"""A mark that skips tests that render where EGL is missing."""
 
 import ctypes
 
 import pytest
 
 
-def draws() -> bool:
+def has_egl() -> bool:
     try:
         ctypes.CDLL("libEGL.so.1")
     except OSError:
@@ -13,4 +13,4 @@ def draws() -> bool:
     return True
 
 
-needs_egl = pytest.mark.skipif(not draws(), reason="no EGL: nothing to draw with")
+needs_egl = pytest.mark.skipif(not has_egl(), reason="EGL is missing: nothing can be rendered")

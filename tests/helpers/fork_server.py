@@ -1,10 +1,10 @@
-"""A process that has imported what the commands import, and forks itself for every command that a test runs.
+"""A process that imports everything that the commands import and forks for every command that a test runs.
 
-A fork takes milliseconds where the imports take seconds. The forked command is a process like any other: it has an
-exit code, can be signaled and killed, and leaves nothing behind in the test's process. The server itself never runs
-an operation of torch and has no second thread, because threads do not survive a fork.
+A fork takes milliseconds; the imports take seconds. The forked command is a normal process: it has an exit code, can
+be signaled and killed, and leaves nothing behind in the test's process. The server itself runs no torch operation and
+has a single thread, because threads do not survive a fork.
 
-python tests/helpers/fork_server.py SOCKET SYS_PATH
+Usage: python tests/helpers/fork_server.py SOCKET SYS_PATH
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def main() -> NoReturn:
     """Serves until the tests close their end of the socket."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     sys.path[:] = json.loads(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C
     preload()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps the watchers
     while True:
         message, files, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
         if not message:
@@ -61,21 +61,21 @@ def main() -> NoReturn:
 
 
 def preload() -> None:
-    """Imports everything that the commands would."""
+    """Imports everything that the commands import."""
     for name in PRELOADED:
         importlib.import_module(name)
-    with contextlib.suppress(Exception):  # a command says what is missing
+    with contextlib.suppress(Exception):  # the command reports a missing package itself
         from bcvlr_fast.envs.pool import envpool
 
         envpool("procgen")
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"a fork would lose {threads - 1} threads"
     gc.collect()
-    gc.freeze()  # the garbage collector of a forked process would copy every page that it looks at
+    gc.freeze()  # garbage collection in a forked process would copy every page that it visits
 
 
 def watch(order: dict[str, Any], out: int, err: int, report: int) -> NoReturn:
-    """Forks once more: the child becomes the command; this process reports its number and its exit code."""
+    """Forks again: the child becomes the command, and this process reports its process ID and exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
@@ -111,7 +111,7 @@ def become(order: dict[str, Any], out: int, err: int) -> NoReturn:
 def run_module(name: str, arguments: list[str]) -> int:
     """Runs a module as `python -m` does, and returns the exit code."""
     if not hasattr(sys.modules[name], "__path__"):
-        del sys.modules[name]  # a new process has not imported what it runs
+        del sys.modules[name]  # as in a new process, which has not imported it
     sys.modules.pop(f"{name}.__main__", None)
     sys.argv = [name, *arguments]
     try:
@@ -125,7 +125,7 @@ def run_module(name: str, arguments: list[str]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process as the interpreter does, but without taking its modules apart, which takes a second."""
+    """Ends this process as the interpreter does, but skips module teardown, which takes a second."""
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
     atexit._run_exitfuncs()
     sys.stdout.flush()

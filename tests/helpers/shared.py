@@ -1,4 +1,4 @@
-"""Folders that one test worker fills for all of them."""
+"""Folders that one test worker fills and all workers share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 
 def session_folder(factory: pytest.TempPathFactory) -> Path:
-    """The temporary folder that the workers of one test session share; their own ones lie in it."""
+    """The temporary folder of a test session, which contains the folder of each worker."""
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def filled_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder that `fill` has filled, in this worker or in another; tests read it, and change copies of it."""
+    """A folder that `fill` fills once per test session, in any worker. Tests that modify it copy it first."""
     folder = session_folder(factory) / name
     complete = folder / ".complete"
     with folder.with_suffix(".lock").open("w") as lock:

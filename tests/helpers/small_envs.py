@@ -1,4 +1,4 @@
-"""Environments of Gymnasium that tell in their pixels what was done to them; importing registers them."""
+"""Gymnasium environments whose pixels show their steps and actions. Importing this module registers them."""
 
 import os
 import random
@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 
-class Colours(gymnasium.Env):
-    """Red counts steps by 10, green is drawn at reset, blue is the action; rewards are actions; ends after 5 steps."""
+class Colors(gymnasium.Env):
+    """Red is 10 times the step, green is random at reset, blue and reward are the action; ends after 5 steps."""
 
     observation_space = Box(0, 255, (64, 64, 3), np.uint8)
     action_space = Discrete(3, start=5)
@@ -31,7 +31,7 @@ class Colours(gymnasium.Env):
 
 
 class Dot(gymnasium.Env):
-    """Drawn in grey only: half of it the first number of the action, half the second. Is truncated after 3 steps."""
+    """Renders gray frames: one half shows the first action value, the other the second. Truncates after 3 steps."""
 
     observation_space = Box(-1, 1, (2,))
     action_space = Box(np.array([-2, 0], np.float32), np.array([2, 200], np.float32))
@@ -42,7 +42,7 @@ class Dot(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed, options=options)
-        self.drawn = np.full((100, 60), random.randrange(256), np.uint8)  # the process's own randomness
+        self.drawn = np.full((100, 60), random.randrange(256), np.uint8)  # from the global random state of the process
         self.steps = 0
         return np.zeros(2, np.float32), {}
 
@@ -56,8 +56,8 @@ class Dot(gymnasium.Env):
         return self.drawn if self.render_mode == "rgb_array" else None
 
 
-class Fragile(Colours):
-    """Action 6 raises what cannot travel between processes, action 7 kills the process."""
+class Fragile(Colors):
+    """Action 6 raises an exception that cannot be pickled; action 7 kills the process."""
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         if action == 6:
@@ -67,8 +67,8 @@ class Fragile(Colours):
         return super().step(action)
 
 
-class Planes(Colours):
-    """Of channels first."""
+class Planes(Colors):
+    """`Colors` with channels first."""
 
     observation_space = Box(0, 255, (3, 64, 64), np.uint8)
 
@@ -77,13 +77,13 @@ class Planes(Colours):
 
 
 class Silent(Dot):
-    """Has no way to draw."""
+    """An environment that cannot render."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
 
-class TwoKnobs(Colours):
+class TwoKnobs(Colors):
     action_space = MultiDiscrete([2, 2])
 
 
@@ -91,17 +91,17 @@ class Unbounded(Dot):
     action_space = Box(-np.inf, np.inf, (2,))
 
 
-class NeedsPackage(Colours):
+class NeedsPackage(Colors):
     def __init__(self) -> None:
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed,\nrun `pip install box2d`")
 
 
-def colours(steps: int = 5) -> gymnasium.Env:
-    return gymnasium.wrappers.TimeLimit(Colours(), steps)
+def colors(steps: int = 5) -> gymnasium.Env:
+    return gymnasium.wrappers.TimeLimit(Colors(), steps)
 
 
 def needs(steps: int) -> gymnasium.Env:
-    return colours(steps)
+    return colors(steps)
 
 
 def fragile() -> Fragile:
@@ -117,8 +117,8 @@ def dot() -> Dot:
 
 
 def not_an_env() -> str:
-    return "Colours"
+    return "Colors"
 
 
-for kind in (Colours, Dot, Silent, TwoKnobs, Unbounded, NeedsPackage):
+for kind in (Colors, Dot, Silent, TwoKnobs, Unbounded, NeedsPackage):
     gymnasium.register(f"small/{kind.__name__}-v0", kind)

@@ -1,4 +1,4 @@
-"""Films of a moving square, in every format that is read."""
+"""Videos of a moving square in every format that can be imported."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ QUIET = Screen(quiet=True)
 
 
 def scene(seed: int, length: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
-    """[length, height, width, 3] uint8: a square that wanders over a still picture."""
+    """[length, height, width, 3] uint8: a square that moves over a static picture."""
     rng = np.random.default_rng(seed)
     frames = np.repeat(rng.integers(0, 200, (1, height, width, 3), dtype=np.uint8), length, axis=0)
     for t in range(length):
@@ -74,7 +74,7 @@ def write_npy(folder: Path) -> None:
 
 
 def write_lapo(folder: Path) -> None:
-    """done stands on the first frame of an episode."""
+    """Writes LAPO's format, in which `done` marks the first frame of an episode."""
     folder.mkdir()
     marks = firsts(LENGTHS)
     marks[0] = False
@@ -82,7 +82,7 @@ def write_lapo(folder: Path) -> None:
 
 
 def write_stacked(folder: Path) -> None:
-    """Stacks of three frames, channels first, the oldest first, and done on the last frame of an episode."""
+    """Writes stacks of three frames, channels first and oldest first; `done` marks the last frame of an episode."""
     folder.mkdir()
     stacks = []
     for frames in EPISODES:

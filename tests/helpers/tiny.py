@@ -1,4 +1,4 @@
-"""Runs on tiny settings, which take seconds: stopped, resumed, and what they leave in their folder."""
+"""Runs with tiny settings, which take seconds: how to stop, resume and compare them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TINY = """
 
 
 def signaled(when: str, number: signal.Signals, *arguments: str, new_session: bool = False) -> tuple[int, str]:
-    """(exit code, stderr) of a run that gets a signal once it has printed `when`.
+    """(exit code, stderr) of a run that receives a signal once it has printed `when`.
 
-    Without a terminal a learner prints its line at its end: the signal then falls into the next one. With `new_session`
-    the signal goes to the processes that the run has started, too.
+    Without a terminal a learner prints its line when it ends, so the signal arrives during the next one. With
+    `new_session`, the processes that the run has started can be signaled with it.
     """
     command = start("train", *arguments, new_session=new_session)
     command.wait_for(when)
@@ -38,9 +38,9 @@ def signaled(when: str, number: signal.Signals, *arguments: str, new_session: bo
 
 
 def train_only(*arguments: str) -> str:
-    """Runs `bcvlr_fast.train` until its last checkpoint is there, and leaves out the evaluation and the report.
+    """Runs `bcvlr_fast.train` until it has saved its last checkpoint, without evaluation and report.
 
-    Returns what it has printed.
+    Returns its output.
     """
     name = "--resume" if "--resume" in arguments else "--out"
     folder = Path(arguments[arguments.index(name) + 1])
@@ -53,12 +53,12 @@ def train_only(*arguments: str) -> str:
 
 
 def assert_resumes_to_the_end_of(straight: Path, stopped: Path) -> None:
-    """Resumes `stopped`, and compares its last checkpoint with that of `straight` bit for bit."""
+    """Resumes `stopped` and asserts that its last checkpoint equals that of `straight` bit for bit."""
     train_only("--resume", str(stopped))
-    expected, found = final_tensors(straight), final_tensors(stopped)
-    assert set(expected) == set(found)
+    expected, actual = final_tensors(straight), final_tensors(stopped)
+    assert set(expected) == set(actual)
     for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+        assert torch.equal(tensor, actual[name]), name
 
 
 def trained(folder: Path) -> bool:
@@ -68,7 +68,7 @@ def trained(folder: Path) -> bool:
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of the last checkpoint of a run that is done."""
+    """The tensors of the last checkpoint of a finished run."""
     saved, complaints = checkpoint.load_newest(folder / "ckpt")
     assert saved is not None
     assert complaints == []
@@ -77,7 +77,7 @@ def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def leaves(state: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested dictionaries, named by its path."""
+    """Yields (path, value) for every leaf of nested dictionaries."""
     for name, value in state.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{name}/")

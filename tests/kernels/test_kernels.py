@@ -1,4 +1,4 @@
-"""The operations as torch sees them, and the library with and without its file."""
+"""The operations as torch operators, and the library with and without its file."""
 
 import multiprocessing
 import os
@@ -38,9 +38,9 @@ def inputs(device: torch.device = CPU) -> dict[str, Tensor]:
 
 
 def test_opcheck(backend: Backend) -> None:
-    """Schemas, fake tensors and tracing with dynamic shapes."""
+    """Checks schemas, fake tensors and tracing with dynamic shapes."""
     if backend.interpreted:
-        pytest.skip("the interpreter is not what torch dispatches to")
+        pytest.skip("torch does not dispatch to the interpreter")
     x = inputs(backend.device)
     out = torch.empty(4, 6, 8, 8, device=backend.device)
     operations = torch.ops.bcvlr_fast
@@ -65,22 +65,22 @@ def everything(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def test_compile(backend: Backend) -> None:
-    """Whole graphs, gradients and updates in place, equal to the eager call."""
+    """Full graphs, gradients and in-place updates equal those of the eager call."""
     if backend.interpreted:
-        pytest.skip("the interpreter is not what torch dispatches to")
-    found, gradients = [], []
+        pytest.skip("torch does not dispatch to the interpreter")
+    results, gradients = [], []
     for run in (everything, torch.compile(everything, fullgraph=True, backend="aot_eager")):
         x = inputs(backend.device)
         leaves = [x[name].requires_grad_() for name in ("z", "logits")]
         outputs = run(x)
         gradients.append(torch.autograd.grad(outputs[0], leaves))
-        found.append(outputs)
-    torch.testing.assert_close(found[1], found[0])
+        results.append(outputs)
+    torch.testing.assert_close(results[1], results[0])
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_a_kept_output_that_is_overwritten_is_noticed() -> None:
-    """Autograd raises where a buffer that a graph needs has been filled anew."""
+def test_overwriting_a_saved_output_is_detected() -> None:
+    """Autograd raises an error if a buffer that a graph needs has been overwritten."""
     x = inputs()
     out = random_shift(x["frames"], x["index"])
     weight = torch.ones_like(out, requires_grad=True)
@@ -99,16 +99,16 @@ def test_inference_mode() -> None:
 
 @pytest.mark.usefixtures("threads")
 def test_threads_after_a_fork() -> None:
-    """A forked child has none of the pool's threads, and must not wait for them."""
+    """A forked child has none of the pool's threads and must not wait for them."""
     torch.set_num_threads(2)
     x = inputs()
     frames, index = x["frames"], x["index"].repeat(5000, 1)
     expected = random_shift(frames, index)
 
     def child() -> None:
-        found = random_shift(frames, index)
+        actual = random_shift(frames, index)
         torch.set_num_threads(1)  # torch's own threads do not survive a fork
-        os._exit(0 if torch.equal(found, expected) else 1)
+        os._exit(0 if torch.equal(actual, expected) else 1)
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -121,14 +121,14 @@ def test_threads_after_a_fork() -> None:
 
 @pytest.mark.usefixtures("threads")
 def test_callers_in_several_threads() -> None:
-    """One of them has the pool; the others work alone, and all get the same."""
+    """One caller gets the thread pool, the others compute alone, and all get the same result."""
     torch.set_num_threads(2)
     x = inputs()
     frames, index = x["frames"], x["index"].repeat(2000, 1)
     expected = random_shift(frames, index)
     with ThreadPoolExecutor(4) as callers:
-        found = list(callers.map(lambda _: random_shift(frames, index), range(40)))
-    assert all(torch.equal(one, expected) for one in found)
+        results = list(callers.map(lambda _: random_shift(frames, index), range(40)))
+    assert all(torch.equal(result, expected) for result in results)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -159,7 +159,7 @@ def test_without_the_library_one_line_says_so(tmp_path: Path) -> None:
     assert asked.stderr == ""
 
 
-def test_a_file_that_is_no_library(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_library(tmp_path: Path) -> None:
     path = tmp_path / "broken.so"
     path.write_bytes(b"\x7fELF but no more")
     done = python(USE, BCVLR_FAST_LIBRARY=str(path))

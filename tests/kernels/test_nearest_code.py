@@ -1,4 +1,4 @@
-"""Every backend's assignments, gradients and EMA against straight formulas."""
+"""Assignments, gradients and EMA updates of every backend, compared with direct formulas."""
 
 import pytest
 import torch
@@ -26,19 +26,19 @@ def draw(books: int, size: int, dim: int, positions: int, batch: int, seed: int)
 
 
 def run(backend: Backend, state: tuple[Tensor, ...], **options: float) -> tuple[NearestCode, list[Tensor]]:
-    """What nearest_code returns, and the codes, counts and sums that it leaves; all on the CPU."""
+    """The result of nearest_code, and the codes, counts and sums after it; all on the CPU."""
     z, *book = (tensor.to(backend.device, copy=True) for tensor in state)
-    found = nearest_code(z, *book, **options)
-    return NearestCode(*(t.cpu() for t in found)), [t.cpu() for t in book]
+    result = nearest_code(z, *book, **options)
+    return NearestCode(*(t.cpu() for t in result)), [t.cpu() for t in book]
 
 
-def check(state: tuple[Tensor, ...], found: NearestCode, book: list[Tensor], decay: float, restart: float) -> None:
-    """Against float64, given the assignments, which must be the nearest within float32's rounding."""
+def check(state: tuple[Tensor, ...], result: NearestCode, book: list[Tensor], decay: float, restart: float) -> None:
+    """Asserts that assignments are nearest within float32 rounding, and compares all else with float64."""
     z, codes, count, total = (tensor.double() for tensor in state)
     books, size, dim = codes.shape
     rows = split(z, books, dim).flatten(1, 2)  # [K, B*P, D]
     distance = torch.cdist(rows, codes).square()
-    index = found.indices.transpose(0, 1).reshape(books, -1)
+    index = result.indices.transpose(0, 1).reshape(books, -1)
     chosen = distance.gather(2, index[:, :, None])[:, :, 0]
     scale = rows.square().sum(2) + codes.square().sum(2).amax()
     assert (chosen - distance.amin(dim=2) <= 1e-6 * scale).all()
@@ -47,12 +47,12 @@ def check(state: tuple[Tensor, ...], found: NearestCode, book: list[Tensor], dec
     assert torch.equal(index[clear], closest.indices[:, :, 0][clear])
 
     picked = codes.gather(1, index[:, :, None].expand(-1, -1, dim))
-    assert torch.equal(split(found.quantized, books, dim).flatten(1, 2), picked.float())
-    torch.testing.assert_close(found.commitment.double(), (rows - picked).square().mean(), rtol=2e-6, atol=0)
+    assert torch.equal(split(result.quantized, books, dim).flatten(1, 2), picked.float())
+    torch.testing.assert_close(result.commitment.double(), (rows - picked).square().mean(), rtol=2e-6, atol=0)
     uses = torch.zeros(books, size, dtype=torch.float64).scatter_add_(1, index, torch.ones_like(chosen))
     share = uses / index.shape[1]
     entropy = -torch.where(share > 0, share * (share + 1e-10).log(), 0.0).sum(1)
-    torch.testing.assert_close(found.perplexity.double(), entropy.exp(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.perplexity.double(), entropy.exp(), rtol=1e-5, atol=0)
 
     sums = torch.zeros_like(codes).scatter_add_(1, index[:, :, None].expand(-1, -1, dim), rows)
     count = decay * count + (1 - decay) * uses
@@ -91,22 +91,22 @@ def test_paper_shape(backend: Backend) -> None:
     check(state, *run(backend, state, decay=0.999), 0.999, 0.0)
 
 
-def test_the_same_bits_twice(backend: Backend) -> None:
+def test_results_are_deterministic(backend: Backend) -> None:
     state = draw(2, 64, 16, 4, 512, seed=1)
     one, two = (run(backend, state, decay=0.9) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip([*one[0], *one[1]], [*two[0], *two[1]], strict=True))
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_same_bits_on_any_number_of_threads() -> None:
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
     state = draw(3, 70, 20, 3, 700, seed=2)
-    found = []
+    results = []
     with running("cpp") as backend:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             outputs, book = run(backend, state, decay=0.9)
-            found.append([*outputs, *book])
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+            results.append([*outputs, *book])
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("isa", [0, 1, 2])
@@ -122,7 +122,7 @@ def test_every_instruction_set(isa: int) -> None:
         library.bcvlr_choose_isa(2)
 
 
-def test_equally_near_codes(backend: Backend) -> None:
+def test_the_first_of_equally_near_codes_wins(backend: Backend) -> None:
     z = torch.ones(3, 8, device=backend.device)
     codes = torch.full((1, 40, 2), 2.0, device=backend.device)
     codes[:, 25:] = 0.0
@@ -133,23 +133,23 @@ def test_equally_near_codes(backend: Backend) -> None:
 def test_gradients_pass_straight_through(backend: Backend) -> None:
     z, codes, *_ = (tensor.to(backend.device) for tensor in draw(2, 5, 3, 4, 4, seed=0))
     z.requires_grad_()
-    found = nearest_code(z, codes)
+    result = nearest_code(z, codes)
     weight = torch.randn_like(z)
-    (gradient,) = torch.autograd.grad((found.quantized * weight).sum(), z, retain_graph=True)
+    (gradient,) = torch.autograd.grad((result.quantized * weight).sum(), z, retain_graph=True)
     torch.testing.assert_close(gradient, weight, rtol=0, atol=0)
-    (gradient,) = torch.autograd.grad(found.commitment * 3, z, retain_graph=True)
-    torch.testing.assert_close(gradient, 6 * (z - found.quantized).detach() / z.numel())
-    (both,) = torch.autograd.grad((found.quantized * weight).sum() + found.commitment * 3, z)
+    (gradient,) = torch.autograd.grad(result.commitment * 3, z, retain_graph=True)
+    torch.testing.assert_close(gradient, 6 * (z - result.quantized).detach() / z.numel())
+    (both,) = torch.autograd.grad((result.quantized * weight).sum() + result.commitment * 3, z)
     torch.testing.assert_close(both, weight + gradient)
 
 
 def test_bfloat16_is_computed_in_float32(backend: Backend) -> None:
     z, codes, *_ = (tensor.to(backend.device) for tensor in draw(2, 5, 3, 4, 4, seed=0))
     z = z.bfloat16().requires_grad_()
-    found = nearest_code(z, codes)
-    assert found.quantized.dtype == torch.float32
-    assert torch.equal(found.indices, nearest_code(z.float(), codes).indices)
-    (found.quantized.sum() + found.commitment).backward()
+    result = nearest_code(z, codes)
+    assert result.quantized.dtype == torch.float32
+    assert torch.equal(result.indices, nearest_code(z.float(), codes).indices)
+    (result.quantized.sum() + result.commitment).backward()
     assert z.grad is not None
     assert z.grad.dtype == torch.bfloat16
 
@@ -162,7 +162,7 @@ def test_without_ema_nothing_moves(backend: Backend) -> None:
 
 
 def test_counts_that_start_at_zero(backend: Backend) -> None:
-    """Without a restart unused codes fly off, as LAPO's do; with one, all begin at latents."""
+    """Without restarts, unused codes grow without bound, as in LAPO; with them, all codes start at latents."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(64, 16, generator=generator).to(backend.device)
     start = (torch.rand(1, 32, 4, generator=generator) * 2 - 1) * 5 / 32
@@ -184,18 +184,18 @@ def test_dead_codes_restart_at_latents(backend: Backend) -> None:
     count, total = torch.ones(1, 8, device=backend.device), codes.clone()
     for _ in range(30):
         nearest_code(z, codes, count, total, decay=0.5, restart_below=0.05)
-    use = nearest_code(z, codes).indices.unique()
-    assert len(use) > 4
+    used = nearest_code(z, codes).indices.unique()
+    assert len(used) > 4
     assert torch.isfinite(codes).all()
 
 
-def test_nan_stays_inside(backend: Backend) -> None:
-    """A latent that is not a number gets some code, and no code beyond the last."""
+def test_nan_gives_a_valid_index(backend: Backend) -> None:
+    """A latent with NaN gets a code number within the codebook."""
     z, codes, *_ = (tensor.to(backend.device) for tensor in draw(2, 37, 3, 4, 20, seed=0))
     z[3] = torch.nan
     codes[:, ::2] = torch.nan
-    found = nearest_code(z, codes)
-    assert ((found.indices >= 0) & (found.indices < 37)).all()
+    result = nearest_code(z, codes)
+    assert ((result.indices >= 0) & (result.indices < 37)).all()
 
 
 META = torch.device("meta")

@@ -1,4 +1,4 @@
-"""Every backend against loops and against the official formulation."""
+"""Every backend, compared with plain loops and with the official formulation."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def by_loops(frames: torch.Tensor, index: torch.Tensor, offset: torch.Tensor, pa
 
 
 def by_sampling(frames: torch.Tensor, index: torch.Tensor, offset: torch.Tensor, pad: int) -> torch.Tensor:
-    """The official op builds its grid with align_corners=True's spacing and samples without it."""
+    """The official formulation: a grid with the spacing of align_corners=True, sampled without align_corners."""
     height, width = frames.shape[2:]
     batch, stack = index.shape
     padded = F.pad(frames[index.reshape(-1)].double(), (pad,) * 4, mode="replicate")
@@ -50,18 +50,20 @@ def draw(n: int, channels: int, height: int, width: int, batch: int, stack: int,
 
 
 def check(backend: Backend, arguments: tuple, pad: int, mode: str, expected: torch.Tensor) -> None:
-    """Both layouts and both dtypes; within 1e-6 of the range in float32, bf16 rounded from it."""
+    """Checks both layouts and dtypes: float32 within 1e-6 of the range, and bf16 equal to the rounded float32."""
     arguments = tuple(a.to(backend.device) for a in arguments)
     for memory_format in FORMATS:
-        found = random_shift(*arguments, pad=pad, mode=mode, memory_format=memory_format)
-        torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-6, atol=5e-7 if mode == "bilinear" else 6e-8)
-        assert found.is_contiguous(memory_format=memory_format)
-        out = torch.full_like(found, torch.nan, dtype=torch.bfloat16)
+        actual = random_shift(*arguments, pad=pad, mode=mode, memory_format=memory_format)
+        torch.testing.assert_close(
+            actual.cpu().double(), expected, rtol=1e-6, atol=5e-7 if mode == "bilinear" else 6e-8
+        )
+        assert actual.is_contiguous(memory_format=memory_format)
+        out = torch.full_like(actual, torch.nan, dtype=torch.bfloat16)
         assert random_shift(*arguments, pad=pad, mode=mode, out=out) is out
-        if backend.interpreted:  # which cuts off instead of rounding
-            torch.testing.assert_close(out.float(), found, rtol=2**-7, atol=0)
+        if backend.interpreted:  # the interpreter truncates instead of rounding
+            torch.testing.assert_close(out.float(), actual, rtol=2**-7, atol=0)
         else:
-            assert torch.equal(out, found.bfloat16())
+            assert torch.equal(out, actual.bfloat16())
 
 
 @on_each_backend(
@@ -96,7 +98,7 @@ def test_any_shape(
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("mode", ["integer", "bilinear"])
 def test_paper_shapes(backend: Backend, stack: int, mode: str) -> None:
-    """Frames, stacks and paddings of the paper, in a batch of 4; of 1 in the interpreter."""
+    """Frames, stacks and paddings of the paper in a batch of 4, or of 1 in the interpreter."""
     for pad in (1, 4):
         arguments = draw(8, 3, 64, 64, 1 if backend.interpreted else 4, stack, pad, seed=pad)
         check(backend, arguments, pad, mode, (by_sampling if mode == "bilinear" else by_loops)(*arguments, pad))
@@ -110,7 +112,7 @@ def test_every_offset(backend: Backend) -> None:
     check(backend, arguments, 3, "bilinear", by_sampling(*arguments, 3))
 
 
-def test_no_offset_is_the_plain_gather(backend: Backend) -> None:
+def test_without_offsets_it_is_a_plain_gather(backend: Backend) -> None:
     frames, index, _ = draw(5, 3, 8, 8, 2, 2, 0, seed=0)
     expected = frames[index].view(2, 6, 8, 8).double() / 255 - 0.5
     for pad in (0, 3):
@@ -118,7 +120,7 @@ def test_no_offset_is_the_plain_gather(backend: Backend) -> None:
         torch.testing.assert_close(plain.cpu().double(), expected, rtol=1e-6, atol=6e-8)
 
 
-def test_nothing_asked_for(backend: Backend) -> None:
+def test_empty_batches_and_stacks(backend: Backend) -> None:
     frames, index, _ = draw(5, 3, 8, 8, 2, 2, 0, seed=0)
     assert random_shift(frames.to(backend.device), index[:0].to(backend.device)).shape == (0, 6, 8, 8)
     assert random_shift(frames.to(backend.device), index[:, :0].to(backend.device)).shape == (2, 0, 8, 8)
@@ -134,21 +136,21 @@ def test_autocast_changes_nothing(backend: Backend, mode: str) -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("mode", ["integer", "bilinear"])
-def test_any_number_of_threads_and_instruction_set(mode: str) -> None:
+def test_results_do_not_depend_on_threads_or_instruction_set(mode: str) -> None:
     library = native.library()
     if library is None:
         pytest.skip("no library")
     arguments = draw(32, 3, 64, 64, 64, 3, 4, seed=0)
-    found = []
+    results = []
     try:
         for isa in range(library.bcvlr_choose_isa(2) + 1):
             library.bcvlr_choose_isa(isa)
             for count in (1, 2):
                 torch.set_num_threads(count)
-                found.append(random_shift(*arguments, pad=4, mode=mode))
+                results.append(random_shift(*arguments, pad=4, mode=mode))
     finally:
         library.bcvlr_choose_isa(2)
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_wrong_arguments_are_named(change: dict, message: str, name: str, monkey
 
 
 def test_out_of_range_is_nan_on_a_gpu() -> None:
-    """Where the values cannot be looked at; checked in the interpreter where there is no GPU."""
+    """On a GPU the host cannot check indices, so the kernel writes NaN. Runs in the interpreter without a GPU."""
     pytest.importorskip("triton", minversion="3.6")
     launch = module("random_shift_triton").random_shift
     device = torch.device("cuda" if GPU else "cpu")

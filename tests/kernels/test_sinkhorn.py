@@ -1,4 +1,4 @@
-"""Every backend's targets, loss and gradient against float64 and the published loop."""
+"""Targets, loss and gradient of every backend, compared with float64 and the published loop."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from helpers.backends import Backend, module, on_each_backend, running
 
 
 def published(scores: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Proto-RL's loop: prototypes in rows, the total normalised first, each side scaled to its share, then columns."""
+    """Proto-RL's loop, with prototypes in rows: normalizes the total, then alternates over rows and columns."""
     q = torch.exp((scores - scores.max()) / temperature).T
     q = q / q.sum()
     prototypes, samples = q.shape
@@ -25,8 +25,10 @@ def cosines(batch: int, size: int, seed: int) -> Tensor:
 
 
 def near(backend: Backend) -> float:
-    """Relative tolerance. Elsewhere the rounding of the exponent score / T, 1 / T times 6e-8, comes on top of it:
-    the reference does not put it right, and the interpreter's fma rounds twice, so that nothing is left to put right.
+    """Relative tolerance.
+
+    It is larger where the rounding of the exponent score / T, 6e-8 / T, is not corrected: in the reference, which has
+    no correction, and in the interpreter, whose fma rounds twice.
     """
     return 3e-6 if backend.name == "reference" or backend.interpreted else 1e-6
 
@@ -42,16 +44,16 @@ shapes = on_each_backend(
 
 
 def stretched(backend: Backend, temperature: float) -> float:
-    """Below 0.1 the last bit of a score counts for more, in proportion."""
+    """The tolerance at `temperature`: below 0.1 the last bit of a score weighs proportionally more."""
     return near(backend) * max(1.0, 0.1 / temperature)
 
 
 @shapes
 def test_targets(backend: Backend, batch: int, size: int, temperature: float, iterations: int, seed: int) -> None:
     scores = cosines(batch, size, seed)
-    found = sinkhorn(scores.to(backend.device), temperature=temperature, iterations=iterations)
+    actual = sinkhorn(scores.to(backend.device), temperature=temperature, iterations=iterations)
     expected = published(scores.double(), temperature, iterations)
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=stretched(backend, temperature), atol=0)
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=stretched(backend, temperature), atol=0)
 
 
 @shapes
@@ -64,17 +66,17 @@ def test_cross_entropy(backend: Backend, batch: int, size: int, temperature: flo
 
     logits = logits.to(backend.device).requires_grad_()
     scores = scores.to(backend.device).requires_grad_()
-    found = sinkhorn_cross_entropy(logits, scores, temperature=temperature, iterations=iterations)
-    (gradient,) = torch.autograd.grad(found, logits)
+    actual = sinkhorn_cross_entropy(logits, scores, temperature=temperature, iterations=iterations)
+    (gradient,) = torch.autograd.grad(actual, logits)
     tolerance = stretched(backend, temperature)
-    torch.testing.assert_close(found.detach().cpu().double(), expected.detach(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(actual.detach().cpu().double(), expected.detach(), rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(
         gradient.cpu().double(), expected_gradient, rtol=tolerance, atol=tolerance / (batch * temperature)
     )
 
 
 def test_paper_shape(backend: Backend) -> None:
-    """512 samples on 512 prototypes; in the interpreter a quarter of the samples."""
+    """512 samples and 512 prototypes, or a quarter of the samples in the interpreter."""
     batch = 128 if backend.interpreted else 512
     scores, logits = cosines(batch, 512, 0), cosines(batch, 512, 1)
     expected = published(scores.double(), 0.1, 3)
@@ -86,10 +88,10 @@ def test_paper_shape(backend: Backend) -> None:
 
 @pytest.mark.parametrize(("batch", "size"), [(1100, 24), (5, 1300), (2, 2500)])
 def test_many_samples_or_prototypes(backend: Backend, batch: int, size: int) -> None:
-    """More parts than a program adds up, and lines longer than a tile."""
+    """More partial sums than one Triton program adds up, and rows longer than a tile."""
     scores = cosines(batch, size, 3)
-    found = sinkhorn(scores.to(backend.device)).cpu()
-    torch.testing.assert_close(found.double(), published(scores.double(), 0.1, 3), rtol=near(backend), atol=0)
+    actual = sinkhorn(scores.to(backend.device)).cpu()
+    torch.testing.assert_close(actual.double(), published(scores.double(), 0.1, 3), rtol=near(backend), atol=0)
     logits = cosines(batch, size, 4)
     loss = sinkhorn_cross_entropy(logits.to(backend.device), scores.to(backend.device)).cpu()
     exact = -(published(scores.double(), 0.1, 3) * torch.log_softmax(logits.double() / 0.1, 1)).sum(1).mean()
@@ -97,7 +99,7 @@ def test_many_samples_or_prototypes(backend: Backend, batch: int, size: int) -> 
 
 
 def test_gradient_is_a_derivative() -> None:
-    """The reference's own gradient, by finite differences in float64."""
+    """Compares the gradient of the reference with finite differences in float64."""
     reference = module("sinkhorn").reference_cross_entropy
     scores, logits = cosines(6, 5, 0).double(), cosines(6, 5, 1).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: reference(x, scores, 0.1, 3)[0], logits)
@@ -111,14 +113,14 @@ def test_gradient_is_scaled(backend: Backend) -> None:
     (three,) = torch.autograd.grad(3 * sinkhorn_cross_entropy(logits, scores), logits)
     torch.testing.assert_close(three, 3 * one)
     loss = sinkhorn_cross_entropy(logits, scores)
-    for _ in range(2):  # the graph kept: the same gradient again
+    for _ in range(2):  # a retained graph gives the same gradient again
         (again,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert torch.equal(again, one)
 
 
 @pytest.mark.parametrize("value", [2.0, -3.0, 12.0, -200.0, float("inf"), float("nan")])
-def test_out_of_range_is_not_a_number(backend: Backend, value: float) -> None:
-    """Scores and logits that nobody has normalised must not train quietly."""
+def test_out_of_range_is_nan(backend: Backend, value: float) -> None:
+    """Scores and logits that are not normalized give NaN instead of training silently."""
     for size, place in ((20, (1, 2)), (37, (5, 36))):
         good = cosines(7, size, 0).to(backend.device)
         wrong = good.clone()
@@ -145,15 +147,15 @@ def test_bfloat16_is_converted(backend: Backend) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_same_bits_on_any_number_of_threads() -> None:
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
     scores, logits = cosines(515, 77, 0), cosines(515, 77, 1).requires_grad_()
-    found = []
+    results = []
     with running("cpp"):
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             loss = sinkhorn_cross_entropy(logits, scores)
-            found.append((sinkhorn(scores), loss.detach(), torch.autograd.grad(loss, logits)[0]))
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+            results.append((sinkhorn(scores), loss.detach(), torch.autograd.grad(loss, logits)[0]))
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("isa", [0, 1, 2])

@@ -1,4 +1,4 @@
-"""Windows of features against an indexed re-derivation."""
+"""Windows of features, compared with a plain loop."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 
 
 def by_hand(features: Tensor, length: int, gain: float) -> Tensor:
-    """Value by value, each difference and product rounded to the dtype."""
+    """The expected result, with each difference and product rounded to the dtype."""
     frames = features.view(length, -1, *features.shape[1:])  # [F, B, C, H, W]
     out = torch.empty(frames.shape[1], length, *features.shape[1:], dtype=features.dtype)
     for frame in range(length):
@@ -28,12 +28,12 @@ def by_hand(features: Tensor, length: int, gain: float) -> Tensor:
     gain=st.sampled_from([0.0, 1.0, 3.3, 8.0]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     layout=st.sampled_from(sorted(LAYOUTS)),
-    plainly=st.booleans(),
+    uses_reference=st.booleans(),
     threads=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
 def test_every_value(
-    shape: tuple[int, ...], gain: float, dtype: torch.dtype, layout: str, plainly: bool, threads: int, seed: int
+    shape: tuple[int, ...], gain: float, dtype: torch.dtype, layout: str, uses_reference: bool, threads: int, seed: int
 ) -> None:
     length, batch, channels, side = shape
     before = torch.get_num_threads()
@@ -41,27 +41,27 @@ def test_every_value(
     torch.manual_seed(seed)
     features = torch.randn(length * batch, channels, side, side).to(dtype).to(memory_format=LAYOUTS[layout])
     try:
-        if plainly:
+        if uses_reference:
             with reference_only():
-                found = stack_frames(features, length, gain)
+                actual = stack_frames(features, length, gain)
         else:
-            found = stack_frames(features, length, gain)
+            actual = stack_frames(features, length, gain)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(found, by_hand(features.contiguous(), length, gain))
+    assert torch.equal(actual, by_hand(features.contiguous(), length, gain))
     channels_last = features.is_contiguous(memory_format=torch.channels_last)  # with one channel both formats are
-    assert found.is_contiguous(memory_format=LAYOUTS["channels_last" if channels_last else "contiguous"])
+    assert actual.is_contiguous(memory_format=LAYOUTS["channels_last" if channels_last else "contiguous"])
 
 
-def test_infinite_features_stay_infinite() -> None:
-    """Overflow of a change, and a difference of infinities, as torch has them."""
+def test_overflow_and_infinity_match_torch() -> None:
+    """An overflowing change and a difference of infinities give the same values as in torch."""
     values = torch.tensor([3e38, -3e38, float("inf"), 0.0]).bfloat16().view(2, 2, 1, 1)
     features = values.to(memory_format=torch.channels_last)
-    found = stack_frames(features, 2, 8.0)
-    torch.testing.assert_close(found, by_hand(features, 2, 8.0), equal_nan=True)
+    actual = stack_frames(features, 2, 8.0)
+    torch.testing.assert_close(actual, by_hand(features, 2, 8.0), equal_nan=True)
 
 
-def test_it_is_registered_with_torch() -> None:
+def test_stack_frames_is_a_torch_operator() -> None:
     features = torch.randn(6, 4, 5, 5).to(memory_format=torch.channels_last)
     torch.library.opcheck(torch.ops.bcvlr_fast.stack_frames.default, (features, 3, 2.0))
     compiled = torch.compile(lambda x: stack_frames(x, 3, 2.0) + 1, fullgraph=True, backend="aot_eager")
@@ -82,11 +82,11 @@ def test_no_gradient_flows() -> None:
         (torch.zeros(4, 2, 3, 3), 2, float("nan"), "gain: expected at least 0"),
     ],
 )
-def test_what_is_wrong_is_named(features: Tensor, length: int, gain: float, message: str) -> None:
+def test_wrong_arguments_are_named(features: Tensor, length: int, gain: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stack_frames(features, length, gain)
 
 
-def test_the_library_serves() -> None:
-    """So that test_every_value compares more than the reference with itself."""
+def test_the_library_is_loaded() -> None:
+    """Otherwise test_every_value would compare the reference with itself."""
     assert native.library() is not None

@@ -1,4 +1,4 @@
-"""Behavior cloning on true actions: the second method."""
+"""Behavior cloning on true actions."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ def small(env: str, updates: int) -> Config:
 
 @pytest.mark.parametrize("env", ["procgen:bossfight", "dmc:finger_spin"])
 def test_it_learns_actions_that_the_frames_show(env: str) -> None:
-    """The brightness of a frame is its action."""
+    """Learns the action from the brightness of a frame."""
     settings, task = small(env, 300), spec(env)
     rng = np.random.default_rng(0)
     brightness = rng.integers(0, 2, 64)
@@ -68,14 +68,14 @@ def test_it_sees_labels_and_no_reward() -> None:
     assert BCTrueActions.sees == Sight.VIDEOS | Sight.LABELS
 
 
-def test_a_whole_run(dataset: Path, tmp_path: Path) -> None:
+def test_a_complete_run(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(small("procgen:bossfight", 20), out, dataset, Screen(quiet=True))
     assert (out / "report.html").stat().st_size > 0
     assert "true actions, without interaction" in (out / "README.md").read_text()
 
 
-def test_videos_without_labels_are_one_line(dataset: Path, tmp_path: Path) -> None:
+def test_videos_without_labels_are_one_line_errors(dataset: Path, tmp_path: Path) -> None:
     (dataset / "evaluation_only.npz").unlink()
     with pytest.raises(UserError, match="expected the expert's actions, which this method learns from"):
         train(small("procgen:bossfight", 20), tmp_path / "run", dataset, Screen(quiet=True))

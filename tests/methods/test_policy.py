@@ -1,4 +1,4 @@
-"""A policy acts, travels as two files, and exports."""
+"""A policy acts, is saved as two files, and exports."""
 
 import dataclasses
 import json
@@ -35,16 +35,16 @@ def observations(policy: Policy, count: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_plain_normalization_equals_the_kernel(dtype: torch.dtype) -> None:
-    """Bit for bit: the policy is trained through one and acts through the other."""
+    """They are equal bit for bit: the policy trains with the kernel and acts with plain PyTorch."""
     policy = policy_of("procgen:bossfight", dtype)
     frames = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 3, 64, 64)
     index = torch.zeros(1, 1, dtype=torch.int64)
-    seen: list[torch.Tensor] = []
-    policy.decode = lambda pixels: seen.append(pixels) or pixels  # type: ignore[method-assign]
+    inputs: list[torch.Tensor] = []
+    policy.decode = lambda pixels: inputs.append(pixels) or pixels  # type: ignore[method-assign]
     policy(frames)
     shifted = random_shift(frames, index, dtype=dtype)
-    assert torch.equal(seen[0], shifted)
-    assert seen[0].stride() == shifted.stride()
+    assert torch.equal(inputs[0], shifted)
+    assert inputs[0].stride() == shifted.stride()
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -76,7 +76,7 @@ def test_arrays_give_arrays_and_tensors_give_tensors(env: str) -> None:
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 3, 32, 32), np.uint8), np.zeros((2, 3, 64, 64), np.float32)])
-def test_other_frames_are_refused(frames: np.ndarray) -> None:
+def test_frames_of_another_shape_or_type_are_refused(frames: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"frames: expected uint8 \['B', 3, 64, 64\], got"):
         policy_of("procgen:bossfight").act(frames)
 
@@ -89,7 +89,7 @@ def test_a_policy_exports() -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "weights", "format"])
-def test_a_damaged_policy_is_one_line(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_policy_is_a_one_line_error(damage: str, tmp_path: Path) -> None:
     policy_of("procgen:bossfight").save(tmp_path)
     if damage == "missing":
         (tmp_path / CARD).unlink()

@@ -1,4 +1,4 @@
-"""Sizes at scale `paper`, and the action convolution."""
+"""Network sizes at scale `paper`, and the action convolution."""
 
 import pytest
 import torch
@@ -67,13 +67,13 @@ def test_action_convolution_equals_tiling(side: int, channels: int, latent: int,
     fast = layer(x, z)
     torch.testing.assert_close(fast, tiled, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(fast)
-    wanted = torch.autograd.grad((tiled * weight).sum(), [x, z, layer.conv.weight], retain_graph=True)
-    found = torch.autograd.grad((fast * weight).sum(), [x, z, layer.conv.weight])
-    for a, b in zip(found, wanted, strict=True):
+    expected = torch.autograd.grad((tiled * weight).sum(), [x, z, layer.conv.weight], retain_graph=True)
+    actual = torch.autograd.grad((fast * weight).sum(), [x, z, layer.conv.weight])
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_world_model_outputs() -> None:
+def test_a_residual_world_model_starts_as_a_copy() -> None:
     settings = preset("procgen:bossfight", "quick")
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
     past, z = torch.randn(2, 32, 32, 32), torch.randn(2, 128)

@@ -1,4 +1,4 @@
-"""A frozen encoder off the shelf, with a library that stands in for timm."""
+"""A frozen pretrained encoder, tested with a stand-in for timm."""
 
 import dataclasses
 import sys
@@ -23,7 +23,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
 class Maps(nn.Module):
-    """What timm.create_model gives with features_only: the maps asked for, and what they are."""
+    """Stands in for the model of timm.create_model with features_only: one feature map and its description."""
 
     def __init__(self, stage: int) -> None:
         super().__init__()
@@ -53,45 +53,45 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     module = ModuleType("timm")
     module.create_model = create_model  # type: ignore[attr-defined]
-    looks = SimpleNamespace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-    module.get_pretrained_cfg = lambda _: looks  # type: ignore[attr-defined]
+    pretrained_cfg = SimpleNamespace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    module.get_pretrained_cfg = lambda _: pretrained_cfg  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "timm", module)
     return module
 
 
 def settings(**encoder: object) -> Config:
     narrow = {"impala_channels": (4, 8), "hidden_dim": 16}
-    found = preset("dmc:finger_spin", "quick")
-    found = dataclasses.replace(found, encoder=EncoderConfig(pretrained="tiny", **encoder))  # type: ignore[arg-type]
+    config = preset("dmc:finger_spin", "quick")
+    config = dataclasses.replace(config, encoder=EncoderConfig(pretrained="tiny", **encoder))  # type: ignore[arg-type]
     for section in ("latent_actions", "policy"):
-        found = replace_in(found, section, **narrow)
-    return replace_in(found, "features", objective="none")
+        config = replace_in(config, section, **narrow)
+    return replace_in(config, "features", objective="none")
 
 
 @pytest.mark.usefixtures("timm")
-def test_frames_of_a_stack_pass_one_by_one_and_nothing_learns(tmp_path: Path) -> None:
+def test_frames_of_a_stack_are_encoded_one_by_one_with_frozen_weights(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     torch.manual_seed(9)
-    known = Maps(1)
-    save_file(known.state_dict(), file)
-    chosen = settings(pretrained_weights=file)
-    validate(chosen)
-    agent = Agent(chosen, spec("dmc:finger_spin"), FP32)
+    model = Maps(1)
+    save_file(model.state_dict(), file)
+    config = settings(pretrained_weights=file)
+    validate(config)
+    agent = Agent(config, spec("dmc:finger_spin"), FP32)
     encoder = agent.encoder.train()
     assert (encoder.in_channels, encoder.channels, encoder.side) == (9, 15, 16)
     x = torch.rand(2, 9, 64, 64) - 0.5
-    found = encoder(x)
+    features = encoder(x)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
-    parts = [known.eval()((x[:, i : i + 3] + 0.5 - mean) / deviation)[0] for i in (0, 3, 6)]
-    torch.testing.assert_close(found, torch.cat(parts, dim=1))
+    parts = [model.eval()((x[:, i : i + 3] + 0.5 - mean) / deviation)[0] for i in (0, 3, 6)]
+    torch.testing.assert_close(features, torch.cat(parts, dim=1))
     assert not any(p.requires_grad for p in encoder.parameters())
-    assert torch.equal(encoder.network.norm.running_mean, known.norm.running_mean)
+    assert torch.equal(encoder.network.norm.running_mean, model.norm.running_mean)
     frames = torch.randint(0, 256, (2, 9, 64, 64), dtype=torch.uint8)
-    assert agent.acting_policy().act(frames).shape == (2, 2)  # p, w and pi fit its maps
+    assert agent.acting_policy().act(frames).shape == (2, 2)  # p, w and pi fit its feature maps
 
 
 @pytest.mark.usefixtures("timm")
-def test_restored_weights_are_not_loaded_first() -> None:
+def test_a_restored_encoder_skips_the_published_weights() -> None:
     first, second, other = (
         Agent(settings(), spec("dmc:finger_spin"), FP32, restored=restored) for restored in (False, False, True)
     )
@@ -103,24 +103,24 @@ def test_restored_weights_are_not_loaded_first() -> None:
 
 
 @pytest.mark.usefixtures("timm")
-def test_maps_too_small_to_halve_are_one_line() -> None:
+def test_feature_maps_that_are_too_small_are_a_one_line_error() -> None:
     with pytest.raises(UserError, match=r"tiny at stage 4: expected features of 4 .* a side, got 2"):
         Agent(settings(pretrained_stage=4), spec("dmc:finger_spin"), FP32)
 
 
 @pytest.mark.usefixtures("timm")
-def test_what_cannot_be_loaded_is_one_line() -> None:
-    chosen = dataclasses.replace(settings(), encoder=EncoderConfig(pretrained="tony"))
+def test_an_unknown_model_is_a_one_line_error() -> None:
+    config = dataclasses.replace(settings(), encoder=EncoderConfig(pretrained="tony"))
     with pytest.raises(UserError, match=r"encoder.pretrained: tony at stage 1 cannot be loaded \(Unknown model"):
-        Agent(chosen, spec("dmc:finger_spin"), FP32)
+        Agent(config, spec("dmc:finger_spin"), FP32)
 
 
-def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"encoder.pretrained: needs the package 'timm' \(extra \[timm\]\)"):
         Agent(settings(), spec("dmc:finger_spin"), FP32)
 
 
-def test_a_frozen_encoder_wants_no_objective() -> None:
+def test_a_frozen_encoder_requires_objective_none() -> None:
     with pytest.raises(UserError, match=r"features.objective: expected none, .* got prototypes"):
         validate(replace_in(settings(), "features", objective="prototypes"))

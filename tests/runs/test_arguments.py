@@ -1,4 +1,4 @@
-"""Command lines and keywords to settings."""
+"""Settings from command lines and from Python keywords."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def saved(folder: Path, **values: Any) -> Path:
     return folder
 
 
-def test_options_are_over_the_preset_of_the_environment() -> None:
+def test_options_override_the_preset_of_the_environment() -> None:
     request = resolve([*QUICK, "--env", "procgen:miner", "--online.num-envs", "8", "--track", "tensorboard"])
     expected = overlay(preset("procgen:miner", "quick"), {"device": "cpu", "rendering": "stock", "online.num_envs": 8})
     assert request.settings == expected
@@ -46,18 +46,18 @@ def test_options_are_over_the_preset_of_the_environment() -> None:
 
 
 def test_lists_are_separated_by_spaces(tmp_path: Path) -> None:
-    found = settings("--env", "procgen:miner", "procgen:maze", "--videos", "a", "/b,c", "--seed", "1")
-    assert found.env == ("procgen:miner", "procgen:maze")
-    assert found.videos == (tmp_path / "a", Path("/b,c"))
-    assert found.task_name == "procgen:miner+procgen:maze"
+    config = settings("--env", "procgen:miner", "procgen:maze", "--videos", "a", "/b,c", "--seed", "1")
+    assert config.env == ("procgen:miner", "procgen:maze")
+    assert config.videos == (tmp_path / "a", Path("/b,c"))
+    assert config.task_name == "procgen:miner+procgen:maze"
     request = resolve([*QUICK, "--env", "procgen:miner", "procgen:maze"])
     assert request.folder.parent == Path("runs/procgen-miner+procgen-maze")
 
 
 def test_options_may_have_underscores_and_values_keep_theirs() -> None:
-    found = settings("--video_frames=40", "--encoder.pretrained_weights=my_file", "--features.objective", "none")
-    assert found.video_frames == 40
-    assert found.encoder.pretrained_weights.name == "my_file"
+    config = settings("--video_frames=40", "--encoder.pretrained_weights=my_file", "--features.objective", "none")
+    assert config.video_frames == 40
+    assert config.encoder.pretrained_weights.name == "my_file"
 
 
 def test_a_factory_is_an_environment() -> None:
@@ -84,11 +84,11 @@ def test_printed_settings_are_read_back(tmp_path: Path) -> None:
     assert resolve(["--config-file", "printed.json"]).settings == request.settings
 
 
-def test_a_file_in_part_is_over_the_preset_of_the_environment(tmp_path: Path) -> None:
+def test_a_partial_file_overrides_the_preset_of_the_environment(tmp_path: Path) -> None:
     (tmp_path / "part.json").write_text('{"online": {"num_envs": 32}}')
-    found = settings("--config-file", "part.json", "--env", "dmc:finger_spin")
-    expected = {"online.num_envs": 32, "device": "cpu", "rendering": found.rendering}
-    assert found == overlay(preset("dmc:finger_spin", "quick"), expected)
+    config = settings("--config-file", "part.json", "--env", "dmc:finger_spin")
+    expected = {"online.num_envs": 32, "device": "cpu", "rendering": config.rendering}
+    assert config == overlay(preset("dmc:finger_spin", "quick"), expected)
 
 
 def test_a_file_of_preset_auto_leaves_the_preset_to_the_command_line(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
 
 def test_a_run_that_does_not_name_its_rendering_is_stock(tmp_path: Path) -> None:
     folder = saved(tmp_path / "run", env=["dmc:reacher_easy"], rendering="fast")
-    kept = json.loads((folder / "config.json").read_text())
-    del kept["rendering"]
-    (folder / "config.json").write_text(json.dumps(kept))
+    configuration = json.loads((folder / "config.json").read_text())
+    del configuration["rendering"]
+    (folder / "config.json").write_text(json.dumps(configuration))
     assert resolve(["--resume", str(folder)]).settings.rendering == "stock"
 
 
@@ -176,7 +176,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_command_lines_are_one_line(case: str) -> None:
+def test_bad_command_lines_are_one_line_errors(case: str) -> None:
     Path("full").mkdir()
     Path("full/file").touch()
     Path("paper.json").write_text('{"preset": "paper", "method": "bcv-lr"}')
@@ -189,7 +189,7 @@ def test_bad_command_lines_are_one_line(case: str) -> None:
     assert sorted(os.listdir()) == ["full", "paper.json", "sed.json"]
 
 
-def shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def printed_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
         resolve(argv)
     assert not caught.value.code
@@ -197,7 +197,7 @@ def shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_help_is_grouped_short_and_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(["--help"], capsys)
+    text = printed_help(["--help"], capsys)
     for group in ("run", "data", "evaluation", "command", "encoder", "features", "latent-actions", "policy", "online"):
         assert f"{group} options" in text
     for name in flat(Config()):
@@ -207,7 +207,7 @@ def test_help_is_grouped_short_and_has_every_option(capsys: pytest.CaptureFixtur
 
 
 def test_verbose_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(["--help-verbose"], capsys)
+    text = printed_help(["--help-verbose"], capsys)
     words = re.sub(r"[│╭╮╰╯─]|\(default:[^)]*\)", " ", text)
     texts = re.split(r"^  --[a-z]\S*.*$", words, flags=re.MULTILINE)[1:]
     assert len(texts) == len(flat(Config())) + len(CommandArguments.__dataclass_fields__)
@@ -215,8 +215,8 @@ def test_verbose_help_explains_every_option(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_keywords_are_the_options_of_the_command_line(tmp_path: Path) -> None:
-    found = settings_for("procgen:miner", "x", preset="quick", device="cpu", online={"num_envs": 8}, seed=4)
-    assert found == settings("--env", "procgen:miner", "--videos", "x", "--online.num-envs", "8", "--seed", "4")
+    config = settings_for("procgen:miner", "x", preset="quick", device="cpu", online={"num_envs": 8}, seed=4)
+    assert config == settings("--env", "procgen:miner", "--videos", "x", "--online.num-envs", "8", "--seed", "4")
     envs = ["procgen:miner", "procgen:maze"]
     several = settings_for(envs, ["x", tmp_path / "y"], preset="quick", **{"online.num_envs": 8})
     assert several.env == tuple(envs)
@@ -225,7 +225,7 @@ def test_keywords_are_the_options_of_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("keywords", "message"),
     [
         ({"sed": 1}, "unknown field 'sed' (did you mean 'seed'?)"),
         ({"online": {"num_envs": 0}}, "online.num_envs: expected 1 <= value"),
@@ -236,9 +236,9 @@ def test_keywords_are_the_options_of_the_command_line(tmp_path: Path) -> None:
         ({"seed": "1"}, "seed: expected int, got '1'"),
     ],
 )
-def test_bad_keywords_are_one_line(given: dict[str, Any], message: str) -> None:
+def test_bad_keywords_are_one_line_errors(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        settings_for(**{"env": "procgen:miner", "preset": "quick", **given})
+        settings_for(**{"env": "procgen:miner", "preset": "quick", **keywords})
     assert message in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""The videos and labels of a run: joined, shortened, and refused where they are of another."""
+"""The videos and labels of a run are joined, shortened, and refused if they belong to another task."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 QUIET = Screen(quiet=True)
 
 
-def drawn_as(dataset: Path, rendering: str) -> None:
+def set_rendering(dataset: Path, rendering: str) -> None:
     manifest = dataset / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "rendering": rendering}))
 
@@ -39,17 +39,17 @@ def test_joined_datasets_hold_out_episodes_of_each(tmp_path: Path) -> None:
     np.testing.assert_array_equal(held_out.frames, np.concatenate([one[50:], two[50:]]))
 
 
-def test_joined_datasets_are_drawn_alike(tmp_path: Path) -> None:
-    """As far as it is known: films that were imported do not say."""
+def test_joined_datasets_must_have_the_same_rendering(tmp_path: Path) -> None:
+    """A dataset without a known rendering, such as an import, can be joined with any other."""
     one, two = (noise(tmp_path / name, "procgen:miner", [30, 30]) for name in ("one", "two"))
-    drawn_as(two, "fast")
+    set_rendering(two, "fast")
     assert read_manifest(join_datasets([one, two], 0.1, 0, QUIET)).rendering == "fast"
-    drawn_as(one, "stock")
+    set_rendering(one, "stock")
     with pytest.raises(UserError, match="expected all to be drawn alike"):
         join_datasets([one, two], 0.1, 0, QUIET)
 
 
-def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
+def test_fewer_frames_are_taken_from_each_joined_dataset(tmp_path: Path) -> None:
     folders = [noise(tmp_path / str(i), f"procgen:{g}", [20, 30, 10]) for i, g in enumerate(("miner", "maze"))]
     wanted = Config(env=("procgen:miner", "procgen:maze"), held_out=0.2, video_frames=40)
     joined = join_datasets(folders, wanted.held_out, wanted.video_frames, QUIET)
@@ -58,11 +58,11 @@ def test_fewer_frames_are_of_each_joined_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["environment", "rendering", "count", "inside"])
-def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
+def test_labels_must_match_the_run(dataset: Path, damage: str) -> None:
     labels = evaluation_labels.load_labels(dataset)
     assert labels is not None
     settings = Config(env=("procgen:bossfight",), labels=dataset, labelled_frames=100)
-    said = {
+    messages = {
         "environment": "were recorded in",
         "rendering": "were drawn with rendering fast",
         "count": "expected labels of",
@@ -71,17 +71,17 @@ def test_labels_must_be_of_the_run(dataset: Path, damage: str) -> None:
     if damage == "environment":
         settings = dataclasses.replace(settings, env=("procgen:maze",))
     elif damage == "rendering":
-        drawn_as(dataset, "fast")
+        set_rendering(dataset, "fast")
     elif damage == "count":
         dataclasses.replace(labels, action=labels.action[:-1]).save(dataset)
     else:
         labels.action[3] = 255
         labels.save(dataset)
-    with pytest.raises(UserError, match=said[damage]):
+    with pytest.raises(UserError, match=messages[damage]):
         labeled_replay(settings, Screen(quiet=True))
 
 
-def test_labels_of_another_number_of_frames_are_found(dataset: Path, tmp_path: Path) -> None:
+def test_labels_of_another_number_of_frames_are_refused(dataset: Path, tmp_path: Path) -> None:
     other = noise(tmp_path / "other", "procgen:bossfight", [60, 60])
     (other / "evaluation_only.npz").write_bytes((dataset / "evaluation_only.npz").read_bytes())
     with pytest.raises(UserError, match="expected labels of"):

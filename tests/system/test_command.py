@@ -1,4 +1,4 @@
-"""What a command says about its arguments, and the code that it ends with."""
+"""Argument errors and exit codes of commands."""
 
 import signal
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ def test_arguments_are_parsed_over_a_default() -> None:
     assert parse(BOTH, ["second", "--out", "y"]) == Second(Path("y"))
 
 
-def test_a_look_ahead_leaves_other_options_alone() -> None:
+def test_parse_known_ignores_other_options() -> None:
     assert parse_known(Limits, ["--out", "y", "--max-frames=3", "--help", "z"]) == Limits(3)
 
 
@@ -63,7 +63,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_arguments_are_one_line(case: str) -> None:
+def test_bad_arguments_are_one_line_errors(case: str) -> None:
     arguments, argv, message = BAD[case]
     with pytest.raises(UserError) as caught:
         parse(arguments, argv)

@@ -13,10 +13,10 @@ OTHERS = ("80", "100", "gfx942")
 
 @pytest.mark.parametrize("target", ["90", *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
 def test_budget(target: str, pytestconfig: pytest.Config) -> None:
-    """In a process of its own, because Triton interprets in this one; what is compiled is kept for the next time."""
+    """Compiles in a separate process, because Triton interprets in this one, and caches the result."""
     pytest.importorskip("triton", minversion="3.6")
-    kept = pytestconfig.cache.mkdir("triton")  # Triton names what it keeps by the source, the target and its version
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(kept)}
+    cache = pytestconfig.cache.mkdir("triton")  # Triton's keys include the source, the target and its version
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(cache)}
     done = subprocess.run(
         [sys.executable, "tools/triton_budget.py", "--targets", target],
         cwd=ROOT,

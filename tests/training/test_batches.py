@@ -1,4 +1,4 @@
-"""What the updates draw, from a store on the device and from one that streams."""
+"""The batches of updates, drawn from a store on the device or streamed from the host."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LENGTHS = np.array([30, 50, 40])
 
 
 def sampler_of(placement: str, folder: Path, seed: int = 5) -> WindowSampler:
-    """Windows (t - 1 .. t + 2) of frames whose pixels tell their number."""
+    """Windows (t - 1 .. t + 2) of frames whose pixels are their frame number."""
     total = int(LENGTHS.sum())
     frames = np.zeros((total, 1, 2, 2), np.uint8)
     frames[:] = np.arange(total)[:, None, None, None]
@@ -29,27 +29,27 @@ def sampler_of(placement: str, folder: Path, seed: int = 5) -> WindowSampler:
 
 @pytest.mark.parametrize("placement", ["device", "mapped"])
 @pytest.mark.parametrize("last", [None, 0, 1])
-def test_a_batch_is_of_windows(placement: str, last: int | None, tmp_path: Path) -> None:
+def test_a_batch_holds_windows(placement: str, last: int | None, tmp_path: Path) -> None:
     sampler = sampler_of(placement, tmp_path)
     batches = Batches(sampler, 64, 4, last=last)
-    seen = set()
+    drawn = set()
     for step in range(12):
         batches.fetch((0, step), (0, step + 1))
         batches.draw(4)
         assert batches.rows.shape == (4, 64)
         assert batches.index.shape == (4, 4 if last is None else last + 1, 64)
-        pixels = batches.frames[batches.index][:, :, :, 0, 0, 0].long()  # [count, F, B]: the frames' numbers
+        pixels = batches.frames[batches.index][:, :, :, 0, 0, 0].long()  # [count, F, B]: the frame numbers
         centers = sampler.centers[batches.rows]
         steps = torch.tensor([-1, 0, 1, 2] if last is None else range(last + 1))
         assert torch.equal(pixels, centers[:, None] + steps[:, None])
         for step in (0, int(steps[-1])):
             assert torch.equal(batches.frames[batches.observation(2, step)][:, 0, 0, 0, 0].long(), centers[2] + step)
-        seen |= set(centers.flatten().tolist())
-    assert seen == set(sampler.centers.tolist())
+        drawn |= set(centers.flatten().tolist())
+    assert drawn == set(sampler.centers.tolist())
 
 
-def test_a_streamed_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
-    """Whatever was fetched or gathered ahead before: so a resumed run goes on with the same ones."""
+def test_a_streamed_batch_depends_only_on_seed_and_step(tmp_path: Path) -> None:
+    """Earlier fetches do not matter, so a resumed run continues with the same batches."""
     straight = Batches(sampler_of("mapped", tmp_path), 8, 2)
     drawn = []
     for step in range(4):
@@ -72,15 +72,15 @@ def test_frames_in_use_are_not_overwritten(tmp_path: Path) -> None:
     batches = Batches(sampler_of("mapped", tmp_path), 32, 1)
     batches.fetch((0, 0), (0, 1))
     batches.draw(1)
-    held = batches.frames.clone()
+    in_use = batches.frames.clone()
     assert batches._stream is not None
     assert batches._stream._coming is not None
-    batches._stream._coming[1].result()  # the next step's are there
-    assert torch.equal(batches.frames, held)
+    batches._stream._coming[1].result()  # the next step's frames are gathered
+    assert torch.equal(batches.frames, in_use)
 
 
 def test_the_number_of_windows_may_change(tmp_path: Path) -> None:
-    """As the replay's does: in place, so that a captured draw follows it."""
+    """It changes in place, as that of a replay does, so that a captured draw follows it."""
     sampler = sampler_of("device", tmp_path)
     sampler.count.fill_(3)
     assert set(sampler.draw_rows((500,)).tolist()) == {0, 1, 2}

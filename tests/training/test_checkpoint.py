@@ -1,4 +1,4 @@
-"""Whole, checked, and the newest valid one."""
+"""Checkpoints are written whole and verified, and the newest valid one is loaded."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.checkpoint import State, load_optimizer_state, optimizer_state
 
 
-def some(step: int) -> State:
+def state_at(step: int) -> State:
     return {"x": torch.full((3,), float(step)), "position": {"step": step}}
 
 
@@ -45,32 +45,34 @@ def test_round_trip_of_network_and_optimizer(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_three_are_kept_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_newest_three_checkpoints_remain(tmp_path: Path) -> None:
     for step in range(5):
-        checkpoint.save(tmp_path, step, some(step))
-    checkpoint.save(tmp_path, 4, some(4))  # the same once more
+        checkpoint.save(tmp_path, step, state_at(step))
+    checkpoint.save(tmp_path, 4, state_at(4))  # overwrites the same step
     (tmp_path / ".new").mkdir()  # left by a killed process
-    checkpoint.save(tmp_path, 4, some(9))
+    checkpoint.save(tmp_path, 4, state_at(9))
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{s:012d}" for s in (2, 3, 4)]
     assert checkpoint.load_checkpoint(tmp_path / "step-000000000004")["position"] == {"step": 9}
 
 
-def test_a_save_that_fails_is_one_line_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, 1, some(1))
+def test_a_failed_save_is_a_one_line_error_and_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, 1, state_at(1))
 
     def full(*_: object) -> None:
         raise safetensors.SafetensorError("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(UserError, match=r"step-000000000002: No space left .* bytes free"):
-        checkpoint.save(tmp_path, 2, some(2))
+        checkpoint.save(tmp_path, 2, state_at(2))
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000000001"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "state", "manifest"])
-def test_a_damaged_one_is_passed_over_with_a_line(tmp_path: Path, damage: str) -> None:
-    checkpoint.save(tmp_path, 1, some(1))
-    newest = checkpoint.save(tmp_path, 2, some(2))
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path: Path, damage: str) -> None:
+    checkpoint.save(tmp_path, 1, state_at(1))
+    newest = checkpoint.save(tmp_path, 2, state_at(2))
     tensors = newest / "tensors.safetensors"
     data = bytearray(tensors.read_bytes())
     if damage == "flip":
@@ -91,12 +93,12 @@ def test_a_damaged_one_is_passed_over_with_a_line(tmp_path: Path, damage: str) -
     assert str(newest) in complaints[0]
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path) == (None, [])
 
 
 def test_networks_of_a_format_1_checkpoint_are_read(tmp_path: Path) -> None:
-    """Runs of before can still be evaluated."""
+    """Runs of earlier versions can still be evaluated."""
     folder = tmp_path / "step-000000000001"
     folder.mkdir()
     safetensors.torch.save_file(
@@ -112,7 +114,7 @@ def test_networks_of_a_format_1_checkpoint_are_read(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    saved = checkpoint.save(tmp_path, 1, some(1))
+    saved = checkpoint.save(tmp_path, 1, state_at(1))
     manifest = json.loads((saved / "manifest.json").read_text())
     (saved / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
     with pytest.raises(UserError, match="expected format 2 or older, got 3"):

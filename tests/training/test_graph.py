@@ -1,4 +1,4 @@
-"""Updates that can be captured, and captured ones that equal plain ones."""
+"""Updates can be captured in a CUDA graph, and captured updates equal plain ones."""
 
 import gc
 import math
@@ -34,7 +34,7 @@ HOST_READS = {
     "_unique2",
     "equal",
     "multinomial",
-    "lift_fresh",  # a tensor made of a host's value, which would have to travel
+    "lift_fresh",  # a tensor made from a host value, which would have to be copied
 }
 
 
@@ -49,7 +49,7 @@ def small(scale: str) -> Config:
 
 
 class NoHostReads(TorchDispatchMode):
-    """Fails on what would wait for the device to tell the host a value, and so cannot be captured."""
+    """Fails on operations that make the host wait for a value on the device, which cannot be captured."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
@@ -76,7 +76,7 @@ def acting() -> Policy:
 @pytest.mark.parametrize("phase", PHASES)
 def test_no_update_reads_a_value_on_the_host(phase: str, scale: str) -> None:
     learner = make(phase, scale, CPU)
-    learner.step()  # optimisers make their state
+    learner.step()  # optimizers create their state
     with NoHostReads():
         learner.prepare(2)
         learner.update(0)
@@ -90,24 +90,24 @@ def test_acting_reads_no_value_on_the_host(sampled: bool) -> None:
         policy.act(torch.zeros(3, *FRAME_SHAPE, dtype=torch.uint8), torch.Generator() if sampled else None)
 
 
-def test_actions_are_sampled_in_their_shares() -> None:
+def test_actions_are_sampled_with_their_probabilities() -> None:
     policy = acting()
-    shares = torch.tensor([0.5, 0.3, 0.2, *[0.0] * 12])
-    policy.forward = lambda frames: shares.log().expand(len(frames), -1)  # type: ignore[method-assign]
+    probabilities = torch.tensor([0.5, 0.3, 0.2, *[0.0] * 12])
+    policy.forward = lambda frames: probabilities.log().expand(len(frames), -1)  # type: ignore[method-assign]
     generator = torch.Generator().manual_seed(0)
     frames = torch.zeros(1, *FRAME_SHAPE, dtype=torch.uint8).expand(20_000, -1, -1, -1)
-    found = policy.act(frames, generator).bincount(minlength=15) / 20_000
-    torch.testing.assert_close(found, shares, atol=0.012, rtol=0)  # 3.4 standard errors
+    frequencies = policy.act(frames, generator).bincount(minlength=15) / 20_000
+    torch.testing.assert_close(frequencies, probabilities, atol=0.012, rtol=0)  # 3.4 standard errors
 
 
-def test_an_actor_acts_for_the_frames_given() -> None:
+def test_an_actor_acts_on_the_given_frames() -> None:
     policy, frames = acting(), random_frames(8)
     actor = Actor(policy, 8, torch.Generator().manual_seed(3))
     assert (actor(frames) == policy.act(frames, torch.Generator().manual_seed(3))).all()
     assert actor(frames[:3]).shape == (3,)
 
 
-def test_the_check_finds_a_read() -> None:
+def test_the_check_finds_a_host_read() -> None:
     with NoHostReads(), pytest.raises(AssertionError, match="reads a value"):
         torch.ones(3).sum().item()
     with NoHostReads(), pytest.raises(AssertionError, match="reads a value"):
@@ -115,18 +115,18 @@ def test_the_check_finds_a_read() -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_an_update_leaves_its_state_where_it_is(phase: str) -> None:
-    """Weights, moments, codes, statistics and targets keep their memory: a replay finds them there."""
+def test_an_update_keeps_the_memory_of_its_state(phase: str) -> None:
+    """Weights, moments, codes, statistics and targets keep their addresses, which a captured graph uses."""
     learner = make(phase, "paper", CPU)
     learner.step()
-    held = places(learner)
+    before = addresses(learner)
     learner.step()
-    assert places(learner) == held
-    assert len(held) > 10
+    assert addresses(learner) == before
+    assert len(before) > 10
 
 
-def test_labels_are_renewed_in_place() -> None:
-    """A graph of the first round reads them in the second; and they are the changed p's."""
+def test_labels_are_refreshed_in_place() -> None:
+    """A graph of the first round also reads them in the second, where they come from the changed p."""
     settings = small("quick")
     compute = Compute(CPU, torch.float32)
     learner = learner_of("pre-imitation", settings, compute, store_of(random_frames(600), CPU))
@@ -146,22 +146,22 @@ def test_labels_are_renewed_in_place() -> None:
     assert not torch.equal(learner._all_labels, before)
 
 
-def test_a_finished_stage_goes() -> None:
-    """By reference count: its weights, and on a GPU its graph's memory, are not left to the collector."""
+def test_a_finished_learner_is_freed() -> None:
+    """Reference counting frees its weights and its graph's memory, without the garbage collector."""
     learner = make("features", "quick", CPU)
     learner.step()
-    held = weakref.ref(learner)
+    reference = weakref.ref(learner)
     gc.disable()
     try:
         del learner
-        assert held() is None
+        assert reference() is None
     finally:
         gc.enable()
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_compiled_networks_give_the_same_losses(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--compile, with a compiler that only traces."""
+    """Tests --compile with a compiler that only traces."""
 
     def traced(network: torch.nn.Module, **options: Any) -> None:
         network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager", **options)
@@ -176,24 +176,24 @@ def test_compiled_networks_give_the_same_losses(phase: str, monkeypatch: pytest.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def places(learner: Learner) -> list[int]:
+def addresses(learner: Learner) -> list[int]:
     return [t.data_ptr() for t in state_of(learner)]
 
 
 def state_of(learner: Learner) -> list[Tensor]:
-    """Every tensor that an update may write to and that lives on."""
+    """Every tensor that an update may write to and that outlives it."""
     owner: Any = getattr(learner, "agent", learner)
     modules = [m for m in vars(owner).values() if isinstance(m, torch.nn.Module)]
     modules += list(owner.children()) if isinstance(owner, torch.nn.Module) else []
-    found = [t for m in [*modules, *learner.networks.values()] for t in m.state_dict(keep_vars=True).values()]
+    tensors = [t for m in [*modules, *learner.networks.values()] for t in m.state_dict(keep_vars=True).values()]
     for optimizer in learner.optimizers.values():
-        found += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-    return found
+        tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    return tensors
 
 
 @pytest.mark.parametrize("phase", ["features", "latent actions", "cloning"])
-def test_streamed_frames_teach_the_same_twice(phase: str) -> None:
-    """From a store beyond its budget, whose frames a thread gathers."""
+def test_streamed_training_is_deterministic(phase: str) -> None:
+    """The store exceeds its budget, so a thread gathers its frames."""
     store = store_of(random_frames(1200), CPU, budget_gb=0.001)
     assert store.placement == "mapped"
     losses = []
@@ -207,24 +207,24 @@ def test_streamed_frames_teach_the_same_twice(phase: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("updates", "most", "period", "together"),
+    ("updates", "limit", "period", "together"),
     [
         (20_000, 16, 2, 16),
         (500, 16, 1, 10),
         (60, 16, 1, 15),
-        (10_007, 16, 1, 16),  # a prime: with a rest
+        (10_007, 16, 1, 16),  # a prime: the last step is shorter
         (7, 16, 2, 16),
         (5, 2, 2, 2),
         (0, 1, 1, 1),
     ],
 )
-def test_updates_of_a_step(updates: int, most: int, period: int, together: int) -> None:
-    assert largest_divisor(updates, most, period) == together
+def test_largest_divisor(updates: int, limit: int, period: int, together: int) -> None:
+    assert largest_divisor(updates, limit, period) == together
 
 
 @pytest.mark.parametrize("together", [1, 4])
-def test_steps_and_their_rest_are_the_same_updates(together: int) -> None:
-    """10 updates one by one, or by four with two left over: only the draws' order tells them apart, so none here."""
+def test_grouped_updates_equal_single_ones(together: int) -> None:
+    """10 updates run one by one or in groups of four. Groups change the order of draws, so nothing is random here."""
     weights = []
     for size in (1, together):
         learner = make("fine-tuning", "quick", CPU)
@@ -250,7 +250,7 @@ def test_metrics_are_means_since_the_last_reading() -> None:
     assert learner.read_metrics()["loss"] == pytest.approx(float(losses[-1]["loss"].detach()))
 
 
-def test_one_bad_update_shows_in_the_mean() -> None:
+def test_one_update_with_nan_makes_the_mean_nan() -> None:
     learner = make("latent actions", "quick", CPU)
     update = learner.update
     for bad in (True, False, False):
@@ -263,7 +263,7 @@ def test_one_bad_update_shows_in_the_mean() -> None:
 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
-    """Algorithms that give the same bits each time; torch only warns of max-pooling, whose backward does."""
+    """Deterministic algorithms. For max-pooling, whose backward pass is deterministic in practice, torch only warns."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     yield
@@ -274,9 +274,9 @@ def deterministic() -> Iterator[None]:
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("phase", PHASES)
 def test_captured_updates_equal_plain_ones(phase: str) -> None:
-    """Bit for bit, generator included, with a changed number of windows and a changed rate between replays."""
+    """They are equal bit for bit, generator included, also after the number of windows and the learning rate change."""
     device = torch.device("cuda", 0)
-    ends = []
+    states = []
     for captured in (False, True):
         learner = make(phase, "paper", device)
         learner.together = 4
@@ -288,27 +288,27 @@ def test_captured_updates_equal_plain_ones(phase: str) -> None:
                 for optimizer in learner.optimizers.values():
                     optimizer.param_groups[0]["lr"].mul_(0.5)
             learner.step()
-        ends.append([*(t.clone() for t in state_of(learner)), learner.batches.sampler.generator.get_state()])
-    for plain, replayed in zip(*ends, strict=True):
+        states.append([*(t.clone() for t in state_of(learner)), learner.batches.sampler.generator.get_state()])
+    for plain, replayed in zip(*states, strict=True):
         assert torch.equal(plain, replayed)
 
 
 @GPU
-def test_a_replay_draws_new_numbers() -> None:
+def test_a_graph_replay_draws_new_numbers() -> None:
     device = torch.device("cuda", 0)
     generator = torch.Generator(device).manual_seed(0)
     out = torch.zeros(5, device=device)
     work = capture(lambda: out.copy_(torch.rand(5, generator=generator, device=device)), device, generator)
-    seen = []
+    replayed = []
     for _ in range(6):
         work()
-        seen.append(out.clone())
+        replayed.append(out.clone())
     generator.manual_seed(0)
-    for values in seen:
+    for values in replayed:
         assert torch.equal(values, torch.rand(5, generator=generator, device=device))
 
 
-def test_a_cpu_calls_the_work_itself() -> None:
+def test_capture_on_a_cpu_calls_the_work_itself() -> None:
     calls = []
     work = capture(lambda: calls.append(1), CPU)
     work()

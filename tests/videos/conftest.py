@@ -1,4 +1,4 @@
-"""Fixtures of the tests of videos."""
+"""Fixtures for the tests of videos."""
 
 import contextlib
 import functools
@@ -14,13 +14,13 @@ Begin = Callable[[], None] | None
 
 
 @pytest.fixture(scope="session")
-def _kept() -> Iterator[Callable[[Begin], ProcessPoolExecutor]]:
-    """One worker for all imports of this test worker: starting one takes longer than most imports here."""
+def _shared() -> Iterator[Callable[[Begin], ProcessPoolExecutor]]:
+    """One import worker for the whole test session, because starting one takes longer than most imports here."""
     with contextlib.ExitStack() as stack:
         yield functools.cache(lambda begin: stack.enter_context(worker_pool(1, begin)))
 
 
 @pytest.fixture
-def kept_worker(_kept: Callable[[Begin], ProcessPoolExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Imports read in a worker that outlives them; see test_import_workers for workers of their own."""
-    monkeypatch.setattr(importing, "worker_pool", lambda _, begin: contextlib.nullcontext(_kept(begin)))
+def shared_worker(_shared: Callable[[Begin], ProcessPoolExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes imports share one worker. The tests in test_import_workers start their own."""
+    monkeypatch.setattr(importing, "worker_pool", lambda _, begin: contextlib.nullcontext(_shared(begin)))

@@ -1,4 +1,4 @@
-"""Files that are no videos, or damaged ones, are refused in one line."""
+"""Damaged videos and files that are not videos are refused in one line."""
 
 import zipfile
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from bcvlr_fast.videos.importing import Options, import_videos
 from bcvlr_fast.videos.mp4 import write_mp4
 from helpers.sources import ACTIONS, FRAMES, QUIET
 
-pytestmark = pytest.mark.usefixtures("kept_worker")
+pytestmark = pytest.mark.usefixtures("shared_worker")
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "float.npy": (lambda f: np.save(f, np.zeros((5, 8, 8, 3), np.float32)), "expected uint8"),
@@ -49,12 +49,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_videos_are_one_line_and_leave_nothing(tmp_path: Path, name: str) -> None:
-    write, said = BAD[name]
+def test_bad_videos_are_one_line_errors_and_leave_nothing(tmp_path: Path, name: str) -> None:
+    write, message = BAD[name]
     write(tmp_path / name)
     with pytest.raises(UserError) as error:
         import_videos(tmp_path / name, tmp_path / "data", Options(), QUIET)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -71,7 +71,7 @@ def overwrite(file: Path) -> None:
 
 
 def promise_more(file: Path) -> None:
-    """An npz whose header speaks of more rows than follow."""
+    """Writes an npz whose header promises more rows than follow."""
     with zipfile.ZipFile(file, "w") as archive, archive.open("obs.npy", "w") as member:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 64, 64, 3)}
         np.lib.format.write_array_header_1_0(member, header)

@@ -1,4 +1,4 @@
-"""Recording, datasets, and what is refused."""
+"""Recordings, datasets, and the input that they refuse."""
 
 import contextlib
 import dataclasses
@@ -34,9 +34,9 @@ SHAPE = (3, 64, 64)
 @pytest.fixture
 def three_episodes() -> Replays:
     whole = replays.load_bundled("dodgeball")
-    keep = np.argsort(whole.length)[:3]
-    actions = np.concatenate([whole.episode_actions(int(e)) for e in keep])
-    part = Replays("dodgeball", whole.level[keep], whole.length[keep], actions, whole.episode_return[keep])
+    shortest = np.argsort(whole.length)[:3]
+    actions = np.concatenate([whole.episode_actions(int(e)) for e in shortest])
+    part = Replays("dodgeball", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
     return part
 
 
@@ -74,7 +74,7 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stopped_recording_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "data"
     command = start("record", "--env", "procgen:bossfight", "--out", str(out))
     wait_until(lambda: any(tmp_path.iterdir()), limit_s=60)
@@ -83,7 +83,7 @@ def test_a_recording_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_one_line_error_and_leaves_nothing(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         writer = DatasetWriter(tmp_path / "data", SHAPE)
         os.dup2(full.fileno(), writer._file.fileno())
@@ -99,13 +99,13 @@ def test_bundled_replays() -> None:
         loaded = replays.load_bundled(game)
         assert loaded.frames >= 30_000
         assert len(np.unique(loaded.level)) == len(loaded.level)
-        played = len(loaded.level) + len(loaded.dropped)  # levels that were given up on count as nothing
+        played = len(loaded.level) + len(loaded.dropped)  # abandoned levels count as a return of zero
         assert loaded.episode_return.sum() / played >= PAPER_EXPERT[game] * 0.95
 
 
 @pytest.mark.parametrize("game", replays.available())
-def test_bundled_replays_come_out_in_envpool(game: str) -> None:
-    """The first and the last; `python -m bcvlr_fast.expert --verify` plays them all."""
+def test_bundled_replays_play_back_in_envpool(game: str) -> None:
+    """Plays the first and the last replay; `python -m bcvlr_fast.expert --verify` plays them all."""
     whole = replays.load_bundled(game)
     for episode in (0, len(whole.level) - 1):
         verify(whole.part(episode, episode + 1), Screen(quiet=True))
@@ -124,7 +124,7 @@ def broken(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"game": "chess"}, "not expert replays"),
         (broken(game="chess"), "game: expected a Procgen game, found 'chess'"),
@@ -136,20 +136,20 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(**{name: np.empty(0, np.int32) for name in ("level", "length", "actions", "episode_return")}), "none"),
     ],
 )
-def test_damaged_replays_are_bad_input(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_damaged_replays_are_refused(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "it.npz", **arrays)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         replays.load_replays(tmp_path / "it.npz")
 
 
-def test_a_flipped_byte_of_replays_is_bad_input_or_shows(tmp_path: Path) -> None:
+def test_a_flipped_byte_of_replays_is_refused_or_harmless(tmp_path: Path) -> None:
     file = tmp_path / "it.npz"
     whole = replays.load_bundled("dodgeball")
     whole.save(file)
     data = file.read_bytes()
     for at in range(0, len(data), 7):
         file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
-        with contextlib.suppress(UserError):  # what the archive does not check is of no weight
+        with contextlib.suppress(UserError):  # bytes that the archive does not check are harmless
             replays.load_replays(file, "dodgeball")
 
 
@@ -173,7 +173,7 @@ def test_split_is_by_episode(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "trained"), [([10, 90], 1), ([90, 10], 1), ([10, 10, 80], 2), ([40, 30, 20, 10], 3), ([5] * 20, 18)]
 )
-def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], trained: int) -> None:
+def test_split_is_as_close_to_the_fraction_as_episodes_allow(lengths: list[int], trained: int) -> None:
     manifest = Manifest("", "test", lengths, [1, 1, 1])
     videos = ExpertVideos(np.zeros((sum(lengths), 1, 1, 1), np.uint8), manifest, Path("videos"))
     train, held_out = videos.split(0.1)
@@ -181,7 +181,7 @@ def test_split_is_as_near_to_the_share_as_episodes_allow(lengths: list[int], tra
 
 
 @pytest.mark.parametrize(("frames", "lengths"), [(65, [40, 25]), (66, [40, 25, 1]), (40, [40]), (1000, [40, 25, 33])])
-def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
+def test_first_takes_whole_episodes_and_cuts_the_last(frames: int, lengths: list[int]) -> None:
     manifest = Manifest("", "test", [40, 25, 33], [1, 1, 1])
     videos = ExpertVideos(np.arange(98, dtype=np.uint8).reshape(-1, 1, 1, 1), manifest, Path("videos"))
     first = videos.first(frames)
@@ -194,15 +194,15 @@ def test_fewer_frames_are_the_first(frames: int, lengths: list[int]) -> None:
 def test_resize_is_the_mean_of_the_covered_area(h: int, w: int, height: int, width: int) -> None:
     frames = np.random.default_rng(h * 9 + w).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     fine = frames.repeat(height, axis=1).repeat(width, axis=2).astype(np.float64)
-    wanted = fine.reshape(2, height, h, width, w, 3).mean(axis=(2, 4))
-    assert np.abs(resize_area(frames, height, width) - wanted).max() <= 0.5 + 1e-6
+    expected = fine.reshape(2, height, h, width, w, 3).mean(axis=(2, 4))
+    assert np.abs(resize_area(frames, height, width) - expected).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize(
     "damage",
     ["lengths", "one length", "format", "json", "field", "frames", "no bytes", "cut off archive", "missing"],
 )
-def test_damaged_datasets_are_bad_input(dataset: Path, damage: str) -> None:
+def test_damaged_datasets_are_refused(dataset: Path, damage: str) -> None:
     manifest = json.loads((dataset / "manifest.json").read_text())
     if damage == "lengths":
         manifest["lengths"][0] += 1

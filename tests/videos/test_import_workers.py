@@ -1,4 +1,4 @@
-"""The processes that read videos: they end with their owner, and within their memory."""
+"""The processes that read videos end with their owner and have a memory limit."""
 
 import math
 import subprocess
@@ -26,7 +26,7 @@ def test_several_workers_give_the_files_in_order(tmp_path: Path) -> None:
 
 
 def test_workers_end_with_an_owner_that_is_killed(tmp_path: Path) -> None:
-    """And the next import of the same name takes away what was left."""
+    """The next import of the same name removes the leftovers."""
     code = (
         "import time; from bcvlr_fast.system.workers import worker_pool\n"
         "if __name__ == '__main__':\n"
@@ -43,19 +43,19 @@ def test_workers_end_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     owner.kill()
     owner.wait()
     wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers), 20)
-    left = tmp_path / f".data.{owner.pid}"
-    left.mkdir()
+    leftover = tmp_path / f".data.{owner.pid}"
+    leftover.mkdir()
     write_npy(tmp_path / "source")
     imported(tmp_path / "source", tmp_path / "data")
-    assert not left.exists()
+    assert not leftover.exists()
 
 
-def test_a_decoder_that_wants_too_much_is_one_line(tmp_path: Path) -> None:
-    """The limits let the frame through, the limit on the worker's memory does not."""
+def test_a_decoder_that_needs_too_much_memory_is_a_one_line_error(tmp_path: Path) -> None:
+    """The limits on files allow the frame, but the memory limit of the worker does not."""
     shape = (1, 60_000, 60_000, 3)
     with (tmp_path / "a.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        file.truncate(file.tell() + math.prod(shape))  # a hole: no disk is taken
+        file.truncate(file.tell() + math.prod(shape))  # a hole: it takes no disk space
     options = Options(limits=Limits(side_px=60_000, file_gib=100))
     with pytest.raises(UserError, match=r"a\.npy: needs more than 6 GiB"):
         import_videos(tmp_path / "a.npy", tmp_path / "data", options, QUIET)

@@ -1,4 +1,4 @@
-"""Rates, sizes, cuts and limits of an import, and what comes out again."""
+"""Rates, sizes, cuts and limits of imports, and inspection and export of the result."""
 
 import struct
 from fractions import Fraction
@@ -32,11 +32,11 @@ from helpers.sources import (
     write_npy,
 )
 
-pytestmark = pytest.mark.usefixtures("kept_worker")
+pytestmark = pytest.mark.usefixtures("shared_worker")
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
-def test_films_of_any_size_and_rate_become_the_environments(tmp_path: Path, suffix: str) -> None:
+def test_films_are_resampled_to_the_size_and_rate_of_the_environment(tmp_path: Path, suffix: str) -> None:
     steps = scene(3, 25)
     shown = steps.repeat(4, axis=0).repeat(2, axis=1).repeat(2, axis=2)  # 60 frames a second, 128 x 128
     codec = {"webm": "libvpx-vp9"}.get(suffix, "libx264")
@@ -46,8 +46,8 @@ def test_films_of_any_size_and_rate_become_the_environments(tmp_path: Path, suff
     assert videos.lengths.tolist() == [25]
     for t, frame in enumerate(np.asarray(videos.frames).transpose(0, 2, 3, 1).astype(int)):
         errors = np.abs(steps.astype(int) - frame).mean(axis=(1, 2, 3))
-        assert errors.argmin() == t  # every step is there, none twice
-        assert errors[t] < 12  # of 255: chroma subsampling and the codec, on noise
+        assert errors.argmin() == t  # every step appears exactly once
+        assert errors[t] < 12  # of 255, from chroma subsampling and the codec on noise
 
 
 def test_a_film_slower_than_the_environment_keeps_every_frame(tmp_path: Path) -> None:
@@ -56,16 +56,16 @@ def test_a_film_slower_than_the_environment_keeps_every_frame(tmp_path: Path) ->
     assert (len(videos.frames), manifest.fps) == (30, 10.0)
 
 
-def test_a_rate_that_changes_keeps_time() -> None:
-    """A second at 10 frames a second, then a second at 60: 10 and 15 frames of it."""
+def test_a_changing_rate_is_sampled_by_time() -> None:
+    """One second at 10 frames per second gives 10 frames, and a second one at 60 gives 15."""
     times = np.concatenate([np.arange(10) / 10, 1 + np.arange(60) / 60])
     sampler = TimeSampler(15.0)
-    kept = [sampler.choose(Chunk(FRAMES[: len(t)], time_s=t), marked=True)[0] for t in np.split(times, [33])]
-    rows = np.concatenate([kept[0], 33 + kept[1]])
+    chosen = [sampler.choose(Chunk(FRAMES[: len(t)], time_s=t), marked=True)[0] for t in np.split(times, [33])]
+    rows = np.concatenate([chosen[0], 33 + chosen[1]])
     np.testing.assert_array_equal(rows, [*range(10), *range(10, 70, 4)])
 
 
-def test_a_film_is_turned_as_players_turn_it(tmp_path: Path) -> None:
+def test_a_film_is_rotated_by_its_metadata(tmp_path: Path) -> None:
     wide = scene(2, 20, 12, 24).repeat(4, axis=1).repeat(4, axis=2)
     write_film(tmp_path / "film.mp4", wide, Fraction(15), "libx264")
     data = bytearray((tmp_path / "film.mp4").read_bytes())
@@ -78,12 +78,12 @@ def test_a_film_is_turned_as_players_turn_it(tmp_path: Path) -> None:
     assert np.abs(frames.astype(int) - np.rot90(wide, -1, axes=(1, 2))).mean() < 12
 
 
-def test_motion_is_no_cut() -> None:
+def test_motion_is_not_a_cut() -> None:
     ramp = np.abs(np.arange(SIDE) * 4 - 128).astype(np.uint8)[None, :, None].repeat(SIDE, 0).repeat(3, 2)
     scrolling = np.stack([np.roll(ramp, 3 * t, axis=1) for t in range(60)])
     assert jumps(scrolling[1:2], scrolling[0])[0] > 10
-    found = CutDetector().starts(np.concatenate([scrolling, EPISODES[1]]))
-    np.testing.assert_array_equal(np.flatnonzero(found), [0, 60])
+    starts = CutDetector().starts(np.concatenate([scrolling, EPISODES[1]]))
+    np.testing.assert_array_equal(np.flatnonzero(starts), [0, 60])
 
 
 def test_cuts_divide_a_film_without_marks(tmp_path: Path) -> None:
@@ -94,29 +94,29 @@ def test_cuts_divide_a_film_without_marks(tmp_path: Path) -> None:
     assert cut.lengths.tolist() == LENGTHS
 
 
-def test_cuts_go_on_over_blocks() -> None:
+def test_cuts_are_detected_across_blocks() -> None:
     detector = CutDetector()
-    found = np.concatenate([detector.starts(FRAMES[i : i + 7]) for i in range(0, len(FRAMES), 7)])
-    np.testing.assert_array_equal(found, firsts(LENGTHS))
+    starts = np.concatenate([detector.starts(FRAMES[i : i + 7]) for i in range(0, len(FRAMES), 7)])
+    np.testing.assert_array_equal(starts, firsts(LENGTHS))
 
 
-def test_the_picture_tells_what_done_stands_on() -> None:
+def test_frames_show_which_frame_done_marks() -> None:
     assert done_means(firsts(LENGTHS), iter([FRAMES])) == "first"
     assert done_means(lasts(LENGTHS), iter([FRAMES])) == "last"
 
 
-def test_grey_alpha_and_channels_first(tmp_path: Path) -> None:
-    np.save(tmp_path / "grey.npy", FRAMES[..., 0])
+def test_gray_alpha_and_channels_first(tmp_path: Path) -> None:
+    np.save(tmp_path / "gray.npy", FRAMES[..., 0])
     np.save(tmp_path / "alpha.npy", np.concatenate([FRAMES, np.full_like(FRAMES[..., :1], 255)], axis=3))
     np.save(tmp_path / "first.npy", FRAMES.transpose(0, 3, 1, 2))
-    grey, _ = imported(tmp_path / "grey.npy", tmp_path / "a")
-    np.testing.assert_array_equal(grey.frames[:, 1], FRAMES[..., 0])
+    gray, _ = imported(tmp_path / "gray.npy", tmp_path / "a")
+    np.testing.assert_array_equal(gray.frames[:, 1], FRAMES[..., 0])
     for name, folder in (("alpha", "b"), ("first", "c")):
         videos, _ = imported(tmp_path / f"{name}.npy", tmp_path / folder)
         np.testing.assert_array_equal(np.asarray(videos.frames).transpose(0, 2, 3, 1), FRAMES)
 
 
-def test_bad_files_are_left_out_on_request_up_to_one_in_twenty(tmp_path: Path) -> None:
+def test_bad_files_are_skipped_on_request_up_to_one_in_twenty(tmp_path: Path) -> None:
     folder = tmp_path / "source"
     write_npy(folder)
     (folder / "9.npy").write_text("hello")
@@ -130,7 +130,7 @@ def test_bad_files_are_left_out_on_request_up_to_one_in_twenty(tmp_path: Path) -
         imported(folder, tmp_path / "more", skip_bad=True)
 
 
-def test_limits_are_for_the_user_to_raise(tmp_path: Path) -> None:
+def test_users_can_raise_limits(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", obs=np.zeros((999, 64, 64, 3), np.uint8))
     videos, _ = imported(tmp_path / "a.npz", tmp_path / "data", limits=Limits(ratio=2000.0))
     assert len(videos.frames) == 999
@@ -138,8 +138,8 @@ def test_limits_are_for_the_user_to_raise(tmp_path: Path) -> None:
         imported(tmp_path / "a.npz", tmp_path / "b", limits=Limits(file_gib=0.0))
 
 
-def test_what_is_not_the_frames_may_be_anything(tmp_path: Path) -> None:
-    """Sparse rewards compress more than a bomb may, and other arrays are of no weight."""
+def test_arrays_other_than_the_frames_are_ignored(tmp_path: Path) -> None:
+    """Sparse rewards compress beyond the limit for frames, and other arrays may have any type."""
     rewards = np.zeros(len(FRAMES) * 10_000, np.float32)
     fortran = np.asfortranarray(np.zeros((9, 9)))
     np.savez_compressed(tmp_path / "a.npz", obs=FRAMES, rewards=rewards, actions=fortran, info=np.array([{}], object))
@@ -147,10 +147,10 @@ def test_what_is_not_the_frames_may_be_anything(tmp_path: Path) -> None:
     assert len(videos.frames) == len(FRAMES)
 
 
-def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_in_it(tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_films(source)
-    (source / "._0.mkv").write_text("macOS keeps such")
+    (source / "._0.mkv").write_text("metadata of macOS")
     (source / "again").symlink_to(source)
     imported(source, source / "data")
     videos, _ = imported(source, tmp_path / "data")
@@ -159,7 +159,7 @@ def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
         imported(tmp_path / "data", tmp_path / "more")
 
 
-def test_a_full_disk_is_not_the_sources_fault(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_blamed_on_the_source(tmp_path: Path) -> None:
     write_npy(tmp_path / "source")
     part = find_parts(tmp_path / "source", Options())[0]
     with pytest.raises(UserError, match="No space left"):

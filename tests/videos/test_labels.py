@@ -1,4 +1,4 @@
-"""Labels of videos as actions of an environment."""
+"""Converting the labels of videos to actions of an environment."""
 
 import numpy as np
 import pytest
@@ -9,21 +9,21 @@ from bcvlr_fast.videos.labels import NO_ACTION, as_actions
 ENDS = np.array([2, 5])
 
 
-def test_numbers_are_brought_from_the_environments_own_to_unit_range() -> None:
+def test_continuous_actions_are_scaled_to_unit_range() -> None:
     own = np.array([[-2, 0], [0, 100], [np.nan, np.nan], [2, 200], [1, 50], [np.nan, np.nan]], np.float32)
-    found = as_actions(own, ENDS, Actions(True, 2, (-2.0, 0.0), (2.0, 200.0)))
-    assert found is not None
-    np.testing.assert_allclose(np.delete(found, ENDS, axis=0), [[-1, -1], [0, 0], [1, 1], [0.5, -0.5]])
-    as_they_are = as_actions(own[:, :1] / 2, ENDS, Actions(True, 1))
-    assert as_they_are is not None
-    np.testing.assert_array_equal(as_they_are, own[:, :1] / 2)
+    converted = as_actions(own, ENDS, Actions(True, 2, (-2.0, 0.0), (2.0, 200.0)))
+    assert converted is not None
+    np.testing.assert_allclose(np.delete(converted, ENDS, axis=0), [[-1, -1], [0, 0], [1, 1], [0.5, -0.5]])
+    unscaled = as_actions(own[:, :1] / 2, ENDS, Actions(True, 1))
+    assert unscaled is not None
+    np.testing.assert_array_equal(unscaled, own[:, :1] / 2)
 
 
 def test_discrete_actions_are_counted_from_0() -> None:
     own = np.array([1, 5, NO_ACTION, 3, 1, NO_ACTION], np.uint8)
-    found = as_actions(own, ENDS, Actions(False, 5, own_start=1))
-    assert found is not None
-    assert np.delete(found, ENDS).tolist() == [0, 4, 2, 0]
+    converted = as_actions(own, ENDS, Actions(False, 5, own_start=1))
+    assert converted is not None
+    assert np.delete(converted, ENDS).tolist() == [0, 4, 2, 0]
     with pytest.raises(ValueError, match="actions: expected"):
         as_actions(own - 1, ENDS, Actions(False, 5, own_start=1))
 

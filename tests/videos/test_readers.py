@@ -1,4 +1,4 @@
-"""Every format in, with its episodes and its labels."""
+"""Every format is read, with its episodes and its labels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ from helpers.sources import (
     write_npy,
 )
 
-pytestmark = pytest.mark.usefixtures("kept_worker")
+pytestmark = pytest.mark.usefixtures("shared_worker")
 
 
 @pytest.mark.parametrize("write", LOSSLESS, ids=lambda write: write.__name__.removeprefix("write_"))
@@ -43,34 +43,34 @@ def test_every_format_gives_back_frames_and_episodes(write: Callable[[Path], Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "source"]
 
 
-LABELLED = [write_lapo, write_minari, write_aloha, write_lerobot]
+LABELED = [write_lapo, write_minari, write_aloha, write_lerobot]
 
 
-@pytest.mark.parametrize("write", LABELLED, ids=["npz", "minari", "aloha", "lerobot"])
-def test_labels_are_kept_only_on_request_and_apart(write: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", LABELED, ids=["npz", "minari", "aloha", "lerobot"])
+def test_labels_are_imported_only_on_request_and_stored_apart(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path / "source")
     done = invoke("videos", "import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels")
     assert done.returncode == 0, done.stderr
     labels = evaluation_labels.load_labels(tmp_path / "data")
     assert labels is not None
     ends = np.cumsum(LENGTHS) - 1
-    kept = np.delete(np.arange(len(FRAMES)), ends)
+    acted = np.delete(np.arange(len(FRAMES)), ends)
     if write is write_lerobot:
-        np.testing.assert_array_equal(labels.action[kept, 0], ACTIONS[kept])
+        np.testing.assert_array_equal(labels.action[acted, 0], ACTIONS[acted])
     else:
-        np.testing.assert_array_equal(labels.action[kept], ACTIONS[kept])
+        np.testing.assert_array_equal(labels.action[acted], ACTIONS[acted])
         assert (labels.action[ends] == NO_ACTION).all()
     assert (labels.level == NO_LEVEL).all()
-    if write is write_aloha:  # which has none
+    if write is write_aloha:  # it has no rewards
         assert np.isnan(labels.episode_return).all()
     else:
         last = 0 if write is write_minari else 1  # it has no reward after the last observation
-        wanted = [REWARDS[e - n + 1 : e + last].sum() for e, n in zip(ends, LENGTHS, strict=True)]
-        np.testing.assert_allclose(labels.episode_return, wanted, rtol=1e-5)
+        expected = [REWARDS[e - n + 1 : e + last].sum() for e, n in zip(ends, LENGTHS, strict=True)]
+        np.testing.assert_allclose(labels.episode_return, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fps", ["5", "7.5"])
-def test_rewards_of_frames_left_out_are_added_up(tmp_path: Path, fps: str) -> None:
+def test_rewards_of_skipped_frames_are_added_up(tmp_path: Path, fps: str) -> None:
     write_lerobot(tmp_path / "source")
     arguments = ["import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels", "--fps", fps]
     done = invoke("videos", *arguments)
@@ -79,12 +79,12 @@ def test_rewards_of_frames_left_out_are_added_up(tmp_path: Path, fps: str) -> No
     assert open_videos(tmp_path / "data", (3, SIDE, SIDE)).lengths.tolist() == [-(-n // every) for n in LENGTHS]
     labels = evaluation_labels.load_labels(tmp_path / "data")
     assert labels is not None
-    wanted = [part.sum() for part in np.split(REWARDS, np.cumsum(LENGTHS)[:-1])]
-    np.testing.assert_allclose(labels.episode_return, wanted, rtol=1e-5)
+    expected = [part.sum() for part in np.split(REWARDS, np.cumsum(LENGTHS)[:-1])]
+    np.testing.assert_allclose(labels.episode_return, expected, rtol=1e-5)
 
 
-def test_labels_of_lerobot_are_found_by_their_frame(tmp_path: Path) -> None:
-    """The film has a frame fewer than the data, at the end of the first episode."""
+def test_labels_of_lerobot_are_matched_by_frame(tmp_path: Path) -> None:
+    """The film lacks the last frame of the first episode, which the data has."""
     write_lerobot(tmp_path / "source")
     table = next((tmp_path / "source").glob("meta/episodes/*/*.parquet"))
     column = "videos/observation.images.top/to_timestamp"
@@ -96,13 +96,13 @@ def test_labels_of_lerobot_are_found_by_their_frame(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actions, np.delete(ACTIONS, LENGTHS[0] - 1))
     data = next((tmp_path / "source").glob("data/*/*.parquet"))
     whole = pyarrow.parquet.read_table(data)
-    for rows, said in ((whole.slice(1), "episode 0 lacks rows"), (whole.slice(0, 60), "fewer rows than the film")):
+    for rows, message in ((whole.slice(1), "episode 0 lacks rows"), (whole.slice(0, 60), "fewer rows than the film")):
         pyarrow.parquet.write_table(rows, data)
-        with pytest.raises(Unreadable, match=said):
+        with pytest.raises(Unreadable, match=message):
             list(lerobot.read(part))
 
 
-def test_labels_that_are_not_there_are_bad_input(tmp_path: Path) -> None:
+def test_missing_labels_are_refused(tmp_path: Path) -> None:
     write_npy(tmp_path / "source")
     done = invoke("videos", "import", str(tmp_path / "source"), "--out", str(tmp_path / "data"), "--keep-labels")
     assert "expected actions or rewards in every file, found none" in refusal(done)

@@ -20,7 +20,7 @@ class Agent(nn.Module):
     """f (`encoder`), p (`predictor`), `codebook`, w (`world_model`), pi (`policy`) and d (`decoder`)."""
 
     def __init__(self, config: Config, spec: EnvSpec, compute: Compute, *, restored: bool = False) -> None:
-        """`restored` networks get their weights from a checkpoint, a pretrained encoder's included."""
+        """`restored` networks get their weights from a checkpoint, including those of a pretrained encoder."""
         super().__init__()
         channels, side, width = spec.frame_shape
         if side != width:
@@ -76,7 +76,7 @@ class Agent(nn.Module):
         return Policy(card, self.encoder, self.policy, self.decoder, self.compute)
 
     def latent_action(self, features: Tensor) -> Tensor:
-        """z = p(features) [B, latent_dim] float32, before quantization, of features frame by frame [F * B, C, ...]."""
+        """z = p(features) [B, latent_dim] float32, before quantization, from features of each frame [F * B, C, ...]."""
         with self.compute.autocast():
             z: Tensor = self.predictor(features).float()
         return z

@@ -19,8 +19,8 @@ _LABEL_BATCH = 512
 class Cloning(Learner):
     """Trains pi on the videos against the latent actions of p, which is frozen meanwhile.
 
-    p labels in large forward passes: the whole store at once when the phase draws more windows than there are, else
-    the windows of one step.
+    p labels windows in large forward passes: the whole store at once if the phase draws more windows than the store
+    has, otherwise the windows of one step.
     """
 
     name = "cloning"

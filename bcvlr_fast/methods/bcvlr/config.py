@@ -27,7 +27,7 @@ class EncoderConfig:
     residual_blocks: int = number(2, 0, 16)
     """Residual blocks after the first convolution. 0 adds none."""
     plain_layers: int = number(0, 0, 16, before=0)
-    """Plain 3x3 convolutions after the first one, with a ReLU after each. 0 adds none and leaves the first without."""
+    """Plain 3x3 convolutions after the first one, with a ReLU after each. 0 adds none, and the first has no ReLU."""
     pretrained: str = setting("", before="")
     """Frozen timm model in place of f, such as resnet18 (extra [timm]). Empty: f is trained."""
     pretrained_weights: Path | None = setting(None, before=None)  # noqa: RUF009
@@ -157,8 +157,8 @@ class PolicyConfig:
     shift_pad: int = number(0, 0, 32)
     """Maximum random shift of the observations that pi clones from, in pixels. 0, the paper's, shifts nothing."""
     stack_dropout: float = number(0.0, 0, 1, before=0.0)
-    """Fraction of the stacks that pi clones from in which the newest frame replaces the earlier ones. Cloning from
-    motion alone teaches pi to continue as before, and to stand still wherever it stands. 0, the paper's, replaces
+    """Fraction of the stacks that pi clones from in which the newest frame replaces the earlier ones. From
+    motion alone, pi would learn to continue its last motion and never to leave a standstill. 0, the paper's, replaces
     none."""
 
 
@@ -213,7 +213,7 @@ class OnlineConfig:
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole phase."""
+        """Number of rounds."""
         return -(-self.interactions // self.round_interactions)
 
     def round_end(self, number: int) -> int:
@@ -229,7 +229,7 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """One run of BCV-LR, complete."""
+    """All settings of a run of BCV-LR."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

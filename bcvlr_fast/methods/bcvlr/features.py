@@ -20,7 +20,7 @@ from bcvlr_fast.training.learner import Learner, Metrics
 
 
 class Features(Learner):
-    """Trains f; exponential moving averages of f and its projector give the loss its targets."""
+    """Trains f. Exponential moving averages of f and its projector provide the targets of the loss."""
 
     name = "features"
 
@@ -113,7 +113,7 @@ class ContrastiveLoss(NamedTuple):
     contrast: Tensor
     reconstruction: Tensor
     accuracy: Tensor
-    """Share of anchors whose own positive has the largest logit."""
+    """Fraction of anchors whose own positive has the largest logit."""
 
 
 def contrastive_loss(
@@ -154,7 +154,7 @@ def prototype_loss(
     temperature: float,
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 5 to 10: (loss, share of anchors whose likeliest prototype is also their target's).
+    """Eq. 5 to 10: (loss, fraction of anchors whose likeliest prototype is also their target's).
 
     Eq. 5:  p_t = softmax(x_t^T c / T), the assignment of o_t to the prototypes c_1 .. c_M
     Eq. 6 to 9:  q_{t+1}, the assignment of o_{t+1} balanced over the batch by Sinkhorn's iterations
@@ -162,7 +162,7 @@ def prototype_loss(
 
     x = MLP(proj(f(anchor))) and y = proj'(f'(positive)) [B, D] are of shifted observations o_t and o_{t+1}
     [B, C, H, W]; x, y and the prototypes c have unit norm, as in the official code (Proto-RL, Yarats et al. 2021).
-    `kernels.sinkhorn` has Eq. 6 to 9 and their departures from the printed ones.
+    `kernels.sinkhorn` documents Eq. 6 to 9 and how the implementation differs from the printed equations.
     """
     with torch.no_grad():
         key = F.normalize(target[1](target[0](positive)).float(), dim=1)

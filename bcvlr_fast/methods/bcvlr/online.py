@@ -26,8 +26,7 @@ _CHECKED_ROUND = 3
 class Rounds:
     """Rounds of fine-tuning p and d on transitions with actions, then cloning pi on the videos.
 
-    `round` counts finished rounds and `part` is the part of the round under way; the optimizers live through all
-    rounds.
+    `round` counts finished rounds, and `part` is the current part of a round. The optimizers persist across rounds.
     """
 
     label = "offline"
@@ -88,7 +87,7 @@ class Rounds:
 
 
 class Online(Rounds):
-    """The rounds in environments: at random in the first round, then sampled from the policy."""
+    """Rounds in environments. Actions are random in the first round, then sampled from the policy."""
 
     label = "online"
 
@@ -125,7 +124,7 @@ class Online(Rounds):
         self.collecting.load_state_dict(state["collector"])
 
     def _decoder_metrics(self, loop: Loop) -> dict[str, float]:
-        """How well d names the actions of this round's transitions, on which it has not trained yet."""
+        """How well d decodes the actions of this round's transitions, before it trains on them."""
         sampler = ReplaySampler(self.replay, self.agent.window, self._metrics_generator())
         begin = self.round * self.config.online.round_interactions
         newest = (self.collecting.interactions - begin) // self.env.num_envs
@@ -136,8 +135,8 @@ class Online(Rounds):
         if agreement <= constant and self.round in (_CHECKED_ROUND, self.config.online.rounds - 1):
             loop.warn(
                 [
-                    f"decoded actions have a {name.replace('_', ' ')} of {agreement:.0%} on own transitions; "
-                    f"a constant answer has {constant:.0%}"
+                    f"decoder {name.replace('_', ' ')} on own transitions: {agreement:.0%} "
+                    f"(one constant action: {constant:.0%})"
                 ]
             )
         return {f"decoder_{name}": agreement, f"{name}_of_one_answer": constant}

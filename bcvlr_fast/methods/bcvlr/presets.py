@@ -1,11 +1,11 @@
-"""Presets of BCV-LR and their exceptions by task, as one table; `--print-config` prints what comes from which row."""
+"""Presets of BCV-LR and their exceptions by task, as one table; `--print-config` names the row of each value."""
 
 from __future__ import annotations
 
 from bcvlr_fast.config.presets import Row, build
 from bcvlr_fast.methods.bcvlr.config import Config
 
-_DELAYED = "what moves follows late, and random steps that point elsewhere each time cancel out"
+_DELAYED = "motion follows actions with a delay, and random actions of single steps cancel out"
 
 TABLE = (
     # The paper's settings; the class defaults are those of Procgen.
@@ -39,7 +39,7 @@ TABLE = (
             "online.clone_updates": 1000,
             "online.clone_learning_rate": 1e-3,
         },
-        "continuous control, as the paper and the official code have it for DMControl",
+        "continuous control, as in the paper and the official code for DMControl",
     ),
     Row(
         "any",
@@ -144,13 +144,13 @@ TABLE = (
         },
         "minutes on two CPU cores",
     ),
-    Row("quick", "continuous", "metaworld:* *:jaco*", {"expert_frames": 15_000}, "they take longest to draw"),
+    Row("quick", "continuous", "metaworld:* *:jaco*", {"expert_frames": 15_000}, "they are the slowest to render"),
     Row(
         "quick",
         "continuous",
         "*:reacher*",
         {"expert_steps": 75},
-        "goals are everywhere, and the expert stands at one after 30 of 500 steps",
+        "the expert reaches its goal after 30 of 500 steps and then stands still",
     ),
     Row(
         "quick",

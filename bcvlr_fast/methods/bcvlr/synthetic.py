@@ -1,4 +1,4 @@
-"""Learners on random frames, always from the same state: for benchmarks, profiles and tests of updates."""
+"""Learners on random frames, always in the same initial state, for benchmarks, profiles and tests of updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
-"""Cloning is that of the online rounds, which labels its own windows; `pre-imitation` labels all windows first."""
+"""`cloning` is that of the online rounds, which labels the windows of a step; `pre-imitation` labels all windows."""
 _EPISODE_FRAMES = 512
 
 
@@ -30,7 +30,7 @@ def random_frames(count: int) -> np.ndarray:
 
 
 def store_of(frames: np.ndarray, device: torch.device, budget_gb: float = 0.0) -> FrameStore:
-    """The frames in episodes of 512; streamed where they exceed a budget above 0."""
+    """A store of the frames in episodes of 512, streamed if they exceed a positive budget."""
     lengths = np.full(-(-len(frames) // _EPISODE_FRAMES), _EPISODE_FRAMES)
     lengths[-1] -= lengths.sum() - len(frames)
     return FrameStore.from_episodes(frames, lengths, device, budget_gb)
@@ -39,8 +39,10 @@ def store_of(frames: np.ndarray, device: torch.device, budget_gb: float = 0.0) -
 def learner_of(
     phase: str, config: Config, compute: Compute, store: FrameStore, seed: int = 0, actions: np.ndarray | None = None
 ) -> Learner:
-    """The phase's learner before its first step, without an end; fine-tuning learns from `actions` [N], random ones by
-    default."""
+    """The learner of a phase before its first step, with practically unlimited updates.
+
+    Fine-tuning learns from `actions` [N], which are random by default.
+    """
     torch.manual_seed(seed)
     agent = Agent(config, spec(config.first_env), compute)
     generator = torch.Generator(compute.device).manual_seed(seed + 1)
@@ -71,7 +73,7 @@ def learner_of(
 def _own_windows(
     store: FrameStore, config: Config, generator: torch.Generator, actions: np.ndarray | None
 ) -> ReplaySampler:
-    """As many of the frames as the replay holds, with their actions or random ones."""
+    """Own transitions of as many frames as the replay holds, with the given or random actions."""
     count = min(config.online.capacity, len(store.frames))
     env = spec(config.first_env)
     replay = Replay(count - 1, 1, env, store.device)

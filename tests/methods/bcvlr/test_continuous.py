@@ -1,4 +1,4 @@
-"""The updates of continuous control, on stacked frames, against plain code."""
+"""Updates of continuous control on stacked frames, compared with plain code."""
 
 import copy
 import dataclasses
@@ -58,7 +58,7 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
 
 
 def stacked(sampler: WindowSampler, centers: Tensor) -> Tensor:
-    """[B, 9, 64, 64] uint8 by hand: three frames, the episode's first in place of those before it."""
+    """[B, 9, 64, 64] uint8: the expected stacks of three frames; the first frame of an episode repeats."""
     first = torch.where(centers < LENGTHS[0], 0, LENGTHS[0])
     return torch.cat([sampler.store.frames[torch.maximum(centers - back, first)] for back in (2, 1, 0)], dim=1)
 
@@ -91,23 +91,23 @@ def test_a_batch_holds_the_stacks_of_its_observations(placement: str) -> None:
         batches.fetch((0, step), (0, step + 1))
         batches.draw(2)
         for later in (0, 1):
-            found = batches.frames[batches.observation(1, later)].flatten(1, 2)
-            assert torch.equal(found, stacked(sampler, sampler.centers[batches.rows[1]] + later))
+            actual = batches.frames[batches.observation(1, later)].flatten(1, 2)
+            assert torch.equal(actual, stacked(sampler, sampler.centers[batches.rows[1]] + later))
     assert torch.equal(sampler.observations(sampler.centers), stacked(sampler, sampler.centers))
     assert 0 in sampler.centers  # an episode's first frame is an observation too
 
 
 def test_features_update_by_prototypes() -> None:
-    """Against Proto-RL's loop: exponentials over the temperature, three scalings of rows and columns."""
+    """Compares with Proto-RL's loop: exponentials, then three scalings of rows and columns."""
     settings = small()
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent, sampler)
-    encoder, heads, target = (copy.deepcopy(m) for m in (agent.encoder, stage.heads, stage.target))
+    learner = Features(settings.features, agent, sampler)
+    encoder, heads, target = (copy.deepcopy(m) for m in (agent.encoder, learner.heads, learner.target))
     assert isinstance(heads, PrototypeHeads)
     trained = [*encoder.parameters(), *heads.parameters()]
     adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
-    stage.step()
-    assert stage.done == 2
+    learner.step()
+    assert learner.done == 2
     generator = torch.Generator().manual_seed(1)
     drawn = sampler.centers[drawn_rows(sampler, (2, 8), generator)]
     for update, centers in enumerate(drawn):
@@ -135,8 +135,8 @@ def test_features_update_by_prototypes() -> None:
             for t, p in zip(target.parameters(), online, strict=True):
                 t.data = 0.95 * t.data + 0.05 * p.data
     assert_moved_alike(agent.encoder, encoder)
-    assert_moved_alike(stage.heads, heads)
-    torch.testing.assert_close(list(stage.target.parameters()), list(target.parameters()), rtol=1e-3, atol=1e-5)
+    assert_moved_alike(learner.heads, heads)
+    torch.testing.assert_close(list(learner.target.parameters()), list(target.parameters()), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "contrastive+reconstruction", "prototypes"])
@@ -144,13 +144,13 @@ def test_every_objective_teaches_the_encoder(objective: str) -> None:
     settings = replace_in(small(), "features", objective=objective, learning_rate=3e-3, shift_pad=0)
     agent, sampler = make(settings)
     before = copy.deepcopy(agent.encoder)
-    stage = Features(settings.features, agent, sampler)
-    reconstructs = isinstance(stage.heads, ContrastiveHeads) and stage.heads.pixel_decoder is not None
+    learner = Features(settings.features, agent, sampler)
+    reconstructs = isinstance(learner.heads, ContrastiveHeads) and learner.heads.pixel_decoder is not None
     assert reconstructs == (objective == "contrastive+reconstruction")
     losses = []
     for _ in range(30):
-        stage.step()
-        losses.append(stage.read_metrics()["loss"])
+        learner.step()
+        losses.append(learner.read_metrics()["loss"])
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert not any(torch.equal(a, b) for a, b in zip(agent.encoder.parameters(), before.parameters(), strict=True))
 
@@ -158,9 +158,9 @@ def test_every_objective_teaches_the_encoder(objective: str) -> None:
 def test_latent_actions_update_on_two_observations() -> None:
     settings = small()
     agent, sampler = make(settings)
-    stage = LatentActions(settings.latent_actions, agent, sampler)
+    learner = LatentActions(settings.latent_actions, agent, sampler)
     plain = copy.deepcopy(agent).train()
-    stage.step()
+    learner.step()
     centers = sampler.centers[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
     with torch.no_grad():
         now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
@@ -178,9 +178,9 @@ def test_latent_actions_update_on_two_observations() -> None:
 def test_cloning_update_of_the_fully_connected_policy() -> None:
     settings = small()
     agent, sampler = make(settings)
-    stage = Cloning(settings.policy, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
+    learner = Cloning(settings.policy, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
     plain = copy.deepcopy(agent)
-    stage.step()
+    learner.step()
     centers = sampler.centers[drawn_rows(sampler, (1, 6), torch.Generator().manual_seed(1))[0]]
     with torch.no_grad():
         now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
@@ -192,29 +192,31 @@ def test_cloning_update_of_the_fully_connected_policy() -> None:
         hidden = layer(hidden)
     (plain.policy.head(hidden) - z).square().mean().backward()
     torch.optim.Adam(plain.policy.parameters(), lr=1e-3).step()
-    for found, wanted in zip(agent.policy.parameters(), plain.policy.parameters(), strict=True):
-        assert float((found.grad - wanted.grad).norm()) <= 1e-4 * float(wanted.grad.norm())
-        clear = wanted.grad.abs() > 1e-3 * wanted.grad.abs().max()
-        torch.testing.assert_close(found[clear], wanted[clear], rtol=1e-4, atol=2e-6)
+    for actual, expected in zip(agent.policy.parameters(), plain.policy.parameters(), strict=True):
+        assert float((actual.grad - expected.grad).norm()) <= 1e-4 * float(expected.grad.norm())
+        clear = expected.grad.abs() > 1e-3 * expected.grad.abs().max()
+        torch.testing.assert_close(actual[clear], expected[clear], rtol=1e-4, atol=2e-6)
 
 
-def test_dropped_stacks_hold_the_newest_frame_alone() -> None:
+def test_dropped_stacks_hold_only_the_newest_frame() -> None:
     settings = small()
     agent, sampler = make(settings)
-    for share in (0.0, 1.0):
-        dropping = dataclasses.replace(settings.policy, stack_dropout=share)
-        stage = Cloning(dropping, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
-        stage.prepare(1)
-        index = stage.batches.observation(0)
-        newest = agent.frame_features(stage.batches.frames, index[:, -1:].expand(-1, 3).T)
-        assert torch.equal(stage._features(0), newest) == (share == 1.0)
-    drawn = torch.cat([sampler.draw_chances(1000, share) for share in (0.0, 0.25, 1.0)], dim=1).float().mean(dim=0)
+    for fraction in (0.0, 1.0):
+        dropping = dataclasses.replace(settings.policy, stack_dropout=fraction)
+        learner = Cloning(dropping, agent, sampler, updates=1, batch_size=6, learning_rate=1e-3)
+        learner.prepare(1)
+        index = learner.batches.observation(0)
+        newest = agent.frame_features(learner.batches.frames, index[:, -1:].expand(-1, 3).T)
+        assert torch.equal(learner._features(0), newest) == (fraction == 1.0)
+    drawn = (
+        torch.cat([sampler.draw_chances(1000, fraction) for fraction in (0.0, 0.25, 1.0)], dim=1).float().mean(dim=0)
+    )
     assert drawn[[0, 2]].tolist() == [0, 1]
     assert abs(drawn[1] - 0.25) < 0.06
 
 
 def own_windows(sampler: WindowSampler, actions: Tensor, capacity: int = 59) -> ReplaySampler:
-    """The same frames as own transitions with these actions [60, A]."""
+    """The frames of `sampler` as own transitions with `actions` [60, A]."""
     replay = Replay(capacity, 1, SPEC, FP32.device)
     for row in range(sum(LENGTHS)):
         last = row + 1 in np.cumsum(LENGTHS)
@@ -225,15 +227,15 @@ def own_windows(sampler: WindowSampler, actions: Tensor, capacity: int = 59) -> 
     return own
 
 
-def test_finetuning_update_of_numbers_and_of_the_world_model() -> None:
+def test_finetuning_update_of_continuous_actions_and_the_world_model() -> None:
     settings = replace_in(small(), "online", regularisation=1e-3)
     agent, sampler = make(settings)
     actions = torch.rand(60, 2) * 2 - 1
     rates = {"predictor": 1e-3, "decoder": 1e-3, "world_model": 1e-5}
-    stage = Finetuning(settings, agent, own_windows(sampler, actions))
+    learner = Finetuning(settings, agent, own_windows(sampler, actions))
     plain = copy.deepcopy(agent).train()
-    stage.step()
-    metrics = stage.read_metrics()
+    learner.step()
+    metrics = learner.read_metrics()
     centers = sampler.centers[drawn_rows(sampler, (6,), torch.Generator().manual_seed(1))]
     with torch.no_grad():
         now, following = (plain.encoder(pixels(sampler, centers + later)) for later in (0, 1))
@@ -252,42 +254,42 @@ def test_finetuning_update_of_numbers_and_of_the_world_model() -> None:
         assert_moved_alike(getattr(agent, name), getattr(plain, name))
 
 
-def test_a_replay_that_wrapped_round_keeps_whole_stacks_alone() -> None:
-    """Of an episode whose beginning was overwritten, observations that would need it are left out."""
+def test_a_wrapped_replay_has_only_whole_stacks() -> None:
+    """Observations that need overwritten frames at the beginning of an episode are excluded."""
     _, sampler = make(small())
     own = own_windows(sampler, torch.zeros(60, 2), capacity=40)
     centers = own.centers[: int(own.count)]
-    seen = own.observations(centers)
-    numbers = [next(t for t in range(60) if torch.equal(sampler.store.frames[t], frame[-3:])) for frame in seen]
-    assert torch.equal(seen, stacked(sampler, torch.tensor(numbers)))
-    kept = range(60 - own.replay.slots, 60)
-    wanted = {t for t in kept if t + 1 in kept and t not in (24, 59) and (t - 2 in kept or 25 <= t <= 26)}
-    straddling = wanted - set(numbers)
-    assert set(numbers) <= wanted
+    observed = own.observations(centers)
+    numbers = [next(t for t in range(60) if torch.equal(sampler.store.frames[t], frame[-3:])) for frame in observed]
+    assert torch.equal(observed, stacked(sampler, torch.tensor(numbers)))
+    in_ring = range(60 - own.replay.slots, 60)
+    expected = {t for t in in_ring if t + 1 in in_ring and t not in (24, 59) and (t - 2 in in_ring or 25 <= t <= 26)}
+    straddling = expected - set(numbers)
+    assert set(numbers) <= expected
     assert len(straddling) <= 3
 
 
 def test_continuous_actions_are_the_mean_or_noisy_and_in_range() -> None:
     settings = replace_in(small(), "online", exploration_noise=0.3)
     agent, sampler = make(settings)
-    seen = sampler.observations(torch.zeros(4000, dtype=torch.int64))
+    observations = sampler.observations(torch.zeros(4000, dtype=torch.int64))
     policy = agent.acting_policy()
-    mean = policy.act(seen[:1])
-    assert torch.equal(mean, policy(seen[:1]).clamp(-1, 1))
-    noisy = policy.act(seen, torch.Generator().manual_seed(0))
+    mean = policy.act(observations[:1])
+    assert torch.equal(mean, policy(observations[:1]).clamp(-1, 1))
+    noisy = policy.act(observations, torch.Generator().manual_seed(0))
     assert noisy.abs().max() <= 1
     torch.testing.assert_close((noisy - mean).mean(dim=0), torch.zeros(2), atol=0.02, rtol=0)
     torch.testing.assert_close((noisy - mean).std(dim=0), torch.full((2,), 0.3), atol=0.02, rtol=0)
 
 
-def test_agreement_of_numbers_is_the_variance_explained() -> None:
+def test_agreement_of_continuous_actions_is_the_variance_explained() -> None:
     truth = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.5, -0.5]])
     assert float(agreement(truth, truth)) == 1.0
     wrong = float(agreement(truth + 0.1, truth))
     assert wrong == pytest.approx(1 - 0.01 / float(truth.var(dim=0).mean()))
 
 
-def test_the_probe_finds_what_is_linear_and_nothing_in_noise() -> None:
+def test_the_probe_explains_linear_actions_and_nothing_from_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     z, weight = torch.randn(2048, 16, generator=generator), torch.randn(16, 3, generator=generator)
     assert probe_explained(z, z @ weight) > 0.99
@@ -310,7 +312,7 @@ def test_wrong_actions_are_named(actions: Actions, taken: np.ndarray, message: s
         actions.check(taken, 4)
 
 
-def test_presets_know_the_exceptions() -> None:
+def test_presets_have_the_papers_exceptions() -> None:
     finger, reacher = (preset(f"dmc:{task}", "paper") for task in ("finger_spin", "reacher_hard"))
     assert (finger.online.finetune_epochs, finger.online.regularisation) == (2.0, 1e-5)
     assert (reacher.online.finetune_epochs, reacher.online.finetune_updates) == (0.0, 100)

@@ -1,4 +1,4 @@
-"""One update of each phase against a plain re-derivation."""
+"""One update of each phase, compared with plain code."""
 
 import copy
 from collections.abc import Callable
@@ -34,7 +34,7 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
 def paper_sized(**latent: object) -> Config:
-    """The official rules (not the quick ones) and networks, on small batches."""
+    """The paper's settings and networks with small batches."""
     settings = preset("procgen:bossfight", "paper")
     settings = replace_in(settings, "features", batch_size=8)
     settings = replace_in(settings, "latent_actions", batch_size=6, **latent)
@@ -47,7 +47,7 @@ def noise(sized: Callable[..., Config]) -> float:
 
 
 def small(**latent: object) -> Config:
-    """The same on small networks."""
+    """The paper's settings with small networks and batches."""
     narrow = {"impala_channels": (4, 8), "hidden_dim": 32}
     settings = paper_sized(world_model_width=4, **narrow, **latent)
     settings = replace_in(settings, "encoder", channels=4, stride=2, residual_blocks=1)
@@ -67,7 +67,7 @@ def make(settings: Config) -> tuple[Agent, WindowSampler]:
 
 
 def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
-    """The same frames as own transitions with these actions [60], drawn by the same generator."""
+    """The frames of `sampler` as own transitions with `actions` [60], drawn by the same generator."""
     replay = Replay(59, 1, spec("procgen:bossfight"), FP32.device)
     for row in range(60):
         last = row in (24, 59)
@@ -79,8 +79,8 @@ def own_windows(sampler: WindowSampler, actions: Tensor) -> ReplaySampler:
     return own
 
 
-def cloning(settings: Config, agent: Agent, sampler: WindowSampler, **how: float) -> Cloning:
-    return Cloning(settings.policy, agent, sampler, batch_size=6, **how)  # type: ignore[arg-type]
+def cloning(settings: Config, agent: Agent, sampler: WindowSampler, **options: float) -> Cloning:
+    return Cloning(settings.policy, agent, sampler, batch_size=6, **options)  # type: ignore[arg-type]
 
 
 def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ def pixels(sampler: WindowSampler, index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("gain", [0.0, 8.0])
-def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
-    """With future_frames=2 p reads o_{t+2}; w still predicts o_{t+1} from what came before it."""
+def test_only_the_predictor_sees_a_longer_future(gain: float) -> None:
+    """With future_frames=2, p reads o_{t+2}, and w still predicts o_{t+1} from the frames before it."""
     settings = small(future_frames=2, motion_gain=gain)
     torch.manual_seed(0)
     agent = Agent(settings, spec("procgen:bossfight"), FP32)
@@ -98,14 +98,14 @@ def test_a_longer_future_is_for_the_predictor_alone(gain: float) -> None:
     changed = frames.clone()
     changed[-1] += 1
     assert not torch.allclose(agent.predictor(frames.flatten(0, 1)), agent.predictor(changed.flatten(0, 1)))
-    seen: list[Tensor] = []
-    agent.world_model.forward = lambda features, _: seen.append(features) or features[:, -channels:]
+    inputs: list[Tensor] = []
+    agent.world_model.forward = lambda features, _: inputs.append(features) or features[:, -channels:]
     features = frames.flatten(0, 1)
     error = prediction_error(agent, features, agent.codebook(agent.latent_action(features)))
-    assert torch.equal(seen[0], torch.cat([frames[0], frames[1]], dim=1))
-    wanted = (frames[1] - frames[2]).square().mean()
-    torch.testing.assert_close(error, wanted)
-    torch.testing.assert_close(copy_error(agent, features), wanted)
+    assert torch.equal(inputs[0], torch.cat([frames[0], frames[1]], dim=1))
+    expected = (frames[1] - frames[2]).square().mean()
+    torch.testing.assert_close(error, expected)
+    torch.testing.assert_close(copy_error(agent, features), expected)
 
 
 def features_of(encoder: nn.Module, sampler: WindowSampler, centers: Tensor) -> list[Tensor]:
@@ -114,12 +114,12 @@ def features_of(encoder: nn.Module, sampler: WindowSampler, centers: Tensor) -> 
 
 
 def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
-    """z [B, latent_dim] by hand, without motion gain."""
+    """z [B, latent_dim] in plain code, without motion gain."""
     return predictor.head(predictor.trunk(torch.cat(frames, dim=1)))
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:
-    """Norm of the difference of their weights."""
+    """Norm of the difference between the weights of two networks."""
     pairs = zip(a.parameters(), b.parameters(), strict=True)
     return float(torch.stack([(p - q).detach().norm() for p, q in pairs]).norm())
 
@@ -145,14 +145,14 @@ def test_contrastive_loss_is_equation_1() -> None:
 def test_features_update(sized: Callable[..., Config]) -> None:
     settings = sized()
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent, sampler)
-    encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(stage.heads)
-    target, initial = copy.deepcopy(stage.target), copy.deepcopy(stage.target)
+    learner = Features(settings.features, agent, sampler)
+    encoder, heads = copy.deepcopy(agent.encoder), copy.deepcopy(learner.heads)
+    target, initial = copy.deepcopy(learner.target), copy.deepcopy(learner.target)
     generator = torch.Generator().manual_seed(1)
     trained = [*encoder.parameters(), *heads.parameters()]
     adam = torch.optim.Adam(trained, lr=settings.features.learning_rate)
-    stage.step()
-    assert stage.done == 2
+    learner.step()
+    assert learner.done == 2
     drawn = sampler.centers[drawn_rows(sampler, (2, 8), generator)]
     for update, centers in enumerate(drawn):
         offset = torch.randint(3, (2, 8, 2), generator=generator)
@@ -174,19 +174,19 @@ def test_features_update(sized: Callable[..., Config]) -> None:
             for t, p in zip(target.parameters(), online, strict=True):
                 t.data = 0.95 * t.data + 0.05 * p.data
     assert_moved_alike(agent.encoder, encoder, noise(sized))
-    assert_moved_alike(stage.heads, heads, noise(sized))
-    # Adam goes the other way where a gradient is rounding noise, and the target a twentieth of it.
-    assert distance(stage.target, target) <= 0.01 * distance(target, initial)
+    assert_moved_alike(learner.heads, heads, noise(sized))
+    # Where a gradient is rounding noise, Adam may step the other way, and the target moves by a twentieth of that step.
+    assert distance(learner.target, target) <= 0.01 * distance(target, initial)
     assert distance(target, initial) > 0
 
 
-def test_reconstruction_can_stay_untrained_as_officially() -> None:
+def test_reconstruction_can_stay_untrained_as_in_the_official_code() -> None:
     settings = replace_in(small(), "features", train_reconstruction=False)
     agent, sampler = make(settings)
-    stage = Features(settings.features, agent, sampler)
-    before = copy.deepcopy(stage.heads.pixel_decoder)
-    stage.step()
-    pairs = zip(stage.heads.pixel_decoder.parameters(), before.parameters(), strict=True)
+    learner = Features(settings.features, agent, sampler)
+    before = copy.deepcopy(learner.heads.pixel_decoder)
+    learner.step()
+    pairs = zip(learner.heads.pixel_decoder.parameters(), before.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -195,11 +195,11 @@ def test_reconstruction_can_stay_untrained_as_officially() -> None:
 def test_latent_actions_update(sized: Callable[..., Config], output: str) -> None:
     settings = sized(world_model_output=output)
     agent, sampler = make(settings)
-    stage = LatentActions(settings.latent_actions, agent, sampler)
+    learner = LatentActions(settings.latent_actions, agent, sampler)
     plain = copy.deepcopy(agent).train()
     codes = plain.codebook.codes.clone()
-    stage.step()
-    metrics = stage.read_metrics()
+    learner.step()
+    metrics = learner.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
     centers = sampler.centers[drawn_rows(sampler, (6,), generator)]
@@ -226,14 +226,14 @@ def test_latent_actions_update(sized: Callable[..., Config], output: str) -> Non
 
 @pytest.mark.parametrize(("sized", "updates"), [(small, 16), (small, 1), (paper_sized, 1)])
 def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
-    """16 updates draw more windows than the store has, so all are labelled at once; 1 does not."""
+    """16 updates draw more windows than the store has, so all are labeled at once; 1 does not."""
     settings = sized()
     agent, sampler = make(settings)
-    stage = cloning(settings, agent, sampler, updates=updates, learning_rate=2e-4, weight_decay=0.01)
-    assert stage.label_all == (updates == 16)
+    learner = cloning(settings, agent, sampler, updates=updates, learning_rate=2e-4, weight_decay=0.01)
+    assert learner.label_all == (updates == 16)
     plain = copy.deepcopy(agent)
-    stage.step()
-    assert stage.done == updates
+    learner.step()
+    assert learner.done == updates
 
     generator = torch.Generator().manual_seed(1)
     drawn = sampler.centers[drawn_rows(sampler, (updates, 6), generator)]
@@ -249,11 +249,11 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
     assert_moved_alike(agent.policy, plain.policy, noise(sized))
 
 
-@pytest.mark.parametrize("as_tensor", [False, True])  # a number, or a tensor that graphs read
+@pytest.mark.parametrize("as_tensor", [False, True])  # a number, or a tensor that a graph reads
 def test_cloning_anneals_where_configured(as_tensor: bool) -> None:
     agent, sampler = make(small())
-    stage = cloning(small(), agent, sampler, updates=4, learning_rate=4e-3)
-    (group,) = stage.optimizers["policy"].param_groups
+    learner = cloning(small(), agent, sampler, updates=4, learning_rate=4e-3)
+    (group,) = learner.optimizers["policy"].param_groups
     rate = group["lr"] = torch.tensor(4e-3) if as_tensor else 4e-3
     stage.together = 1
     for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
@@ -273,10 +273,10 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     settings = sized()
     agent, sampler = make(settings)
     actions = torch.randint(15, (60,))
-    stage = Finetuning(settings, agent, own_windows(sampler, actions))
+    learner = Finetuning(settings, agent, own_windows(sampler, actions))
     plain = copy.deepcopy(agent).train()
-    stage.step()
-    metrics = stage.read_metrics()
+    learner.step()
+    metrics = learner.read_metrics()
 
     generator = torch.Generator().manual_seed(1)
     centers = sampler.centers[drawn_rows(sampler, (6,), generator)]
@@ -295,7 +295,7 @@ def test_finetuning_update_is_equation_3(sized: Callable[..., Config]) -> None:
     assert_moved_alike(agent.decoder, plain.decoder, noise(sized))
 
 
-def test_finetuning_without_regularisation_is_the_action_loss_alone() -> None:
+def test_finetuning_without_regularization_is_only_the_action_loss() -> None:
     agent, sampler = make(small())
     features = agent.frame_features(*sampler.take(sampler.centers[:6]))
     actions = torch.randint(15, (6,))
@@ -336,13 +336,13 @@ def test_finetuning_leaves_world_model_weights_and_encoder() -> None:
         assert all(torch.equal(a, b) for a, b in pairs), name
 
 
-class Whole(nn.Identity):
+class Unchanged(nn.Identity):
     """An encoder whose features are the frames."""
 
 
 def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     agent, sampler = make(small())
-    agent.encoder = Whole()
+    agent.encoder = Unchanged()
     centers = sampler.centers[:16]
     frames, index = sampler.take(centers)
     window = agent.frame_features(frames, index, sampler.draw_shifts(16, 2), 2)

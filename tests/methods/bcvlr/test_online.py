@@ -1,4 +1,4 @@
-"""Who acts when."""
+"""Phase 4: exploration, resumption and annealing."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ NUM_ENVS = 8
 
 
 def online_phase(**online: object) -> Online:
-    """Phase 4 of a small agent whose policy always takes action 4."""
+    """Phase 4 with a small agent whose policy always takes action 4."""
     narrow = {"impala_channels": (4, 4), "hidden_dim": 8}
     settings: Config = dataclasses.replace(preset("procgen:bossfight", "quick"), seed=3)
     settings = replace_in(settings, "latent_actions", **narrow)
@@ -44,9 +44,9 @@ def online_phase(**online: object) -> Online:
     return Online(settings, agent, agent.acting_policy(), env, sampler)
 
 
-def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndarray:
-    """[calls, NUM_ENVS] actions."""
-    online = online_phase(exploration=share, exploration_steps=steps)
+def collected(probability: float, steps: int, round_: int, calls: int = 60) -> np.ndarray:
+    """[calls, NUM_ENVS]: the actions taken in round `round_`."""
+    online = online_phase(exploration=probability, exploration_steps=steps)
     online.round = round_
     for _ in range(calls):
         online.collecting.step(online.collecting.collector.envs_to_step(online.env.interactions), round_)
@@ -56,18 +56,18 @@ def collected(share: float, steps: int, round_: int, calls: int = 60) -> np.ndar
 
 @pytest.mark.parametrize("steps", [1, 6])
 def test_random_actions_are_held_and_uniform(steps: int) -> None:
-    held = collected(0.0, steps, round_=0).reshape(-1, steps, NUM_ENVS)
-    assert (held == held[:, :1]).all()
-    chosen = held[:, 0]
+    actions = collected(0.0, steps, round_=0).reshape(-1, steps, NUM_ENVS)
+    assert (actions == actions[:, :1]).all()
+    chosen = actions[:, 0]
     assert len(np.unique(chosen)) == 15 if steps == 1 else len(np.unique(chosen)) > 8
     assert (chosen[1:] != chosen[:-1]).mean() > 0.8
 
 
-def test_later_rounds_explore_in_the_share_asked_for() -> None:
+def test_later_rounds_explore_with_the_set_probability() -> None:
     assert (collected(0.0, 1, round_=1) == 4).all()
-    own = collected(0.5, 6, round_=1).reshape(-1, 6, NUM_ENVS)
-    assert (own == own[:, :1]).all()
-    assert 0.3 < (own[:, 0] != 4).mean() < 0.65
+    actions = collected(0.5, 6, round_=1).reshape(-1, 6, NUM_ENVS)
+    assert (actions == actions[:, :1]).all()
+    assert 0.3 < (actions[:, 0] != 4).mean() < 0.65
 
 
 @pytest.mark.parametrize(("num_envs", "stop"), [(7, 300), (7, 263), (48, 300), (120, 300)])
@@ -102,19 +102,19 @@ def test_other_frames_than_before_are_refused() -> None:
 
 
 @pytest.mark.parametrize("anneal", [False, True])
-def test_the_last_round_alone_anneals(anneal: bool) -> None:
+def test_only_the_last_round_anneals(anneal: bool) -> None:
     online = online_phase(interactions=300, round_interactions=100, clone_anneal=anneal, finetune_updates=0)
-    found = []
+    annealed = []
 
     class Watch(PlainLoop):
         def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:  # noqa: ARG002
             if isinstance(learner, Cloning):
-                found.append(learner.anneals)
+                annealed.append(learner.anneals)
             return {}
 
     online.run(Watch())
     online.env.close()
-    assert found == [False, False, anneal]
+    assert annealed == [False, False, anneal]
 
 
 def test_the_world_model_takes_no_gradients() -> None:
