@@ -14,7 +14,7 @@ from bcvlr_fast.nn.layers import ResidualBlock
 
 
 class WorldModel(nn.Module):
-    """w: U-Net from features [B, context_frames * C, side, side] and latent action [B, latent_dim] to the next features.
+    """w: U-Net from features [B, context_frames * C, side, side] and a latent action [B, latent_dim] to next features.
 
     It halves the side down to one pixel, so the side is a power of two. The action enters at the first convolution and
     at the bottleneck. `output` is tanh_half (tanh / 2), linear, or residual (the last frame's features plus a change);

@@ -255,16 +255,16 @@ def test_cloning_anneals_where_configured(as_tensor: bool) -> None:
     learner = cloning(small(), agent, sampler, updates=4, learning_rate=4e-3)
     (group,) = learner.optimizers["policy"].param_groups
     rate = group["lr"] = torch.tensor(4e-3) if as_tensor else 4e-3
-    stage.together = 1
-    for anneals, wanted in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
-        stage.anneals = anneals
-        stage.begin_round(0)
-        stage.done = 0
+    learner.together = 1
+    for anneals, expected in ((False, [4e-3] * 4), (True, [4e-3, 3e-3, 2e-3, 1e-3])):
+        learner.anneals = anneals
+        learner.begin_round(0)
+        learner.done = 0
         found = []
-        while stage.done < stage.updates:
-            stage.step()
+        while learner.done < learner.updates:
+            learner.step()
             found.append(float(group["lr"]))
-        assert found == pytest.approx(wanted)
+        assert found == pytest.approx(expected)
     assert not as_tensor or group["lr"] is rate
 
 
