@@ -4,9 +4,9 @@ python bench/env_speed.py [--tasks dmc:reacher_hard ...]
 
 The peer is dm_control's or MetaWorld's own environment in Gymnasium's AsyncVectorEnv, one process each, rendered with
 EGL. Both sides repeat every action twice and return one 64 x 64 frame per agent step. The benchmark checks that the
-peer's frames have the same format; tests/envs/test_rendered.py compares frames bit for bit. Sides alternate, and the
-median of the rounds is reported. This package is timed with default rendering (fast on a CPU) and with stock models.
-Rows go to results/env_speed.jsonl.
+peer's frames have the same format; tests/envs/test_simulated.py compares the frames themselves with dm_control's. Sides
+alternate, and the median of the rounds is reported. This package is timed with default rendering (fast on a CPU) and
+with stock models. Rows go to results/env_speed.jsonl.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def run(module: str, *arguments: str) -> Done:
 def start(module: str, *arguments: str, new_session: bool = False) -> Command:
     """Starts a command in a separate process with this one's working folder and environment.
 
-    With `new_session`, the command and the processes that it starts can be signaled together.
+    With `new_session`, a signal reaches the command and all processes that it has started, as from a job scheduler.
     """
     return Command(module, arguments, new_session)
 
@@ -94,6 +94,7 @@ class Command:
 
     def __init__(self, module: str, arguments: tuple[str, ...], new_session: bool) -> None:
         self.arguments = [module, *arguments]
+        self._signal = os.killpg if new_session else os.kill
         self._out, self._err = _temporary(), _temporary()
         self._reports, report = os.pipe()
         self._code: int | None = None
@@ -130,7 +131,7 @@ class Command:
         wait_until(lambda: text in self.stdout or not self.running, limit_s)
 
     def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        self._signal(self.pid, number)
 
     def wait(self, limit_s: float) -> int:
         """Waits for the exit code, negative after a fatal signal. Kills the process after `limit_s` and fails."""

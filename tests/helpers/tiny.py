@@ -28,7 +28,7 @@ def signaled(when: str, number: signal.Signals, *arguments: str, new_session: bo
     """(exit code, stderr) of a run that receives a signal once it has printed `when`.
 
     Without a terminal a learner prints its line when it ends, so the signal arrives during the next one. With
-    `new_session`, the processes that the run has started can be signaled with it.
+    `new_session`, the signal also reaches the processes that the run has started.
     """
     command = start("train", *arguments, new_session=new_session)
     command.wait_for(when)
