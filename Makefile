@@ -42,7 +42,7 @@ triton-versions: $(VENV)/stamp
 		PYTHONPATH=build/triton-$$version $(BIN)/python -m pytest -m "" $(KERNEL_TESTS) tests/tools/test_triton_budget.py -k triton || exit 1; \
 	done
 
-# On a GPU: out-of-bounds and uninitialised accesses, and races in shared memory.
+# On a GPU: out-of-bounds and uninitialized accesses, and races in shared memory.
 gpu-sanitize: $(VENV)/stamp
 	for tool in memcheck racecheck; do \
 		compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest $(KERNEL_TESTS) -k triton || exit 1; \

@@ -6,7 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bcvlr_fast.config import files
 from bcvlr_fast.config.presets import Preset, build
@@ -17,23 +17,33 @@ if TYPE_CHECKING:
     from bcvlr_fast.methods.method import Method
 
 R = TypeVar("R", bound=RunConfig)
-CONFIGS = {
-    "bcv-lr": "bcvlr_fast.methods.bcvlr.config:Config",
-    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:Config",
-}
+
+
+class Entry(NamedTuple):
+    """Where the parts of a method are, as `module:name`."""
+
+    method: str
+    config: str
+    presets: str
+
+
 METHODS = {
-    "bcv-lr": "bcvlr_fast.methods.bcvlr.method:BCVLR",
-    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:BCTrueActions",
-}
-PRESETS = {
-    "bcv-lr": "bcvlr_fast.methods.bcvlr.presets:TABLE",
-    "bc-true-actions": "bcvlr_fast.methods.bc_true_actions:TABLE",
+    "bcv-lr": Entry(
+        method="bcvlr_fast.methods.bcvlr.method:BCVLR",
+        config="bcvlr_fast.methods.bcvlr.config:Config",
+        presets="bcvlr_fast.methods.bcvlr.presets:TABLE",
+    ),
+    "bc-true-actions": Entry(
+        method="bcvlr_fast.methods.bc_true_actions:BCTrueActions",
+        config="bcvlr_fast.methods.bc_true_actions:Config",
+        presets="bcvlr_fast.methods.bc_true_actions:TABLE",
+    ),
 }
 
 
 def config_type(method: str) -> type[RunConfig]:
     """The configuration class of `method`. Raises UserError for an unknown one."""
-    found = _named(CONFIGS, method)
+    found = _load(_entry(method).config)
     assert isinstance(found, type)
     assert issubclass(found, RunConfig)
     return found
@@ -41,13 +51,13 @@ def config_type(method: str) -> type[RunConfig]:
 
 def method_type(method: str) -> type[Method]:
     """The class of `method`, imported now. Raises UserError for an unknown one."""
-    found: type[Method] = _named(METHODS, method)
+    found: type[Method] = _load(_entry(method).method)
     return found
 
 
 def preset_for(method: str) -> Callable[[Sequence[str], str], Preset[RunConfig]]:
     """(environments, scale) -> preset of `method`. Raises UserError for an unknown method."""
-    return functools.partial(build, config_type(method)(method=method), _named(PRESETS, method))
+    return functools.partial(build, config_type(method)(method=method), _load(_entry(method).presets))
 
 
 def read_config(file: Path, kind: type[R]) -> R:
@@ -61,9 +71,13 @@ def read_config(file: Path, kind: type[R]) -> R:
     return config
 
 
-def _named(places: dict[str, str], method: str) -> Any:
-    known = tuple(places)
-    if method not in known:
+def _entry(method: str) -> Entry:
+    if method not in METHODS:
+        known = tuple(METHODS)
         raise UserError(f"method: expected one of {', '.join(known)}, got '{method}'{did_you_mean(method, known)}")
-    module, _, name = places[method].partition(":")
+    return METHODS[method]
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
