@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from bcvlr_fast.experts import replays
-from bcvlr_fast.experts.bundled import PAPER_EXPERT, cells
+from bcvlr_fast.experts.bundled import cells
+from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError

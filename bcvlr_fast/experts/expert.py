@@ -9,6 +9,9 @@ import numpy as np
 
 from bcvlr_fast.envs.specs import Rendering
 
+WEIGHTS_SUFFIX = ".safetensors"
+"""Of a file of an expert's weights."""
+
 
 class ExpertEpisode(NamedTuple):
     """One recorded episode of T steps."""

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from bcvlr_fast.envs import SUITES, parse_name, spec
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score
 from bcvlr_fast.envs.simulation import Simulation
 from bcvlr_fast.envs.specs import env_seeds
-from bcvlr_fast.experts.bundled import PAPER_EXPERT
+from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
+from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay
-from bcvlr_fast.experts.trained import SUFFIX
-from bcvlr_fast.system.errors import UserError
-from bcvlr_fast.system.files import cache_folder, check_writable, write_whole
+from bcvlr_fast.experts.weights import rounded, save_actor
+from bcvlr_fast.system.files import cache_folder, check_writable
 from bcvlr_fast.system.screen import Screen
 
 _CAPACITY = 1_000_000
@@ -35,7 +30,7 @@ _SCORED_EPISODES = 20
 def make_weights(env_name: str, updates: int, seed: int, out: Path | None, screen: Screen) -> Path:
     """Trains an expert, scores it, and returns its file of weights, `out` or by default one in the cache."""
     file = out or cache_folder() / "experts" / f"{env_name.replace(':', '-')}-s{seed}"
-    file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
+    file = file if file.suffix == WEIGHTS_SUFFIX else file.with_name(file.name + WEIGHTS_SUFFIX)
     check_writable(file.parent, "out")
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # more threads are slower on such small networks
@@ -108,41 +103,9 @@ def returns(actor: Actor, env_name: str, episodes: int, seed: int) -> np.ndarray
     return total
 
 
-def save_actor(file: Path, actor: Actor, card: dict[str, Any]) -> None:
-    """Writes the actor, rounded to half precision, with its card as metadata."""
-    tensors = _rounded_weights(actor)
-    write_whole(file, lambda part: save_file(tensors, part, {"card": json.dumps(card)}))
-
-
-def rounded(actor: Actor) -> Actor:
-    """Rounds an actor to what `load_actor` returns after `save_actor`."""
-    kept = copy.deepcopy(actor)
-    kept.load_state_dict(_rounded_weights(actor))
-    return kept
-
-
-def load_actor(file: Path) -> tuple[Actor, dict[str, Any]]:
-    """Loads (actor, card) that `save_actor` wrote. Raises UserError if the file is invalid."""
-    try:
-        with safe_open(file, "pt") as kept:
-            card = json.loads(kept.metadata()["card"])
-            tensors = {name: kept.get_tensor(name).float() for name in kept.keys()}  # noqa: SIM118
-        hidden, state_dim = tensors["layers.0.weight"].shape
-        actor = Actor(state_dim, len(tensors["layers.4.bias"]) // 2, hidden)
-        actor.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"expert: {file}: not the weights of an expert ({error})") from None
-    return actor, card
-
-
 def simulation(env_name: str, seeds: list[int]) -> Simulation:
     """Physics of a MuJoCo task without frames, one environment per seed."""
     suite, task = parse_name(env_name)
     simulate = SUITES[suite].simulation
     assert simulate is not None, f"{suite} has no states to learn from"
     return simulate(task, seeds, None)
-
-
-def _rounded_weights(actor: Actor) -> dict[str, Tensor]:
-    """Weights with matrices in half precision."""
-    return {name: value.half() if value.ndim > 1 else value for name, value in actor.state_dict().items()}

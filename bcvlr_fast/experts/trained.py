@@ -9,9 +9,8 @@ from typing import Any
 
 from bcvlr_fast.envs import SUITES, dmc, parse_name
 from bcvlr_fast.experts.acting import ActingExpert
+from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
 from bcvlr_fast.system.errors import UserError
-
-SUFFIX = ".safetensors"
 
 
 def bundled(env: str) -> ActingExpert:
@@ -30,9 +29,9 @@ def bundled(env: str) -> ActingExpert:
 
 def from_file(file: Path, env: str) -> ActingExpert:
     """An expert from its weights. Raises UserError if the file is invalid or of another environment."""
-    from bcvlr_fast.experts import sac_training
+    from bcvlr_fast.experts.weights import load_actor
 
-    actor, card = sac_training.load_actor(file)
+    actor, card = load_actor(file)
     if card.get("env") != env:
         raise UserError(f"expert: {file}: of {card.get('env')}, expected {env}")
     return ActingExpert(env, hashlib.sha256(file.read_bytes()).hexdigest()[:8], actor.act)
@@ -40,7 +39,7 @@ def from_file(file: Path, env: str) -> ActingExpert:
 
 def is_weights(path: Path) -> bool:
     """Whether a path has the suffix of a file of weights."""
-    return path.suffix == SUFFIX
+    return path.suffix == WEIGHTS_SUFFIX
 
 
 def available() -> tuple[str, ...]:
@@ -50,11 +49,11 @@ def available() -> tuple[str, ...]:
 
 def card(task: str) -> dict[str, Any]:
     """The card of a bundled expert: seed, settings, learning curve and return."""
-    from bcvlr_fast.experts import sac_training
+    from bcvlr_fast.experts.weights import load_actor
 
     with as_file(_file(task)) as file:
-        return sac_training.load_actor(file)[1]
+        return load_actor(file)[1]
 
 
 def _file(task: str) -> Any:
-    return files("bcvlr_fast.experts") / "dmc" / f"{task}{SUFFIX}"
+    return files("bcvlr_fast.experts") / "dmc" / f"{task}{WEIGHTS_SUFFIX}"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bcvlr_fast.envs import PROCGEN_GAMES, make
 from bcvlr_fast.experts import find_expert, replays
-from bcvlr_fast.experts.bundled import PAPER_EXPERT
+from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.replaying import ReplayExpert, verify
 from bcvlr_fast.experts.replays import Replays
