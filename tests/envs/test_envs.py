@@ -123,7 +123,7 @@ def test_interactions_are_counted_exactly() -> None:
     assert calls == 16
     assert len(first.state_dict()["actions"]) == budget
     assert first.replay.acted.sum() == budget
-    lengths = sum(s.length_steps for s in first.env.pop_episodes())
+    lengths = sum(s.length_steps for s in env.pop_episodes())
     assert lengths + env._episodes.length_steps.sum() == budget  # type: ignore[attr-defined]
 
 
