@@ -162,7 +162,11 @@ def _server() -> socket.socket:
     """The socket of the fork server of this test worker. The server ends with the worker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, fork_server.__file__, str(theirs.fileno()), json.dumps(sys.path)]
-    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
+    alone = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # the server may have no second thread; commands set their own number
+    server = subprocess.Popen(command, env=alone, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
     theirs.close()
 
     def end() -> None:
