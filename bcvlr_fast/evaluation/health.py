@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.methods.actions import variance_explained
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.finetuning import variance_explained
 from bcvlr_fast.methods.bcvlr.latent_actions import copy_error, prediction_error
 from bcvlr_fast.methods.policy import Policy
 

@@ -36,13 +36,12 @@ def record(
     if dry_run or ((folder / MANIFEST).exists() and not force):
         return folder
     env, drawn = spec(expert.env), chosen_rendering(expert.env, rendering)
-    writer = DatasetWriter(folder, env.frame_shape)
     actions: list[np.ndarray] = []
     scores: list[float] = []
     levels: list[int] = []
     lengths: list[int] = []
     last = np.full((1, env.actions.size), np.nan, np.float32) if env.actions.continuous else np.array([NO_ACTION])
-    try:
+    with DatasetWriter(folder, env.frame_shape) as writer:
         with screen.bar(f"recording {expert.env}", total=expert.total_frames or frames, unit="frames") as bar:
             for episode in expert.episodes(frames, steps, drawn):
                 writer.append(episode.frames)
@@ -55,9 +54,6 @@ def record(
         labels.save(writer.work)
         shown = drawn if SUITES[parse_name(expert.env)[0]].renderings else ""
         writer.commit(Manifest(expert.env, expert.source, lengths, list(env.frame_shape), rendering=shown))
-    except BaseException:
-        writer.abort()
-        raise
     return folder
 
 

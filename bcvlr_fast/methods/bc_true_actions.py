@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from bcvlr_fast.config.fields import number
@@ -18,9 +17,11 @@ from bcvlr_fast.config.presets import Row
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.specs import EnvSpec
+from bcvlr_fast.methods.actions import action_loss, agreement, agreement_name
 from bcvlr_fast.methods.bcvlr.config import EncoderConfig, PolicyConfig
+from bcvlr_fast.methods.bcvlr.presets import CONTINUOUS_NETWORKS, QUICK_NETWORKS
 from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
-from bcvlr_fast.methods.networks import check_encoder, encoder_arguments, policy_arguments
+from bcvlr_fast.methods.networks import check_encoder, network_arguments
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_policy
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.compute import Compute
@@ -47,12 +48,7 @@ TABLE = (
         "*",
         {
             "episodes": 10,
-            "frame_stack": 3,
-            "encoder.channels": 32,
-            "encoder.stride": 2,
-            "encoder.residual_blocks": 0,
-            "encoder.plain_layers": 3,
-            "policy.trunk": "mlp",
+            **CONTINUOUS_NETWORKS,
             "policy.updates": 110_000,
         },
         "the networks of BCV-LR, and as many updates as all its cloning",
@@ -62,12 +58,7 @@ TABLE = (
         "any",
         "*",
         {
-            "encoder.channels": 16,
-            "encoder.stride": 2,
-            "encoder.residual_blocks": 0,
-            "encoder.plain_layers": 0,
-            "policy.trunk": "impala",
-            "policy.impala_channels": (16, 32, 32),
+            **QUICK_NETWORKS,
             "policy.learning_rate": 1e-3,
             "policy.updates": 4300,
             "decoder_hidden": (128,),
@@ -104,14 +95,9 @@ class ActionCloning(Learner):
             number, self.policy.compute, shift_pad=config.shift_pad, stack_dropout=config.stack_dropout
         )
         decoded = self.policy.decode(pixels)
-        if actions.is_floating_point():
-            loss = F.mse_loss(decoded, actions)
-            metrics = {"variance_explained": 1 - loss.detach() / actions.var(dim=0).mean()}
-        else:
-            loss = F.cross_entropy(decoded, actions)
-            metrics = {"accuracy": (decoded.argmax(dim=1) == actions).float().mean()}
+        loss = action_loss(decoded, actions)
         self.descend(loss)
-        return {"loss": loss, **metrics}
+        return {"loss": loss, agreement_name(actions.is_floating_point()): agreement(decoded.detach(), actions)}
 
 
 class BCTrueActions:
@@ -144,10 +130,7 @@ class BCTrueActions:
 
 def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
     """The card of the policy that a run learns."""
-    hidden, actions = config.decoder_hidden, spec.actions.size
-    networks = {
-        "encoder": encoder_arguments(config.encoder),
-        "policy": policy_arguments(config.policy, config.latent_dim),
-        "decoder": {"latent_dim": config.latent_dim, "hidden": hidden, "actions": actions},
-    }
+    networks = network_arguments(
+        config.encoder, config.policy, config.latent_dim, config.decoder_hidden, spec.actions.size
+    )
     return PolicyCard.of(config, spec, networks)

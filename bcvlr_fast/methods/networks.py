@@ -34,6 +34,17 @@ def policy_arguments(config: PolicyConfig, latent_dim: int) -> dict[str, Any]:
     }
 
 
+def network_arguments(
+    encoder: EncoderConfig, policy: PolicyConfig, latent_dim: int, decoder_hidden: tuple[int, ...], actions: int
+) -> dict[str, dict[str, Any]]:
+    """Arguments of f, pi and d, for a `PolicyCard`; `actions` is the width of d's output."""
+    return {
+        "encoder": encoder_arguments(encoder),
+        "policy": policy_arguments(policy, latent_dim),
+        "decoder": {"latent_dim": latent_dim, "hidden": decoder_hidden, "actions": actions},
+    }
+
+
 def check_encoder(config: EncoderConfig, frame_stack: int, spec: EnvSpec, restored: bool) -> None:
     """Raises UserError where a pretrained encoder cannot be loaded; `restored` weights come from a checkpoint."""
     if config.pretrained:

@@ -111,16 +111,21 @@ def find_videos(settings: RunConfig, screen: Screen, dry_run: bool = False) -> P
     return _find(settings, paths[0] if paths else None, screen, dry_run)
 
 
+def record_expert(settings: RunConfig, file: Path | None, screen: Screen, dry_run: bool = False) -> Path:
+    """The recording, on first use, of the bundled expert or that of a `file` of replays or weights."""
+    return record(
+        find_expert(settings.first_env, file),
+        frames=settings.expert_frames,
+        steps=settings.expert_steps,
+        rendering=settings.rendering,
+        screen=screen,
+        dry_run=dry_run,
+    )
+
+
 def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool) -> Path:
     if path is None or is_expert_file(path):
-        return record(
-            find_expert(settings.first_env, path),
-            frames=settings.expert_frames,
-            steps=settings.expert_steps,
-            rendering=settings.rendering,
-            screen=screen,
-            dry_run=dry_run,
-        )
+        return record_expert(settings, path, screen, dry_run)
     if (path / MANIFEST).exists():
         if dry_run:  # a real run opens them next, before it writes anything
             open_run_videos(settings, path)

@@ -10,8 +10,7 @@ import numpy as np
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import spec
-from bcvlr_fast.experts import find_expert, is_expert_file
-from bcvlr_fast.experts.recorder import record
+from bcvlr_fast.experts import is_expert_file
 from bcvlr_fast.runs import expert_videos
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -27,13 +26,7 @@ def labeled_replay(config: RunConfig, screen: Screen) -> Replay:
     path = config.labels
     assert path is not None
     if is_expert_file(path):
-        path = record(
-            find_expert(config.first_env, path),
-            frames=config.expert_frames,
-            steps=config.expert_steps,
-            rendering=config.rendering,
-            screen=screen,
-        )
+        path = expert_videos.record_expert(config, path, screen)
     videos, labels = expert_videos.open_matching(config, path)
     env = spec(config.first_env)
     kind = f"{env.actions.size} {'numbers' if env.actions.continuous else 'discrete actions'} of each frame"

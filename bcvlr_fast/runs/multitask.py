@@ -14,7 +14,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.expert_videos import open_run_videos
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
-from bcvlr_fast.runs.training import STATUS, learn, train
+from bcvlr_fast.runs.training import STATUS, learn, train, training_actions
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
@@ -74,7 +74,8 @@ def _pretrain(settings: RunConfig, videos: Path, folder: Path, screen: Screen, t
     (folder / CONFIG).write_text(to_json(settings))
     try:
         with run.stopping.signals():
-            learn(run, open_run_videos(settings, videos), until=run.method.task_phase)
+            opened = open_run_videos(settings, videos)
+            learn(run, opened, training_actions(settings, opened), until=run.method.task_phase)
             run.stopping.check()
     finally:
         run.close()

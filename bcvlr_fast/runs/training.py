@@ -45,14 +45,13 @@ def train(
 ) -> None:
     """Runs all phases, the closing evaluation and the report in `folder`; the arguments are those of `Run`."""
     videos = open_run_videos(settings, videos_path)
-    if Sight.LABELS in method_type(settings.method).sees:
-        _training_actions(videos, settings.first_env)  # missing labels are an error before anything is written
+    actions = training_actions(settings, videos)  # missing labels are an error before anything is written
     transitions = labeled_replay(settings, screen) if settings.labels else None
     run = Run(folder, settings, screen, track=track, start=start, profiled=profiled, resume_folder=resume_folder)
     try:
         (folder / VIDEOS).write_text(json.dumps({"path": str(videos_path.resolve())}))
         with run.stopping.signals():
-            held_out = learn(run, videos, transitions)
+            held_out = learn(run, videos, actions, transitions)
             run.stopping.at_once()
             policy = run.method.policy
             policy.save(folder)
@@ -70,9 +69,14 @@ def train(
     _finish(run)
 
 
-def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, until: str = DONE) -> HeldOut | None:
-    """Loads the video frames and runs the phases up to `until`; returns the held-out windows."""
-    settings, screen, method = run.config, run.screen, run.method
+def learn(
+    run: Run, videos: RunVideos, actions: Tensor | None, transitions: Replay | None = None, *, until: str = DONE
+) -> HeldOut | None:
+    """Loads the video frames and runs the phases up to `until`; returns the held-out windows.
+
+    `actions` are the `training_actions`.
+    """
+    settings, screen = run.config, run.screen
     store = videos.store(run.compute, settings.frames_gb)
     run.place(store.placement)
     sampler = videos.sampler(store, settings, run.generator)
@@ -83,9 +87,7 @@ def learn(run: Run, videos: RunVideos, transitions: Replay | None = None, *, unt
     episodes = len(videos.train.lengths) + len(videos.held_out.lengths)
     frames = len(videos.train.frames) + len(videos.held_out.frames)
     screen.say(f"videos: {episodes} episodes, {frames:,} frames ({store.placement}), {videos.path}")
-    labels = None
-    if Sight.LABELS in method.sees:
-        labels = _training_actions(videos, env).to(sampler.centers.device)[sampler.centers]
+    labels = None if actions is None else actions.to(sampler.centers.device)[sampler.centers]
     sources = Sources(sampler, run.make_env, labels, transitions)
     run.learn(sources, RunDiagnostics(run, store, held_out), until=until)
     return held_out
@@ -106,9 +108,14 @@ def subject_of(settings: RunConfig, method: Method, videos: RunVideos, held_out:
     )
 
 
-def _training_actions(videos: RunVideos, env: str) -> Tensor:
-    """The expert's actions on the training frames, [N] int64 or [N, A] float32. Raises UserError without labels."""
-    actions = videos.actions(env, videos.train, 0)
+def training_actions(settings: RunConfig, videos: RunVideos) -> Tensor | None:
+    """The expert's actions on the training frames, [N] int64 or [N, A] float32; None if the method may not see them.
+
+    Raises UserError if it needs them and there are no labels.
+    """
+    if Sight.LABELS not in method_type(settings.method).sees:
+        return None
+    actions = videos.actions(settings.first_env, videos.train, 0)
     if actions is None:
         expected = "expected the expert's actions, which this method learns from (import with --keep-labels)"
         raise UserError(f"videos: {videos.path}: {expected}")

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def _header(frames: int, frame_shape: tuple[int, int, int]) -> bytes:
 class DatasetWriter:
     """Writes a dataset into a temporary folder, which `commit` renames to `folder` once it is complete.
 
-    Raises UserError if the folder cannot be written.
+    As a context it removes what was written if an error leaves it. Raises UserError if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, frame_shape: tuple[int, int, int]) -> None:
@@ -190,6 +190,13 @@ class DatasetWriter:
         self.work.mkdir(parents=True)
         self._file: BinaryIO = (self.work / FRAMES).open("wb")
         self._write_header(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.abort()
 
     def append(self, frames: np.ndarray) -> None:
         """Adds frames [n, C, H, W] uint8. Raises UserError if the disk is full."""

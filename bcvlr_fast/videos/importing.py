@@ -131,8 +131,7 @@ def import_videos(source: Path, folder: Path, options: Options, screen: Screen) 
     Raises UserError naming the file, what was expected and what was found; nothing is left behind then.
     """
     parts = find_parts(source, options)
-    writer = DatasetWriter(folder, options.frame_shape)
-    try:
+    with DatasetWriter(folder, options.frame_shape) as writer:
         lengths: list[int] = []
         sizes: list[list[int]] = []
         rates: list[float] = []
@@ -180,9 +179,6 @@ def import_videos(source: Path, folder: Path, options: Options, screen: Screen) 
         )
         writer.commit(manifest)
         return manifest
-    except BaseException:
-        writer.abort()
-        raise
 
 
 def _read_all(

@@ -44,8 +44,7 @@ def join_datasets(folders: list[Path], held_out: float, video_frames: int, scree
         training_episodes=sum(len(train.lengths) for train, _ in halves),
         rendering="".join(renderings),
     )
-    writer = DatasetWriter(target, (channels, height, width))
-    try:
+    with DatasetWriter(target, (channels, height, width)) as writer:
         with screen.bar("joining videos", total=sum(manifest.lengths), unit="frames") as bar:
             for part in parts:
                 for start in range(0, len(part.frames), _ROWS_PER_COPY):
@@ -53,7 +52,4 @@ def join_datasets(folders: list[Path], held_out: float, video_frames: int, scree
                     writer.append(rows)
                     bar.advance(len(rows))
         writer.commit(manifest)
-    except BaseException:
-        writer.abort()
-        raise
     return target

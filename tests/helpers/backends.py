@@ -70,6 +70,18 @@ def running(name: str) -> Iterator[Backend]:
         yield Backend(name, device)
 
 
+@contextmanager
+def instruction_set(isa: int) -> Iterator[None]:
+    """Runs the library with an instruction set, counted from 0, within the context; skips where there is none."""
+    library = native.library()
+    if library is None or library.bcvlr_choose_isa(isa) != isa:
+        pytest.skip("not on this machine")
+    try:
+        yield
+    finally:
+        library.bcvlr_choose_isa(9)  # the best there is
+
+
 def on_each_backend(examples: int, **drawn: SearchStrategy) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator that turns a check of a backend and drawn values into a test on each backend.
 

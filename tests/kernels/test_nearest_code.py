@@ -5,8 +5,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bcvlr_fast.kernels import NearestCode, native, nearest_code
-from helpers.backends import Backend, on_each_backend, running
+from bcvlr_fast.kernels import NearestCode, nearest_code
+from helpers.backends import Backend, instruction_set, on_each_backend, running
 
 
 def split(z: Tensor, books: int, dim: int) -> Tensor:
@@ -111,15 +111,10 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 @pytest.mark.parametrize("isa", [0, 1, 2])
 def test_every_instruction_set(isa: int) -> None:
-    library = native.library()
-    if library is None or library.bcvlr_choose_isa(isa) != isa:
-        pytest.skip("not on this machine")
-    try:
+    with instruction_set(isa):
         for shape in ((2, 64, 16, 4, 200), (1, 37, 5, 3, 9), (2, 130, 33, 1, 17)):
             state = draw(*shape, seed=isa)
             check(state, *run(Backend("cpp", torch.device("cpu")), state, decay=0.9), 0.9, 0.0)
-    finally:
-        library.bcvlr_choose_isa(2)
 
 
 def test_the_first_of_equally_near_codes_wins(backend: Backend) -> None:

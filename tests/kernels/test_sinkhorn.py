@@ -5,8 +5,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bcvlr_fast.kernels import native, sinkhorn, sinkhorn_cross_entropy
-from helpers.backends import Backend, module, on_each_backend, running
+from bcvlr_fast.kernels import sinkhorn, sinkhorn_cross_entropy
+from helpers.backends import Backend, instruction_set, module, on_each_backend, running
 
 
 def published(scores: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -160,16 +160,11 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 @pytest.mark.parametrize("isa", [0, 1, 2])
 def test_every_instruction_set(isa: int) -> None:
-    library = native.library()
-    if library is None or library.bcvlr_choose_isa(isa) != isa:
-        pytest.skip("not on this machine")
-    try:
+    with instruction_set(isa):
         for batch, size in ((64, 64), (33, 37), (5, 3)):
             scores = cosines(batch, size, isa)
             expected = published(scores.double(), 0.1, 3)
             torch.testing.assert_close(sinkhorn(scores).double(), expected, rtol=1e-6, atol=0)
-    finally:
-        library.bcvlr_choose_isa(2)
 
 
 @pytest.mark.parametrize(

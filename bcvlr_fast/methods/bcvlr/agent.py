@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.config import Config
-from bcvlr_fast.methods.networks import encoder_arguments, policy_arguments
+from bcvlr_fast.methods.networks import encoder_arguments, network_arguments, policy_arguments
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_encoder
 from bcvlr_fast.nn.latent_actions import Codebook, LatentActionPredictor
 from bcvlr_fast.nn.policy import ActionDecoder, LatentPolicy
@@ -62,16 +62,14 @@ class Agent(nn.Module):
 
     def acting_policy(self) -> Policy:
         """d(pi(f(observation))), which shares this agent's networks."""
-        config, latent_dim = self.config, self.config.latent_actions.latent_dim
-        networks = {
-            "encoder": encoder_arguments(config.encoder),
-            "policy": policy_arguments(config.policy, latent_dim),
-            "decoder": {
-                "latent_dim": latent_dim,
-                "hidden": config.online.decoder_hidden,
-                "actions": self.spec.actions.size,
-            },
-        }
+        config = self.config
+        networks = network_arguments(
+            config.encoder,
+            config.policy,
+            config.latent_actions.latent_dim,
+            config.online.decoder_hidden,
+            self.spec.actions.size,
+        )
         card = PolicyCard.of(config, self.spec, networks, config.online.exploration_noise)
         return Policy(card, self.encoder, self.policy, self.decoder, self.compute)
 

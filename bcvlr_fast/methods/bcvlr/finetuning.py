@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast.data.replay import ReplaySampler
 from bcvlr_fast.kernels import NearestCode
+from bcvlr_fast.methods.actions import action_loss, agreement, agreement_name
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.latent_actions import prediction_error
@@ -57,7 +57,7 @@ class Finetuning(Learner):
             "loss": loss.total,
             "action_loss": loss.action,
             "regularisation": loss.regularization,
-            agreement_name(agent): agreement(loss.decoded.detach(), actions),
+            agreement_name(agent.spec.actions.continuous): agreement(loss.decoded.detach(), actions),
         }
 
 
@@ -92,26 +92,8 @@ def finetuning_loss(
     else:
         regularization = prediction_error(agent, features, code) + commitment * code.commitment
     decoded = agent.decode(z)
-    action = (F.mse_loss if actions.is_floating_point() else F.cross_entropy)(decoded, actions)
+    action = action_loss(decoded, actions)
     return FinetuningLoss(action + beta * regularization, action, regularization, decoded)
-
-
-def agreement(decoded: Tensor, actions: Tensor) -> Tensor:
-    """[]: the accuracy of logits [B, A] for actions [B] int64, or the fraction of the variance of actions [B, A]
-    float32 that values [B, A] explain."""
-    if actions.is_floating_point():
-        return variance_explained(decoded, actions)
-    return (decoded.argmax(dim=1) == actions).float().mean()
-
-
-def agreement_name(agent: Agent) -> str:
-    """The name of what `agreement` measures for the agent's actions."""
-    return "variance_explained" if agent.spec.actions.continuous else "accuracy"
-
-
-def variance_explained(guess: Tensor, truth: Tensor) -> Tensor:
-    """[]: the fraction of the variance of truth [B, A] that guess [B, A] explains."""
-    return 1 - F.mse_loss(guess, truth) / truth.var(dim=0).mean()
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ import torch
 from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs.budget import Budget
+from bcvlr_fast.methods.actions import agreement_name
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.config import Config
-from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement_name, decoder_agreement
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, decoder_agreement
 from bcvlr_fast.methods.collecting import PolicyCollector
 from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.training.loop import Loop
@@ -131,7 +132,7 @@ class Online(Rounds):
         if self.round == 0 or not sampler.refresh(newest):
             return {}
         agreement, constant = decoder_agreement(self.agent, sampler, _CHECKED_TRANSITIONS)
-        name = agreement_name(self.agent)
+        name = agreement_name(self.env.spec.actions.continuous)
         if agreement <= constant and self.round in (_CHECKED_ROUND, self.config.online.rounds - 1):
             loop.warn(
                 [

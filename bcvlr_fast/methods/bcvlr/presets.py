@@ -7,6 +7,25 @@ from bcvlr_fast.methods.bcvlr.config import Config
 
 _DELAYED = "motion follows actions with a delay, and random actions of single steps cancel out"
 
+CONTINUOUS_NETWORKS = {
+    "frame_stack": 3,
+    "encoder.channels": 32,
+    "encoder.stride": 2,
+    "encoder.residual_blocks": 0,
+    "encoder.plain_layers": 3,
+    "policy.trunk": "mlp",
+}
+"""f and pi of continuous control in the paper."""
+QUICK_NETWORKS = {
+    "encoder.channels": 16,
+    "encoder.stride": 2,
+    "encoder.residual_blocks": 0,
+    "encoder.plain_layers": 0,
+    "policy.trunk": "impala",
+    "policy.impala_channels": (16, 32, 32),
+}
+"""f and pi of scale `quick`."""
+
 TABLE = (
     # The paper's settings; the class defaults are those of Procgen.
     Row(
@@ -15,11 +34,7 @@ TABLE = (
         "*",
         {
             "episodes": 10,
-            "frame_stack": 3,
-            "encoder.channels": 32,
-            "encoder.stride": 2,
-            "encoder.residual_blocks": 0,
-            "encoder.plain_layers": 3,
+            **CONTINUOUS_NETWORKS,
             "features.objective": "prototypes",
             "features.updates": 50_000,
             "features.learning_rate": 1e-4,
@@ -27,7 +42,6 @@ TABLE = (
             "features.projection_dim": 128,
             "latent_actions.updates": 50_000,
             "latent_actions.past_frames": 0,
-            "policy.trunk": "mlp",
             "online.interactions": 50_000,
             "online.num_envs": 4,
             "online.round_interactions": 1000,
@@ -75,10 +89,7 @@ TABLE = (
         "any",
         "*",
         {
-            "encoder.channels": 16,
-            "encoder.stride": 2,
-            "encoder.residual_blocks": 0,
-            "encoder.plain_layers": 0,
+            **QUICK_NETWORKS,
             "features.batch_size": 128,
             "features.learning_rate": 5e-4,
             "features.projection_dim": 128,
@@ -90,9 +101,7 @@ TABLE = (
             "latent_actions.restart_below": 0.02,
             "latent_actions.world_model_width": 16,
             "latent_actions.world_model_output": "residual",
-            "policy.trunk": "impala",
             "policy.learning_rate": 1e-3,
-            "policy.impala_channels": (16, 32, 32),
             "online.finetune_batch_size": 128,
             "online.regularisation": 0.0,
             "online.decoder_hidden": (128,),

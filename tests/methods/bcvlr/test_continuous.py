@@ -20,11 +20,12 @@ from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import Actions, EnvSpec
 from bcvlr_fast.evaluation.health import probe_explained
+from bcvlr_fast.methods.actions import agreement
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features
-from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, agreement
+from bcvlr_fast.methods.bcvlr.finetuning import Finetuning
 from bcvlr_fast.methods.bcvlr.latent_actions import LatentActions
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.registry import config_type
