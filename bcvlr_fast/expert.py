@@ -1,6 +1,7 @@
-"""Makes an expert: by planning in Procgen's simulator, with PPO from rewards, or with SAC from MuJoCo's states.
+"""Makes an expert: by planning in Procgen's simulator, by distilling a rule into a network, or with PPO or SAC.
 
-python -m bcvlr_fast.expert --env procgen:bossfight --planner --frames 100000
+python -m bcvlr_fast.expert --env procgen:bossfight --distill
+python -m bcvlr_fast.expert --env procgen:maze --planner --frames 100000
 python -m bcvlr_fast.expert --env procgen:bossfight --ppo --steps 25e6
 python -m bcvlr_fast.expert --env dmc:finger_spin --sac
 """
@@ -34,31 +35,33 @@ class Arguments:
     """Environment as suite:task, such as procgen:bossfight."""
     planner: bool = False
     """Plan in Procgen's simulator (extra [planner]) and write a file of replays."""
+    distill: bool = False
+    """Distill Procgen's reactive expert of a game into a network and write a file of weights."""
     ppo: bool = False
     """Train on Procgen's rewards with PPO and write a file of replays."""
     sac: bool = False
     """Train on rewards and states of DMControl or MetaWorld with SAC and write a file of weights."""
-    updates: int = 50_000
-    """SAC: number of updates, one for every two interactions."""
+    updates: int | None = None
+    """Distill, SAC: number of updates, by default 20,000 (distill) or 50,000 (SAC, one for every two interactions)."""
     steps: float = 25e6
     """PPO: number of frames to train on."""
     start_from: Path | None = None
     """PPO: file of replays to clone first, such as the planner's."""
     seed: int = 0
-    """PPO, SAC: seed of the network and the environments."""
+    """Distill, PPO, SAC: seed of the network and the environments."""
     device: str = "auto"
-    """PPO: auto, cpu, cuda or cuda:N."""
+    """Distill, PPO: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """PPO: precision of the network. auto is bf16 where the hardware supports it natively."""
+    """Distill, PPO: precision of the network. auto is bf16 where the hardware supports it natively."""
     frames: int = 100_000
     """Planner, PPO: minimum number of frames in the replays, in whole episodes."""
     first_level: int = 10_000
     """Planner, PPO: first of the consecutive levels to play."""
     workers: int = 0
-    """Planner: number of processes. 0 uses every core."""
+    """Planner, distill: number of processes. 0 uses every core."""
     out: Path | None = None
-    """File of replays (planner), folder (PPO) or file of weights (SAC), by default in the cache. The planner and PPO
-    continue one that exists."""
+    """File of replays (planner), folder (PPO) or file of weights (distill, SAC), by default in the cache. The planner,
+    distill and PPO continue one that exists."""
     list: bool = False
     """Print the bundled experts with their returns."""
     verify: bool = False
@@ -72,11 +75,12 @@ def main(arguments: Arguments) -> None:
         making.print_bundled(screen, verify_first=arguments.verify)
         return
     for name, minimum, maximum in _RANGES:
-        if not minimum <= getattr(arguments, name) <= maximum:
-            raise UserError(f"{name}: expected {minimum} .. {maximum}, got {getattr(arguments, name)}")
+        value = getattr(arguments, name)
+        if value is not None and not minimum <= value <= maximum:
+            raise UserError(f"{name}: expected {minimum} .. {maximum}, got {value}")
     chosen = [way for way in making.WAYS if getattr(arguments, way)]
     if len(chosen) != 1:
-        raise UserError("expert: expected one of --planner, --ppo, --sac, --list")
+        raise UserError("expert: expected one of --planner, --distill, --ppo, --sac, --list")
     settings = making.Settings(**{name: getattr(arguments, name) for name in making.Settings._fields})
     file = making.make_expert(chosen[0], settings, screen)
     screen.say(f"expert: {file}")

@@ -22,7 +22,8 @@ import pytest
 import torch
 from torch import nn
 
-from bcvlr_fast.experts.ppo import ActorCritic, PPOConfig
+from bcvlr_fast.experts.network import ActorCritic
+from bcvlr_fast.experts.ppo import PPOConfig
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.training import metrics_log as logger
 from bcvlr_fast.training.compute import choose_compute, choose_device

@@ -47,6 +47,8 @@ class Procgen:
         self._pool = package.make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
         self._all = np.arange(num_envs, dtype=np.int32)
         self.last_reward = np.zeros(num_envs)
+        self.level = np.zeros(num_envs, np.int32)
+        """[num_envs]: level of the present episodes."""
         self._episodes = Episodes(num_envs)
 
     def reset(self) -> np.ndarray:
@@ -73,6 +75,7 @@ class Procgen:
     def _start(self, ids: np.ndarray) -> np.ndarray:
         frames, info = self._pool.reset(ids)
         check_order(info["env_id"], ids)
+        self.level[ids] = info["level_seed"]
         return np.asarray(frames)
 
 
@@ -85,6 +88,6 @@ SUITE = Suite(
     spec=lambda _: _SPEC,
     make=_make,
     tasks=PROCGEN_GAMES,
-    expert="replays",
-    makers=("planner", "ppo"),
+    expert="procgen",
+    makers=("planner", "distill", "ppo"),
 )

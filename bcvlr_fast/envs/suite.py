@@ -44,7 +44,7 @@ class Suite:
     expert: str = ""
     """Kind of the bundled experts, a key of `experts.EXPERTS`; empty if there are none."""
     makers: tuple[str, ...] = ()
-    """Ways in which `python -m bcvlr_fast.expert` makes an expert: planner, ppo, sac."""
+    """Ways in which `python -m bcvlr_fast.expert` makes an expert: planner, distill, ppo, sac."""
     models: Models | None = None
     """MuJoCo models of a suite that is drawn as stock or fast."""
     simulation: Callable[[str, list[int], Rendering | None], Simulation] | None = None

@@ -1,6 +1,6 @@
 """Experts that play for the camera.
 
-`EXPERTS` lists their kinds: replays of Procgen, trained networks of DMControl, and scripted policies of MetaWorld.
+`EXPERTS` lists their kinds: networks and replays of Procgen, networks of DMControl, and scripted policies of MetaWorld.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bcvlr_fast.envs import SUITES, parse_name
-from bcvlr_fast.experts import replaying, scripted, trained
+from bcvlr_fast.experts import playing, replaying, scripted, trained
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
 from bcvlr_fast.system.errors import UserError
 
@@ -26,8 +26,21 @@ class ExpertKind(NamedTuple):
     """Whether a file looks like one of this kind."""
 
 
+def _bundled_of_procgen(env: str) -> Expert:
+    """The network of a game, or its replays where no network is bundled."""
+    return (playing if parse_name(env)[1] in playing.available() else replaying).bundled(env)
+
+
+def _procgen_from_file(file: Path, env: str) -> Expert:
+    return (playing if trained.is_weights(file) else replaying).from_file(file, env)
+
+
 EXPERTS: dict[str, ExpertKind] = {
-    "replays": ExpertKind(replaying.bundled, replaying.from_file, replaying.is_replays),
+    "procgen": ExpertKind(
+        _bundled_of_procgen,
+        _procgen_from_file,
+        lambda file: trained.is_weights(file) or replaying.is_replays(file),
+    ),
     "trained": ExpertKind(trained.bundled, trained.from_file, trained.is_weights),
     "scripted": ExpertKind(scripted.bundled, trained.from_file),
 }
@@ -41,7 +54,7 @@ def find_expert(env: str, file: Path | None = None) -> Expert:
     suite, _ = parse_name(env)
     kind = EXPERTS.get(SUITES[suite].expert)
     if file is not None:
-        owners = [each for each in EXPERTS.values() if each.owns(file)]
+        owners = [each for each in (kind, *EXPERTS.values()) if each and each.owns(file)]
         return (owners[0] if owners else kind or EXPERTS["trained"]).from_file(file, env)
     if kind is None:
         raise UserError(f"videos: no expert is bundled for {env} (give --videos PATH with videos of an expert)")

@@ -13,12 +13,15 @@ from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
+_DISTILL_UPDATES, _SAC_UPDATES = 20_000, 50_000
+
 
 class Settings(NamedTuple):
     """Settings of all ways to make an expert; `python -m bcvlr_fast.expert --help` explains them."""
 
     env: str
-    updates: int
+    updates: int | None
+    """None: the default of the way."""
     steps: float
     start_from: Path | None
     seed: int
@@ -58,6 +61,22 @@ def _plan(settings: Settings, screen: Screen) -> Path:
     return _verified(game, planner.make_replays(game, s.frames, s.first_level, s.workers, s.out, screen), screen)
 
 
+def _distill(settings: Settings, screen: Screen) -> Path:
+    from bcvlr_fast.experts import distill_training
+
+    _, game = parse_name(settings.env)
+    return distill_training.make_weights(
+        game,
+        settings.updates or _DISTILL_UPDATES,
+        settings.seed,
+        settings.workers,
+        device=settings.device,
+        precision=settings.precision,
+        out=settings.out,
+        screen=screen,
+    )
+
+
 def _train_ppo(settings: Settings, screen: Screen) -> Path:
     from bcvlr_fast.experts import ppo_training
 
@@ -80,7 +99,9 @@ def _train_ppo(settings: Settings, screen: Screen) -> Path:
 def _train_sac(settings: Settings, screen: Screen) -> Path:
     from bcvlr_fast.experts import sac_training
 
-    return sac_training.make_weights(settings.env, settings.updates, settings.seed, settings.out, screen)
+    return sac_training.make_weights(
+        settings.env, settings.updates or _SAC_UPDATES, settings.seed, settings.out, screen
+    )
 
 
 def _verified(game: str, file: Path, screen: Screen) -> Path:
@@ -92,5 +113,10 @@ def _verified(game: str, file: Path, screen: Screen) -> Path:
     return file
 
 
-WAYS: dict[str, Callable[[Settings, Screen], Path]] = {"planner": _plan, "ppo": _train_ppo, "sac": _train_sac}
+WAYS: dict[str, Callable[[Settings, Screen], Path]] = {
+    "planner": _plan,
+    "distill": _distill,
+    "ppo": _train_ppo,
+    "sac": _train_sac,
+}
 """Ways to make an expert, by the command's option."""

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcvlr_fast.envs import Step
-from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
+from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.specs import FRAME_SHAPE
-from bcvlr_fast.kernels import random_shift
-from bcvlr_fast.nn.layers import Impala
+from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, forward
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
 from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
@@ -31,7 +30,7 @@ _AVERAGED_EPISODES = 100
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(NetworkConfig):
     """Settings of PPO; the defaults are those of train-procgen and CleanRL's ppo_procgen."""
 
     num_envs: int = 64
@@ -47,8 +46,6 @@ class PPOConfig:
     max_grad_norm: float = 0.5
     max_reward: float = 10.0
     """Bound of scaled rewards, on both sides of zero."""
-    channels: tuple[int, ...] = (16, 32, 32)
-    hidden_dim: int = 256
 
     @property
     def batch_frames(self) -> int:
@@ -58,25 +55,6 @@ class PPOConfig:
     @property
     def minibatch_frames(self) -> int:
         return self.batch_frames // self.minibatches
-
-
-class ActorCritic(nn.Module):
-    """Maps normalized frames [B, C, H, W] to (logits [B, 15], value [B]), both float32."""
-
-    def __init__(self, config: PPOConfig) -> None:
-        super().__init__()
-        channels, side, _ = FRAME_SHAPE
-        self.trunk = Impala(channels, side, config.channels, config.hidden_dim)
-        self.policy = nn.Linear(config.hidden_dim, NUM_ACTIONS)
-        self.value = nn.Linear(config.hidden_dim, 1)
-        nn.init.orthogonal_(self.policy.weight, 0.01)
-        nn.init.orthogonal_(self.value.weight, 1.0)
-        nn.init.zeros_(self.policy.bias)
-        nn.init.zeros_(self.value.bias)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.trunk(x)
-        return self.policy(hidden).float(), self.value(hidden).float()[:, 0]
 
 
 class ReturnScale:
@@ -191,10 +169,7 @@ class PPO:
             half.env.close()
 
     def _forward(self, frames: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with self.compute.autocast():
-            return cast(
-                tuple[Tensor, Tensor], self.network(random_shift(frames, rows[:, None], dtype=self.compute.dtype))
-            )
+        return forward(self.network, frames, rows, self.compute)
 
     def _collect(self) -> None:
         for step in range(self.config.rollout_steps):

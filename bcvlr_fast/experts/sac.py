@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bcvlr_fast.experts.weights import load_weights, not_weights
 
 _LOG_STD = (-5.0, 2.0)
 
@@ -186,3 +189,15 @@ class StateReplay:
         """Returns (mean, 1 / standard deviation) of the states, each [S]."""
         states = self.states[: self.count]
         return states.mean(dim=0), 1 / states.std(dim=0).clamp(min=1e-3)
+
+
+def load_actor(file: Path) -> tuple[Actor, dict[str, Any]]:
+    """Loads (actor, card) from a file of weights. Raises UserError if it is invalid."""
+    tensors, card = load_weights(file)
+    try:
+        hidden, state_dim = tensors["layers.0.weight"].shape
+        actor = Actor(state_dim, len(tensors["layers.4.bias"]) // 2, hidden)
+        actor.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise not_weights(file, error) from None
+    return actor, card

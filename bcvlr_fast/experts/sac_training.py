@@ -17,7 +17,7 @@ from bcvlr_fast.envs.specs import env_seeds
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay
-from bcvlr_fast.experts.weights import rounded, save_actor
+from bcvlr_fast.experts.weights import rounded, save_weights
 from bcvlr_fast.system.files import cache_folder, check_writable
 from bcvlr_fast.system.screen import Screen
 
@@ -41,7 +41,7 @@ def make_weights(env_name: str, updates: int, seed: int, out: Path | None, scree
     score = Score.of(returns(actor, env_name, _SCORED_EPISODES, EVALUATION_SEED))
     card = {"env": env_name, "seed": seed, **asdict(settings), "return": asdict(score)}
     card |= {"minutes": round((time.monotonic() - start) / 60, 1), "curve": curve}
-    save_actor(file, actor, card)
+    save_weights(file, actor, card)
     paper = PAPER_EXPERT.get(parse_name(env_name)[1])
     beside = f"; the paper's expert: {paper:g}" if paper else ""
     screen.say(f"return {score.mean:.1f} ({score.low:.1f} .. {score.high:.1f}) over {score.episodes} episodes{beside}")

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import importlib.util
 import os
-import re
 import struct
 import sys
 from dataclasses import dataclass
@@ -31,11 +30,9 @@ LEFT, LEFT_UP, DOWN, IDLE, UP, RIGHT, RIGHT_UP, FIRE = 1, 2, 3, 4, 5, 7, 8, 9
 """Procgen's actions; 10 to 12 are further special actions."""
 _MAX_STATE_BYTES = 1 << 20
 _OPTIONS: dict[str, int] = {
-    "num_levels": 1,
     "num_actions": NUM_ACTIONS,
     "use_sequential_levels": False,
     "debug_mode": 0,
-    "rand_seed": 0,
     "num_threads": 0,
     "render_human": False,
     "distribution_mode": 0,  # easy
@@ -79,25 +76,28 @@ def check_installed() -> None:
 class Simulator:
     """`num` copies of a Procgen game (easy), all on one level until `restore` gives them another state.
 
-    After an episode ends, the same level starts again. Nothing is drawn unless `draws`, which must be the same
-    throughout a process.
+    After an episode ends, the same level starts again. Without a level, every copy plays levels drawn by `seed` from
+    the full distribution. Nothing is drawn unless `draws`, which must be the same throughout a process.
     """
 
-    def __init__(self, game: str, num: int, level: int, *, draws: bool = False) -> None:
+    def __init__(self, game: str, num: int, level: int | None, *, seed: int = 0, draws: bool = False) -> None:
         self.num = num
         self._library = _load(draws)
         resources = str(_data_folder(_installed()) / "assets") + os.sep
-        values: dict[str, str | int] = {"env_name": game, "start_level": level, "resource_root": resources, **_OPTIONS}
+        levels = {"num_levels": 0, "start_level": 0} if level is None else {"num_levels": 1, "start_level": level}
+        values: dict[str, str | int] = {"env_name": game, "resource_root": resources, **_OPTIONS, **levels}
+        values["rand_seed"] = seed
         self._kept: list[object] = []
         options = (_Option * len(values))(*(self._option(name, value) for name, value in values.items()))
         self._handle = self._library.libenv_make(num, _Options(options, len(values)))
         frames = np.zeros((num, 64, 64, 3), np.uint8)
-        seed, complete, next_seed = np.zeros(num, np.int32), np.zeros(num, np.uint8), np.zeros(num, np.int32)
+        self.frames = frames.transpose(0, 3, 1, 2)
+        level_seed, complete, next_seed = np.zeros(num, np.int32), np.zeros(num, np.uint8), np.zeros(num, np.int32)
         self._reward, self._ended = np.zeros(num, np.float32), np.zeros(num, np.uint8)
         self._complete, self._actions = complete, np.zeros(num, np.int32)
-        observations, info = _pointers(frames), _pointers(seed, complete, next_seed)
+        observations, info = _pointers(frames), _pointers(level_seed, complete, next_seed)
         actions = _pointers(self._actions)
-        self._kept += [options, frames, seed, next_seed, observations, info, actions]
+        self._kept += [options, frames, level_seed, next_seed, observations, info, actions]
         buffers = _Buffers(observations, self._reward.ctypes.data, self._ended.ctypes.data, info, actions)
         self._library.libenv_set_buffers(self._handle, ctypes.byref(buffers))
         self._library.libenv_observe(self._handle)
@@ -122,6 +122,11 @@ class Simulator:
         self._library.libenv_act(self._handle)
         return self._reward, self._ended.view(bool), self._complete.view(bool)
 
+    def view(self, copy: int = 0) -> View:
+        """Contents of the present state of one copy."""
+        size = self._library.get_state(self._handle, copy, self._state, _MAX_STATE_BYTES)
+        return view(ctypes.string_at(self._state, size))
+
     def save(self, copy: int = 0) -> bytes:
         """Saves the state of one copy without the random generators of later levels, which are two thirds of it."""
         size = self._library.get_state(self._handle, copy, self._state, _MAX_STATE_BYTES)
@@ -135,16 +140,17 @@ class Simulator:
         self._library.libenv_close(self._handle)
 
 
-_GENERATOR = re.compile(rb"(?:\d+ ){624}\d+")
 _NAME_AT = 4  # after the version
 
 
 def _without_level_generators(state: bytes) -> bytes:
     """Empties the texts of the first and third Mersenne twister; restoring an empty text keeps a generator as it is."""
-    first, _, third = _GENERATOR.finditer(state)
+    first = _after_header(state)
+    third = _after_entities(state, _after_generators(state))
+    second = first + 8 + _int(state, first + 4)
+    end = third + 8 + _int(state, third + 4)
     empty = b"\0\0\0\0"
-    parts = state[: first.start() - 4], state[first.end() : third.start() - 4], state[third.end() :]
-    return empty.join(parts)
+    return empty.join((state[: first + 4], state[second : third + 4], state[end:]))
 
 
 @dataclass(frozen=True)
@@ -178,17 +184,32 @@ _BEFORE_GRID_BYTES = 4 * 9
 
 def view(state: bytes) -> View:
     """Reads a state that `Simulator.save` returned."""
-    offset = _NAME_AT + 4 + _int(state, _NAME_AT) + 4 * _HEADER_INTS
-    for _ in range(2):  # the level and the random generator, each a flag and a text
-        offset += 8 + _int(state, offset + 4)
-    offset += _AFTER_GENERATOR_BYTES
+    offset = _after_generators(state)
     count = _int(state, offset)
     entities = np.frombuffer(state, np.float32, count * _ENTITY_FIELDS, offset + 4).reshape(count, _ENTITY_FIELDS)
-    offset += 4 + 4 * entities.size + _BEFORE_ASSET_GENERATOR_BYTES
+    offset = _after_entities(state, offset)
     offset += 8 + _int(state, offset + 4) + _BEFORE_GRID_BYTES
     width, height, size = struct.unpack_from("<3i", state, offset)
     grid = np.frombuffer(state, np.int32, size, offset + 12).reshape(height, width)
     return View(entities, grid, state[offset + 12 + 4 * size :])
+
+
+def _after_header(state: bytes) -> int:
+    """Offset of the generator of levels."""
+    return _NAME_AT + 4 + _int(state, _NAME_AT) + 4 * _HEADER_INTS
+
+
+def _after_generators(state: bytes) -> int:
+    """Offset of the number of entities, after the generators of levels and of the game, each a flag and a text."""
+    offset = _after_header(state)
+    for _ in range(2):
+        offset += 8 + _int(state, offset + 4)
+    return offset + _AFTER_GENERATOR_BYTES
+
+
+def _after_entities(state: bytes, offset: int) -> int:
+    """Offset of the generator of assets, for the offset of the number of entities."""
+    return offset + 4 + 4 * _ENTITY_FIELDS * _int(state, offset) + _BEFORE_ASSET_GENERATOR_BYTES
 
 
 def _int(state: bytes, offset: int) -> int:

@@ -29,7 +29,7 @@ def bundled(env: str) -> ActingExpert:
 
 def from_file(file: Path, env: str) -> ActingExpert:
     """An expert from its weights. Raises UserError if the file is invalid or of another environment."""
-    from bcvlr_fast.experts.weights import load_actor
+    from bcvlr_fast.experts.sac import load_actor
 
     actor, card = load_actor(file)
     if card.get("env") != env:
@@ -49,10 +49,10 @@ def available() -> tuple[str, ...]:
 
 def card(task: str) -> dict[str, Any]:
     """The card of a bundled expert: seed, settings, learning curve and return."""
-    from bcvlr_fast.experts.weights import load_actor
+    from bcvlr_fast.experts.weights import load_weights
 
     with as_file(_file(task)) as file:
-        return load_actor(file)[1]
+        return load_weights(file)[1]
 
 
 def _file(task: str) -> Any:

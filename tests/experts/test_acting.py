@@ -13,7 +13,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.simulated import Simulated
 from bcvlr_fast.envs.simulation import Outcome
-from bcvlr_fast.experts import Expert, acting, find_expert, sac_training, trained, weights
+from bcvlr_fast.experts import Expert, acting, find_expert, sac, sac_training, trained, weights
 from bcvlr_fast.experts.acting import ActingExpert
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.sac import Actor, Sac, SacConfig, StateReplay, Transitions, TwinCritic
@@ -118,8 +118,8 @@ def test_training_learns_and_returns_its_best_actor(tmp_path: Path, monkeypatch:
     mean_return = sac_training.returns(actor, "dmc:point_mass_easy", 20, seed=3).mean()
     assert mean_return == pytest.approx(max(scores), abs=1.5)
     file = tmp_path / "weights.safetensors"
-    weights.save_actor(file, actor, {"env": "dmc:point_mass_easy"})
-    again, _ = weights.load_actor(file)
+    weights.save_weights(file, actor, {"env": "dmc:point_mass_easy"})
+    again, _ = sac.load_actor(file)
     states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_allclose(again.act(states), actor.act(states), atol=0.02)
     assert find_expert("dmc:point_mass_easy", file).env == "dmc:point_mass_easy"
@@ -127,7 +127,7 @@ def test_training_learns_and_returns_its_best_actor(tmp_path: Path, monkeypatch:
         find_expert("dmc:reacher_hard", file)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="not the weights of an expert"):
-        weights.load_actor(file)
+        sac.load_actor(file)
 
 
 @pytest.mark.parametrize("task", trained.available())
@@ -248,7 +248,7 @@ def test_films_of_metaworld_end_soon_after_success(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--env", "dmc:finger_spin"), "expected one of --planner, --ppo, --sac, --list"),
+        (("--env", "dmc:finger_spin"), "expected one of --planner, --distill, --ppo, --sac, --list"),
         (("--env", "dmc:finger_spin", "--ppo"), "--ppo is not for dmc (it makes experts of procgen)"),
         (("--env", "procgen:maze", "--sac"), "--sac is not for procgen (it makes experts of dmc, metaworld)"),
         (("--env", "gym:CartPole-v1", "--sac"), "--sac is not for gym"),

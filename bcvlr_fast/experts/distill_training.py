@@ -1,0 +1,171 @@
+"""Distills a reactive expert of Procgen into a network, with checkpoints, scores it, and saves its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bcvlr_fast.envs.procgen import Procgen
+from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
+from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
+from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
+from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
+from bcvlr_fast.experts.paper import PAPER_EXPERT
+from bcvlr_fast.experts.procgen import REACTIVE
+from bcvlr_fast.experts.simulator import check_installed
+from bcvlr_fast.experts.weights import rounded
+from bcvlr_fast.system.errors import Diverged, UserError
+from bcvlr_fast.system.files import cache_folder, check_writable, lock_folder
+from bcvlr_fast.system.host import machine, usable_cores
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.system.workers import worker_pool
+from bcvlr_fast.training import checkpoint
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+
+_SAVE_EVERY_S = 120.0
+_CHECK_EVERY_UPDATES = 4000
+_CHECK_EPISODES, _CHECK_SEED = 64, 2**29
+_SCORED_EPISODES = 256
+_REFILLED_FRAMES = 100_000
+"""Frames to collect before a resumed distillation learns again."""
+
+
+def make_weights(
+    game: str, updates: int, seed: int, workers: int, *, device: str, precision: str, out: Path | None, screen: Screen
+) -> Path:
+    """Distills the reactive expert of a game into the file `out`, by default one in the cache, and returns it.
+
+    A stopped distillation continues. Raises UserError if the game has no reactive expert, the simulator is missing, or
+    `out` cannot be used, and Diverged if the loss is not finite.
+    """
+    if game not in REACTIVE:
+        raise UserError(f"expert: --distill has no reactive expert of {game} (it has those of {', '.join(REACTIVE)})")
+    file = out or cache_folder() / "experts" / f"procgen-{game}-s{seed}{WEIGHTS_SUFFIX}"
+    if file.suffix != WEIGHTS_SUFFIX:
+        raise UserError(f"out: expected a file named {WEIGHTS_SUFFIX}, got {file}")
+    check_writable(file.parent, "out")
+    check_installed()
+    compute = choose_compute(choose_device(device), precision)
+    if compute.device.type == "cpu":
+        torch.set_num_threads(usable_cores())
+    config = DistillConfig(updates=updates)
+    with lock_folder(file.with_suffix("")):
+        student, minutes, curve = distill(game, config, file.with_suffix(""), compute, seed, workers, screen)
+        network = rounded(student.network)
+        score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
+        card: dict[str, Any] = {"env": f"procgen:{game}", "made_by": "distill", "seed": seed, **asdict(config)}
+        card |= {"return": asdict(score), "minutes": round(minutes, 1), "curve": curve, "machine": machine()}
+        save_network(file, network, config.network, card)
+    beside = f"the paper's expert: {PAPER_EXPERT[game]:g}"
+    screen.say(
+        f"return {score.mean:.2f} ({score.low:.2f} .. {score.high:.2f}) over {score.episodes} episodes; {beside}"
+    )
+    return file
+
+
+def distill(
+    game: str, config: DistillConfig, folder: Path, compute: Compute, seed: int, workers: int, screen: Screen
+) -> tuple[Student, float, list[list[float]]]:
+    """Returns (student, minutes, learning curve of [updates, mean return]), from the folder's newest checkpoint if any.
+
+    Raises UserError if the folder has only damaged checkpoints or one with other settings, and Diverged if the loss is
+    not finite.
+    """
+    student = Student(config, compute, seed)
+    about = {"game": game, "seed": seed, **asdict(config)}
+    kept, complaints = checkpoint.load_newest(folder)
+    if complaints and kept is None:
+        raise UserError(complaints[0])
+    for line in complaints:
+        screen.warn(f"{line}; using an older one")
+    curve: list[list[float]] = []
+    before, refilled = 0.0, 0
+    if kept:
+        _check_same(folder, kept["about"], about)
+        student.load_state_dict(kept["student"])
+        curve, before, refilled = kept["curve"], kept["minutes"], _REFILLED_FRAMES
+    start = saved = time.monotonic()
+
+    def minutes() -> float:
+        return before + (time.monotonic() - start) / 60
+
+    def save() -> None:
+        state = {"about": about, "student": student.state_dict(), "curve": curve, "minutes": minutes()}
+        checkpoint.save(folder, student.done, state)
+
+    title = f"distilling {game}"
+    first_seed = seed * 10_000 + student.done  # a resumed distillation plays other levels
+    with (
+        screen.bar(title, config.updates, done=student.done) as bar,
+        _stages(game, config, first_seed, workers or usable_cores()) as play_on,
+    ):
+        while student.done < config.updates:
+            iteration = student.done // config.updates_per_iteration
+            share = max(config.expert_share, 1 - iteration / config.annealing_iterations)
+            parts = play_on(student.weights, share)
+            for part in parts:
+                student.add(part)
+            if student.added < refilled:
+                continue
+            loss = student.learn(min(config.updates_per_iteration, config.updates - student.done))
+            if not loss < float("inf"):
+                raise Diverged(f"distill: the loss is not finite after {student.done:,} updates; {folder} has the rest")
+            bar.advance(config.updates_per_iteration)
+            bar.show(f"loss {loss:.3f}  agreement {np.mean([part.agreement for part in parts]):.0%}")
+            if student.done % _CHECK_EVERY_UPDATES == 0:
+                score = score_network(student.network, game, compute, _CHECK_EPISODES, _CHECK_SEED)
+                curve.append([student.done, round(score.mean, 2)])
+                screen.say(f"after {student.done:,} updates: return {score.mean:.2f}")
+            if time.monotonic() - saved > _SAVE_EVERY_S or student.done == config.updates:
+                save()
+                saved = time.monotonic()
+    return student, minutes(), curve
+
+
+def score_network(network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int) -> Score:
+    """Scores the most probable actions on levels of the full distribution."""
+    env = Procgen(game, min(episodes, 64), seed)
+    try:
+        return play(env, lambda frames: act_greedily(network, frames, compute), episodes)
+    finally:
+        env.close()
+
+
+@contextlib.contextmanager
+def _stages(
+    game: str, config: DistillConfig, seed: int, workers: int
+) -> Iterator[Callable[[Weights, float], list[Collected]]]:
+    """Context with a function that plays an iteration in every worker: (weights, share of the expert) -> frames."""
+    with contextlib.ExitStack() as stack:
+        pools = [stack.enter_context(worker_pool(1)) for _ in range(workers)]
+
+        def play_on(weights: Weights, expert_share: float) -> list[Collected]:
+            futures = [
+                pool.submit(collect, game, config, seed + number, weights, expert_share)
+                for number, pool in enumerate(pools)
+            ]
+            try:
+                return [future.result() for future in futures]
+            except BrokenProcessPool:
+                raise UserError(
+                    f"distill: a worker died (is there memory for {workers}? --workers sets fewer)"
+                ) from None
+
+        yield play_on
+
+
+def _check_same(folder: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
+    """Raises UserError if a distillation has other settings than before."""
+    about = json.loads(json.dumps(about))
+    for name, value in about.items():
+        if before.get(name) != value:
+            raise UserError(f"out: {folder} belongs to another distillation ({name} {before.get(name)}, got {value})")

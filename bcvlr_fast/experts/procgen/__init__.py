@@ -1,0 +1,33 @@
+"""Reactive experts of Procgen: functions of what a viewer can see, which answer in any state of a game."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from bcvlr_fast.experts.procgen import bigfish, bossfight, chaser, dodgeball, fruitbot, miner, plunder, starpilot
+from bcvlr_fast.experts.simulator import View
+
+
+class Reactive(NamedTuple):
+    """A reactive expert."""
+
+    scores: Callable[[View], np.ndarray]
+    """Scores [15] float64 of the next action, -inf for actions that the expert never takes."""
+    temperature: float
+    """Scores whose difference is well below this are equally good."""
+
+    def probabilities(self, seen: View) -> np.ndarray:
+        """Softmax [15] of the scores by temperature."""
+        scores = self.scores(seen) / self.temperature
+        weights = np.exp(scores - scores.max())
+        return weights / weights.sum()
+
+
+REACTIVE = {
+    module.__name__.rpartition(".")[2]: Reactive(module.scores, module.TEMPERATURE)
+    for module in (bigfish, bossfight, chaser, dodgeball, fruitbot, miner, plunder, starpilot)
+}
+"""Reactive experts by game."""
