@@ -26,17 +26,19 @@ def train(
     *,
     out: str | Path | None = None,
     quiet: bool = False,
+    minutes: float | None = None,
     **settings: Any,
 ) -> Path:
     """Trains a policy from expert videos and returns the run folder, as `python -m bcvlr_fast.train` does.
 
     `env` is a task such as "procgen:bossfight"; `videos` are files or folders in any format, by default the bundled
-    expert; `settings` are those of the command line, sections as dictionaries: `preset="quick"`,
-    `online={"interactions": 20_000}`. Raises UserError for input that cannot be used.
+    expert; `minutes` is the time that the run may take, by default 15 on a CPU; `settings` are those of the command
+    line, sections as dictionaries: `preset="quick"`, `online={"interactions": 20_000}`. Raises UserError for input that
+    cannot be used.
     """
     from bcvlr_fast.runs.start import train_from_settings
 
-    return train_from_settings(env, videos, out=out, quiet=quiet, **settings)
+    return train_from_settings(env, videos, out=out, quiet=quiet, minutes=minutes, **settings)
 
 
 def load_policy(path: str | Path, device: str = "auto") -> Policy:

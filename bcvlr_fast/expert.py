@@ -1,7 +1,6 @@
-"""Makes an expert: by planning in Procgen's simulator, by distilling a rule into a network, or with PPO or SAC.
+"""Makes an expert: by planning in Procgen's simulator, by distilling a reactive expert, or with PPO or SAC.
 
 python -m bcvlr_fast.expert --env procgen:bossfight --distill
-python -m bcvlr_fast.expert --env procgen:maze --planner --frames 100000
 python -m bcvlr_fast.expert --env procgen:bossfight --ppo --steps 25e6
 python -m bcvlr_fast.expert --env dmc:finger_spin --sac
 """
@@ -60,8 +59,8 @@ class Arguments:
     workers: int = 0
     """Planner, distill: number of processes. 0 uses every core."""
     out: Path | None = None
-    """File of replays (planner), folder (PPO) or file of weights (distill, SAC), by default in the cache. The planner,
-    distill and PPO continue one that exists."""
+    """File of replays (planner) or weights (distill, SAC), or folder (PPO), by default in the cache. All but SAC
+    continue one that exists."""
     list: bool = False
     """Print the bundled experts with their returns."""
     verify: bool = False

@@ -26,10 +26,10 @@ class Arguments:
     replays: Path | None = None
     """File of replays or weights from `bcvlr_fast.expert`. By default the bundled expert of the environment."""
     frames: int = 100_000
-    """Minimum number of frames to record, in whole episodes. Replays are always recorded whole."""
+    """Minimum number of frames to record, in whole episodes. Replays may have fewer."""
     steps: int = 0
     """Record only the first N steps of each episode. 0 records whole episodes, in MetaWorld up to 20 steps after
-    success. Replays are always recorded whole."""
+    success. Replays are of whole episodes."""
     rendering: Literal["auto", "stock", "fast"] = "auto"
     """How MuJoCo draws frames. auto is stock with a GPU and fast without one."""
     out: Path | None = None

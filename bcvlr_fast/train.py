@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
         request.settings,
         request.folder,
         screen,
+        limit=request.limit,
         track=request.track,
         start=start,
         profiled=request.profile,

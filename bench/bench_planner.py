@@ -1,13 +1,12 @@
 """Benchmark of the simulator and the planner, in steps per second: pytest bench/bench_planner.py
 
 Compares the simulator, which draws its frames, with copies that do not, after a check for equal rewards and episode
-ends; and measures planners by number of workers and of candidates. Rows go to results/planner.jsonl. Needs the original
-simulator.
+ends; and measures reactive experts, and planners by number of workers. Rows go to results/planner.jsonl. Needs the
+original simulator.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import statistics
 import time
@@ -19,8 +18,8 @@ import pytest
 
 from bcvlr_fast.experts import simulator
 from bcvlr_fast.experts.planner import plan
+from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.search import SEARCHES
-from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
 from bcvlr_fast.system.host import usable_cores
 from rows import report
 
@@ -55,7 +54,7 @@ def _simulate(game: str, draws: bool) -> tuple[float, float, float, bytes]:
     return times[0] * 1e6, times[1] * 1e6, times[2] * 1e6, b"".join(outcomes)
 
 
-@pytest.mark.parametrize("game", sorted([*SEARCHES, *SHOOTINGS]))
+@pytest.mark.parametrize("game", sorted([*SEARCHES, *REACTIVE]))
 def test_copies_that_do_not_draw_are_faster(game: str) -> None:
     assert simulator.PAINTER.exists(), "built without a C compiler: there is nothing to compare"
     turns = [(apart(_simulate, game, True), apart(_simulate, game, False)) for _ in range(_TURNS)]
@@ -66,39 +65,25 @@ def test_copies_that_do_not_draw_are_faster(game: str) -> None:
     report("planner", {**row, "times_drawing": ratio})
 
 
-def _decisions(game: str, candidates: int) -> tuple[float, float, float]:
-    """(steps per second, fraction of restoring, fraction of simulating) of shooting on one core."""
-    settings = dataclasses.replace(SHOOTINGS[game], candidates=candidates)
-    world, copies = simulator.Simulator(game, 1, _LEVEL), simulator.Simulator(game, candidates, _LEVEL)
-    spent = {"restore": 0.0, "step": 0.0}
-    for name in spent:
-        setattr(copies, name, _timed(getattr(copies, name), spent, name))
-    shooter, played, last = Shooter(copies, settings, 0), 0, Shooter.FIRST_ACTION
-    start = time.perf_counter()
+def _decisions(game: str) -> tuple[float, float]:
+    """(steps per second, fraction of the time that the scores take) of a reactive expert on one core."""
+    world, expert = simulator.Simulator(game, 1, _LEVEL), REACTIVE[game]
+    expert.scores(world.view())  # compiled
+    played, scoring, start = 0, 0.0, time.perf_counter()
     while time.perf_counter() - start < _DECIDED_S:
-        for action in shooter.decide(world.save(), last):
-            world.step(int(action))
-            played, last = played + 1, int(action)
+        seen, begun = world.view(), time.perf_counter()
+        scores = expert.scores(seen)
+        scoring += time.perf_counter() - begun
+        world.step(int(scores.argmax()))
+        played += 1
     whole = time.perf_counter() - start
-    return played / whole, spent["restore"] / whole, spent["step"] / whole
+    return played / whole, scoring / whole
 
 
-def _timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        start = time.perf_counter()
-        result = function(*arguments)
-        spent[name] += time.perf_counter() - start
-        return result
-
-    return run
-
-
-@pytest.mark.parametrize("candidates", [16, 32, 64, 128])
-@pytest.mark.parametrize("game", ["bigfish", "starpilot"])
-def test_shooting_by_candidates(game: str, candidates: int) -> None:
-    rate, restoring, simulating = apart(_decisions, game, candidates)
-    row = {"what": "candidates", "game": game, "candidates": candidates, "steps_per_s": rate}
-    report("planner", {**row, "restoring": restoring, "simulating": simulating})
+@pytest.mark.parametrize("game", sorted(REACTIVE))
+def test_reactive_experts(game: str) -> None:
+    rate, scoring = apart(_decisions, game)
+    report("planner", {"what": "reactive", "game": game, "steps_per_s": rate, "scoring": scoring})
 
 
 def _planned(game: str, workers: int) -> float:

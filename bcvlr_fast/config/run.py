@@ -44,7 +44,7 @@ class DataSettings:
     video_frames: int = number(0, 0, before=0)
     """Use only the first N frames of each video dataset. 0 uses all frames."""
     expert_frames: int = number(100_000, 100, before=100_000)
-    """Frames that the bundled experts of DMControl and MetaWorld record."""
+    """Frames to record of an expert, in whole episodes. Replays may have fewer."""
     expert_steps: int = number(0, 0, before=0)
     """Record only the first N steps of each expert episode. 0 records whole episodes, in MetaWorld up to 20 steps after
     success."""

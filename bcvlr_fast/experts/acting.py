@@ -38,6 +38,7 @@ class ActingExpert:
     name: str
     act: ActOnStates
     total_frames = None
+    extends = False
 
     @property
     def source(self) -> str:

@@ -2,8 +2,8 @@
 
 Workers play in Procgen's simulator. In each of their copies the network acts most of the time and the expert now and
 then, so that states late in an episode are seen before the network gets there by itself. The expert scores the actions
-in every state, whoever acts, and the network learns the softmax of the scores. Sources: soft targets and cost-sensitive
-labels as in AggreVaTe (Ross and Bagnell 2014).
+in every state, whoever acts, and the network minimizes the expected regret with an entropy bonus, as in AggreVaTe (Ross
+and Bagnell 2014).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.envs.specs import FRAME_SHAPE
@@ -59,8 +58,8 @@ class Collected(NamedTuple):
 
     frames: np.ndarray
     """[N, C, H, W] uint8."""
-    targets: np.ndarray
-    """[N, 15] float32: softmax of the expert's scores."""
+    regrets: np.ndarray
+    """[N, 15] float32: regrets of the expert."""
     agreement: float
     """Fraction of the network's actions that were the expert's; NaN if the network did not act."""
 
@@ -83,20 +82,20 @@ class Stage:
         self._network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         config, simulator, copies = self._config, self._simulator, self._config.copies
         frames = np.empty((config.steps, copies, *FRAME_SHAPE), np.uint8)
-        targets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)
+        regrets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)
         agrees = np.full((config.steps, copies), np.nan)
         for step in range(config.steps):
             frames[step] = simulator.frames
             for copy in range(copies):
-                targets[step, copy] = self._expert.probabilities(simulator.view(copy))
-            chosen, best = self._network_actions(frames[step]), targets[step].argmax(axis=1)
+                regrets[step, copy] = self._expert.regrets(simulator.view(copy))
+            chosen, best = self._network_actions(frames[step]), regrets[step].argmin(axis=1)
             redrawn = self._random.random(copies) < 1 / config.stretch_steps
             self._expert_acts = np.where(redrawn, self._random.random(copies) < expert_share, self._expert_acts)
             agrees[step] = np.where(self._expert_acts, np.nan, chosen == best)
             simulator.step(np.where(self._expert_acts, best, chosen))
         acted = agrees[~np.isnan(agrees)]
         agreement = float(acted.mean()) if len(acted) else float("nan")
-        return Collected(frames.reshape(-1, *FRAME_SHAPE), targets.reshape(-1, NUM_ACTIONS), agreement)
+        return Collected(frames.reshape(-1, *FRAME_SHAPE), regrets.reshape(-1, NUM_ACTIONS), agreement)
 
     @torch.no_grad()
     def _network_actions(self, frames: np.ndarray) -> np.ndarray:
@@ -126,7 +125,7 @@ class Student:
         self.optimizer = compute.optimizer(self.network.parameters(), config.learning_rate, config.weight_decay)
         self.generator = torch.Generator(compute.device).manual_seed(seed)
         self.frames = torch.empty((config.buffer_frames, *FRAME_SHAPE), dtype=torch.uint8, device=compute.device)
-        self.targets = torch.empty((config.buffer_frames, NUM_ACTIONS), device=compute.device)
+        self.regrets = torch.empty((config.buffer_frames, NUM_ACTIONS), device=compute.device)
         self.added = self.done = 0
 
     @property
@@ -138,11 +137,15 @@ class Student:
         """Stores frames over the oldest ones."""
         rows = torch.arange(self.added, self.added + len(collected.frames)) % self.config.buffer_frames
         self.frames[rows] = torch.from_numpy(collected.frames).to(self.frames.device)
-        self.targets[rows] = torch.from_numpy(collected.targets).to(self.targets.device)
+        self.regrets[rows] = torch.from_numpy(collected.regrets).to(self.regrets.device)
         self.added += len(rows)
 
     def learn(self, updates: int) -> float:
-        """Takes some updates and returns their mean loss: the divergence from the expert's probabilities, in nats."""
+        """Takes some updates and returns their mean loss: the expected regret less the entropy.
+
+        Where a frame does not show what the expert knows, the best probabilities for this loss are the softmax of the
+        negative mean regret: the network learns what is best on average, not what is most often best.
+        """
         config, device = self.config, self.compute.device
         kept = min(self.added, config.buffer_frames)
         total = torch.zeros((), device=device)
@@ -151,7 +154,8 @@ class Student:
             set_learning_rate(self.optimizer, config.learning_rate * (1 + math.cos(math.pi * progress)) / 2)
             rows = torch.randint(kept, (config.batch_size,), generator=self.generator, device=device)
             logits, _ = forward(self.network, self.frames, rows, self.compute)
-            loss = F.kl_div(logits.log_softmax(dim=1), self.targets[rows], reduction="batchmean")
+            log_probability = logits.log_softmax(dim=1)
+            loss = (log_probability.exp() * (self.regrets[rows] + log_probability)).sum(dim=1).mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

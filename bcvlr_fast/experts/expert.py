@@ -43,10 +43,14 @@ class Expert(Protocol):
 
     @property
     def total_frames(self) -> int | None:
-        """Frames of all its episodes; None if it plays as many as are asked for."""
+        """Frames of all its episodes; None if it plays any number of them."""
+
+    @property
+    def extends(self) -> bool:
+        """Whether a recording of fewer frames is the beginning of one of more."""
 
     def episodes(self, frames: int, steps: int, rendering: Rendering) -> Iterator[ExpertEpisode]:
-        """Plays episodes until they have at least `frames` frames, or all if `total_frames` is a number.
+        """Plays episodes until they have at least `frames` frames, or all that there are.
 
         `steps` > 0 records only the first `steps` steps of each episode. `rendering` is how MuJoCo draws.
         """

@@ -1,4 +1,4 @@
-"""An expert for every Procgen game without learning: it plans in the original simulator, on all cores.
+"""An expert for every Procgen game without learning: a search or a reactive expert, in the simulator, on all cores.
 
 Each worker plays whole levels. The episode of a level depends on the level alone, not on the number of workers.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bcvlr_fast.experts.procgen import REACTIVE, Reactive
 from bcvlr_fast.experts.replays import Replays, load_replays
 from bcvlr_fast.experts.search import SEARCHES, solve
-from bcvlr_fast.experts.shooting import SHOOTINGS, Shooter
 from bcvlr_fast.experts.simulator import Simulator, check_installed
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import cache_folder, check_writable
@@ -145,30 +145,29 @@ class _Player:
     def __init__(self, game: str) -> None:
         self._game = game
         self._search = SEARCHES.get(game)
-        copies = len(self._search.actions) if self._search else SHOOTINGS[game].candidates
-        self._simulator = Simulator(game, copies, level=0)
+        self._simulator = Simulator(game, len(self._search.actions), level=0) if self._search else None
 
     def play(self, level: int) -> Planned:
         world = Simulator(self._game, 1, level)
         try:
-            if self._search:
+            if self._search and self._simulator:
                 actions = np.array(solve(self._simulator, world.save(), self._search) or [], np.uint8)
                 return Planned(level, actions, _return(world, actions))
-            return self._shoot(world, level)
+            return _react(world, REACTIVE[self._game], level)
         finally:
             world.close()
 
-    def _shoot(self, world: Simulator, level: int) -> Planned:
-        shooter = Shooter(self._simulator, SHOOTINGS[self._game], seed=level)
-        taken: list[int] = []
-        total = 0.0
-        while True:
-            for action in shooter.decide(world.save(), taken[-1] if taken else Shooter.FIRST_ACTION):
-                reward, ended, _ = world.step(int(action))
-                taken.append(int(action))
-                total += float(reward[0])
-                if ended[0]:
-                    return Planned(level, np.array(taken, np.uint8), total)
+
+def _react(world: Simulator, expert: Reactive, level: int) -> Planned:
+    taken: list[int] = []
+    total = 0.0
+    while True:
+        action = int(expert.scores(world.view()).argmax())
+        reward, ended, _ = world.step(action)
+        taken.append(action)
+        total += float(reward[0])
+        if ended[0]:
+            return Planned(level, np.array(taken, np.uint8), total)
 
 
 def _return(world: Simulator, actions: np.ndarray) -> float:

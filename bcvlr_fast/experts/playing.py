@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,8 @@ from bcvlr_fast.system.errors import UserError
 
 _RECORDING_SEED = 2**31 - 2**16
 """Seed of the environments that are recorded; those of runs and evaluations have smaller seeds."""
-_MAX_ENVS = 32
-_EPISODE_FRAMES = 200
-"""Approximate length of an episode; a recording of few frames needs few environments."""
+_NUM_ENVS = 32
+"""Independent of the machine, so that recordings are too."""
 
 
 @dataclass(frozen=True)
@@ -33,41 +33,51 @@ class PlayingExpert:
     act: Callable[[np.ndarray], np.ndarray]
     """Actions [B] for frames [B, C, H, W] uint8."""
     total_frames = None
+    extends = True
 
     @property
     def source(self) -> str:
         return f"network {self.name}"
 
     def episodes(self, frames: int, steps: int, rendering: Rendering) -> Iterator[ExpertEpisode]:  # noqa: ARG002
-        """Plays whole episodes and yields at least `frames` frames.
+        """Plays whole episodes and yields them in the order in which they began, until they have `frames` frames.
 
-        It begins episodes until all that it began have as many frames, and then ends them: it would otherwise record
-        too few of the long ones.
+        In the order in which they end, long episodes would be rarer than they are.
         """
-        env = Procgen(parse_name(self.env)[1], min(max(1, frames // _EPISODE_FRAMES), _MAX_ENVS), _RECORDING_SEED)
-        try:
+        env = Procgen(parse_name(self.env)[1], _NUM_ENVS, _RECORDING_SEED)
+        with contextlib.closing(env):
             now = env.reset()
-            seen: list[list[np.ndarray]] = [[frame] for frame in now]
-            taken: list[list[int]] = [[] for _ in now]
-            playing, recorded = np.arange(env.num_envs), env.num_envs
-            while len(playing):
-                actions, level = self.act(now[playing]), env.level.copy()
-                step = env.step(actions, playing)
-                now[playing] = step.next_frames()
-                for n, action, frame in zip(playing.tolist(), actions, step.frames, strict=True):
-                    if not steps or len(taken[n]) < steps:
-                        taken[n].append(int(action))
-                        seen[n].append(frame)
-                        recorded += 1
-                for episode in env.pop_episodes():
-                    n = episode.env
-                    yield ExpertEpisode(np.stack(seen[n]), np.array(taken[n], np.uint8), episode.score, int(level[n]))
-                    seen[n], taken[n] = [now[n]], []
-                    recorded += 1
-                if recorded >= frames:
-                    playing = playing[~step.ended]
-        finally:
-            env.close()
+            playing = [_Playing(number, [frame], []) for number, frame in enumerate(now)]
+            begun, following, recorded = env.num_envs, 0, 0
+            ended: dict[int, ExpertEpisode] = {}
+            while recorded < frames:
+                actions, level = self.act(now), env.level.copy()
+                step = env.step(actions)
+                now = step.next_frames()
+                for each, action, frame in zip(playing, actions, step.frames, strict=True):
+                    if not steps or len(each.actions) < steps:
+                        each.actions.append(int(action))
+                        each.frames.append(frame)
+                for end in env.pop_episodes():
+                    each = playing[end.env]
+                    taken = np.array(each.actions, np.uint8)
+                    ended[each.number] = ExpertEpisode(np.stack(each.frames), taken, end.score, int(level[end.env]))
+                    playing[end.env] = _Playing(begun, [now[end.env]], [])
+                    begun += 1
+                while following in ended and recorded < frames:
+                    episode = ended.pop(following)
+                    yield episode
+                    recorded += len(episode.frames)
+                    following += 1
+
+
+class _Playing(NamedTuple):
+    """An episode that is being played."""
+
+    number: int
+    """Counted from 0, in the order in which they began."""
+    frames: list[np.ndarray]
+    actions: list[int]
 
 
 def bundled(env: str) -> PlayingExpert:

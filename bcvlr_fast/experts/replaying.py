@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +18,22 @@ from bcvlr_fast.envs.specs import Rendering
 from bcvlr_fast.experts.expert import ExpertEpisode
 from bcvlr_fast.experts.replays import Replays, is_replays, load_bundled, load_replays
 from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.system.workers import worker_pool
+
+_MIN_FRAMES_PER_WORKER = 4_000
+"""Below this, a process takes longer to start than to play."""
+_EPISODES_TOGETHER = 4
 
 
 @dataclass(frozen=True)
 class ReplayExpert:
-    """An `Expert` that plays replays, always all of them."""
+    """An `Expert` that plays replays."""
 
     replays: Replays
     source = "replays"
+    extends = True
 
     @property
     def env(self) -> str:
@@ -36,8 +48,9 @@ class ReplayExpert:
         return self.replays.frames
 
     def episodes(self, frames: int, steps: int, rendering: Rendering) -> Iterator[ExpertEpisode]:  # noqa: ARG002
-        """Plays every episode whole. Raises UserError if one ends elsewhere or with another return than its replay."""
-        replays = self.replays
+        """Plays whole episodes, in their order. Raises UserError if one ends elsewhere or with another return than its
+        replay."""
+        replays = self.replays.first(frames)
         for episode, seen in enumerate(play(replays)):
             actions = replays.episode_actions(episode).astype(np.uint8)
             yield ExpertEpisode(seen, actions, float(replays.episode_return[episode]), int(replays.level[episode]))
@@ -64,28 +77,53 @@ def verify(replays: Replays, screen: Screen) -> None:
 
 
 def play(replays: Replays) -> Iterator[np.ndarray]:
-    """Plays one episode after another and yields its frames [T + 1, C, H, W] uint8.
+    """Plays the episodes on all cores and yields their frames [T + 1, C, H, W] uint8 in order.
 
-    Raises UserError if an episode ends elsewhere or with another return than its replay.
+    Raises UserError if an episode ends elsewhere or with another return than its replay, or if a worker dies.
     """
+    workers = min(usable_cores(), replays.frames // _MIN_FRAMES_PER_WORKER)
+    if workers < 2:
+        for episode in range(len(replays.level)):
+            yield from _play(replays.part(episode, episode + 1))
+        return
+    firsts = iter(range(0, len(replays.level), _EPISODES_TOGETHER))
+    with worker_pool(workers) as pool:
+
+        def submit() -> Iterator[Future[list[np.ndarray]]]:
+            for first in firsts:
+                yield pool.submit(_play, replays.part(first, first + _EPISODES_TOGETHER))
+
+        tasks = submit()
+        pending = deque(itertools.islice(tasks, 2 * workers))
+        try:
+            while pending:
+                yield from pending.popleft().result()
+                pending.extend(itertools.islice(tasks, 1))
+        except BrokenProcessPool:
+            raise UserError(f"videos: a worker that plays replays died (is there memory for {workers}?)") from None
+
+
+def _play(replays: Replays) -> list[np.ndarray]:
+    """Frames of each episode; runs in a worker, too."""
     env_name = f"procgen:{replays.game}"
+    played = []
     for episode, level in enumerate(replays.level):
         actions = replays.episode_actions(episode)
-        env = make(env_name, num_envs=1, seed=0, level=int(level))
-        frames = np.empty((len(actions) + 1, *env.spec.frame_shape), np.uint8)
-        frames[0] = env.reset()[0]
-        for i, action in enumerate(actions):
-            step = env.step(np.array([action]))
-            frames[i + 1] = step.frames[0]
-            if step.ended[0] != (i == len(actions) - 1):
-                found = "ends at" if step.ended[0] else "continues after"
-                raise _mismatch(env_name, level, f"{found} step {i + 1} of {len(actions)}")
-        played = env.pop_episodes()[0]
-        env.close()
-        if abs(played.score - replays.episode_return[episode]) > 1e-3:
-            found = f"has return {played.score:g}, not {replays.episode_return[episode]:g}"
+        with contextlib.closing(make(env_name, num_envs=1, seed=0, level=int(level))) as env:
+            frames = np.empty((len(actions) + 1, *env.spec.frame_shape), np.uint8)
+            frames[0] = env.reset()[0]
+            for i, action in enumerate(actions):
+                step = env.step(np.array([action]))
+                frames[i + 1] = step.frames[0]
+                if step.ended[0] != (i == len(actions) - 1):
+                    found = "ends at" if step.ended[0] else "continues after"
+                    raise _mismatch(env_name, level, f"{found} step {i + 1} of {len(actions)}")
+            score = env.pop_episodes()[0].score
+        if abs(score - replays.episode_return[episode]) > 1e-3:
+            found = f"has return {score:g}, not {replays.episode_return[episode]:g}"
             raise _mismatch(env_name, level, found)
-        yield frames
+        played.append(frames)
+    return played
 
 
 def _mismatch(env_name: str, level: int, found: str) -> UserError:

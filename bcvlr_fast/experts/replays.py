@@ -45,6 +45,11 @@ class Replays:
         actions = self.actions[ends[first] : ends[last]]
         return Replays(self.game, self.level[rows], self.length[rows], actions, self.episode_return[rows])
 
+    def first(self, frames: int) -> Replays:
+        """The first episodes that have at least `frames` frames, or all."""
+        ends = (self.length + 1).cumsum()
+        return self.part(0, int(np.searchsorted(ends, frames)) + 1)
+
     def episode_actions(self, episode: int) -> np.ndarray:
         """Actions [length[episode]] uint8 of one episode."""
         return self.part(episode, episode + 1).actions

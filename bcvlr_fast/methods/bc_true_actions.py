@@ -10,21 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bcvlr_fast.config.fields import number
 from bcvlr_fast.config.presets import Row
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.sampling import WindowSampler
+from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import EnvSpec
 from bcvlr_fast.methods.actions import action_loss, agreement, agreement_name
 from bcvlr_fast.methods.bcvlr.config import EncoderConfig, PolicyConfig
 from bcvlr_fast.methods.bcvlr.presets import CONTINUOUS_NETWORKS, QUICK_NETWORKS
+from bcvlr_fast.methods.bcvlr.synthetic import random_frames, store_of
 from bcvlr_fast.methods.method import LearnerPhase, Phase, Sight, Sources
 from bcvlr_fast.methods.networks import check_encoder, network_arguments
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_policy
+from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, seconds_per_update
 from bcvlr_fast.training.batches import Batches
-from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.training.learner import Learner, Metrics
 
 
@@ -74,6 +79,8 @@ TABLE = (
         "as in BCV-LR",
     ),
 )
+
+_MEASURED_FRAMES, _MEASURED_ENVS = 2048, 64
 
 
 class ActionCloning(Learner):
@@ -134,3 +141,17 @@ def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
         config.encoder, config.policy, config.latent_dim, config.decoder_hidden, spec.actions.size
     )
     return PolicyCard.of(config, spec, networks)
+
+
+def measure_costs(config: Config) -> Costs:
+    """Times updates on random frames, and a few interactions."""
+    compute = choose_compute(choose_device(config.device), config.precision, config.compile)
+    env = spec(config.first_env)
+    policy = build_policy(policy_card(config, env), compute)
+    store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
+    sampler = WindowSampler(store, config.window, torch.Generator(compute.device))
+    labels = torch.from_numpy(env.actions.draw(np.random.default_rng(0), len(sampler.centers))).to(compute.device)
+    learner = ActionCloning(config.policy, policy, labels, sampler)
+    learner.updates = 1 << 40
+    work = Work("policy.updates", seconds_per_update(learner), 1.0, 1 << 30)
+    return Costs((work,), 0.0, seconds_per_interaction(policy, _MEASURED_ENVS))

@@ -15,6 +15,7 @@ from bcvlr_fast.system.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from bcvlr_fast.methods.method import Method
+    from bcvlr_fast.methods.work import Costs, MeasureCosts
 
 R = TypeVar("R", bound=RunConfig)
 
@@ -25,6 +26,10 @@ class Entry(NamedTuple):
     method: str
     config: str
     presets: str
+    costs: str
+    """A `MeasureCosts`."""
+    planned: tuple[str, ...]
+    """Settings that a time limit determines, by dotted name."""
 
 
 METHODS = {
@@ -32,11 +37,22 @@ METHODS = {
         method="bcvlr_fast.methods.bcvlr.method:BCVLR",
         config="bcvlr_fast.methods.bcvlr.config:Config",
         presets="bcvlr_fast.methods.bcvlr.presets:TABLE",
+        costs="bcvlr_fast.methods.bcvlr.planning:measure_costs",
+        planned=(
+            "features.updates",
+            "latent_actions.updates",
+            "policy.updates",
+            "online.finetune_updates",
+            "online.clone_updates",
+            "final.updates",
+        ),
     ),
     "bc-true-actions": Entry(
         method="bcvlr_fast.methods.bc_true_actions:BCTrueActions",
         config="bcvlr_fast.methods.bc_true_actions:Config",
         presets="bcvlr_fast.methods.bc_true_actions:TABLE",
+        costs="bcvlr_fast.methods.bc_true_actions:measure_costs",
+        planned=("policy.updates",),
     ),
 }
 
@@ -58,6 +74,17 @@ def method_type(method: str) -> type[Method]:
 def preset_for(method: str) -> Callable[[Sequence[str], str], Preset[RunConfig]]:
     """(environments, scale) -> preset of `method`. Raises UserError for an unknown method."""
     return functools.partial(build, config_type(method)(method=method), _load(_entry(method).presets))
+
+
+def planned_settings(method: str) -> tuple[str, ...]:
+    """The settings that a time limit determines, by dotted name. Raises UserError for an unknown method."""
+    return _entry(method).planned
+
+
+def costs_of(config: RunConfig) -> Costs:
+    """What learning with a configuration costs on this machine, measured now."""
+    measure: MeasureCosts = _load(_entry(config.method).costs)
+    return measure(config)
 
 
 def read_config(file: Path, kind: type[R]) -> R:

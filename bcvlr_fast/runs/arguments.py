@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bcvlr_fast.config.overlay import dotted, overlay
 from bcvlr_fast.config.presets import differing
 from bcvlr_fast.config.run import DEFAULT_METHOD, RunConfig, validate
 from bcvlr_fast.envs import chosen_rendering, parse_name
-from bcvlr_fast.methods.registry import config_type, preset_for, read_config
+from bcvlr_fast.methods.registry import config_type, planned_settings, preset_for, read_config
 from bcvlr_fast.runs.options import CommandArguments, Early, grouped, options_type, ungrouped
 from bcvlr_fast.system.command import parse, parse_known
 from bcvlr_fast.system.errors import UserError
@@ -23,6 +23,9 @@ from bcvlr_fast.system.files import LOCK, check_writable
 
 _COMMAND_LINE = "command line"
 _HELP = {"-h", "--help", "-H", "--help-verbose"}
+PLAN = "plan.json"
+"""File of a run folder: the minutes that the run was given, and the costs that its numbers of updates follow from."""
+_DEFAULT_MINUTES = 15.0
 _MAY_DIFFER = ("device", "episodes")
 """Settings that a resumed run may change."""
 
@@ -38,11 +41,22 @@ class Request:
     """Reason for the preset."""
     sources: Mapping[str, str]
     """Where each setting that is not a default comes from, by dotted name."""
+    limit: TimeLimit | None
+    """The time that a new run may take; None if its updates are counted, or if it is resumed."""
     track: str
     profile: tuple[int, int] | None
     """The updates (first, end) of each phase to profile."""
     print_config: bool
     dry_run: bool
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """The time that a run may take."""
+
+    minutes: float
+    given: frozenset[str] = frozenset()
+    """Settings that the user chose, by dotted name: those among them that the time would determine stay."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,10 @@ def resolve(argv: Sequence[str]) -> Request:
         _check_resumed(_finished(kept), settings, command.out, folder)
     check_writable(folder, "out")
     profile = _updates(command.profile)
-    return Request(settings, folder, why, sources, command.track, profile, command.print_config, command.dry_run)
+    asked = early.preset if early.config_file is None else settings.preset
+    given = (name for name, source in sources.items() if source in (_COMMAND_LINE, str(early.config_file)))
+    limit = None if resumed else time_limit(command.minutes, settings, asked, given)
+    return Request(settings, folder, why, sources, limit, command.track, profile, command.print_config, command.dry_run)
 
 
 def settings_for(
@@ -99,6 +116,22 @@ def settings_for(
     paths = [videos] if isinstance(videos, str | Path) else list(videos)
     early = Early(names, method=method, preset=preset, device=overrides.get("device", "auto"))
     return _finished(_from_preset(early, {"videos": paths, **overrides}, "").settings)
+
+
+def time_limit(minutes: float | None, settings: RunConfig, asked_preset: str, given: Iterable[str]) -> TimeLimit | None:
+    """The time limit of a new run: the given one, or 15 minutes where preset auto is that of a CPU.
+
+    It has no default if a setting that it would determine is among the `given` ones. Raises UserError unless the
+    minutes are positive and finite.
+    """
+    given = frozenset(given)
+    if minutes is None:
+        by_itself = asked_preset == "auto" and settings.preset == "quick"
+        free = by_itself and given.isdisjoint(planned_settings(settings.method))
+        return TimeLimit(_DEFAULT_MINUTES, given) if free else None
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"minutes: expected a positive number, got {minutes:g}")
+    return TimeLimit(minutes, given)
 
 
 def _base(early: Early, kept: RunConfig | None, helping: bool) -> _Base:
@@ -194,7 +227,7 @@ def _runs_of(env: tuple[str, ...]) -> Path:
 def folder_for(settings: RunConfig, out: Path | None) -> Path:
     """The folder of a new run: `out`, or one named by task, time and seed. Raises UserError if it is not empty."""
     folder = out or _runs_of(settings.env) / f"{time.strftime('%Y%m%d-%H%M%S')}-s{settings.seed}"
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK, PLAN}):
         raise UserError(f"out: {folder} is not an empty folder (resume its run with: --resume {folder})")
     return folder
 

@@ -149,6 +149,8 @@ def open_run_videos(settings: RunConfig, path: Path) -> RunVideos:
     window, or with labels that are damaged or another video's.
     """
     videos, labels = open_matching(settings, path)
+    if videos.training_episodes is None and all(is_expert_file(each) for each in settings.videos):
+        videos = videos.first_episodes(settings.expert_frames)  # another run may have recorded more
     if videos.training_episodes is None and settings.video_frames:
         videos = videos.first(settings.video_frames)
     train, held_out = videos.split(settings.held_out)

@@ -19,6 +19,9 @@ R = TypeVar("R", bound=RunConfig)
 class CommandArguments:
     """Options of the command itself: the run folder, and what to do besides training."""
 
+    minutes: float | None = None
+    """Minutes that the run may take, evaluation and report included. What updates cost here is measured, and their
+    numbers follow from it. By default 15 for preset auto on a CPU, and the preset's numbers otherwise."""
     env_factory: str = ""
     """module:function that returns a gymnasium.Env; the same as --env factory:module:function."""
     out: Path | None = None

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bcvlr_fast.config.overlay import dotted
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.methods.registry import method_type
-from bcvlr_fast.runs.arguments import folder_for, settings_for
+from bcvlr_fast.runs.arguments import TimeLimit, folder_for, settings_for, time_limit
 from bcvlr_fast.runs.expert_videos import find_videos
 from bcvlr_fast.runs.multitask import split_tasks, train_tasks
+from bcvlr_fast.runs.planning import planned
 from bcvlr_fast.runs.run import CHECKPOINTS
 from bcvlr_fast.runs.training import train
 from bcvlr_fast.system.errors import UserError
@@ -25,12 +27,13 @@ def start_run(
     folder: Path,
     screen: Screen,
     *,
+    limit: TimeLimit | None = None,
     track: str = "none",
     start: float | None = None,
     profiled: tuple[int, int] | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Trains in `folder` according to `settings`, or resumes the run in it.
+    """Trains in `folder` according to `settings`, or resumes the run in it. A `limit` determines numbers of updates.
 
     Raises UserError for a missing package, environment, encoder or video, before anything is written. A dry run stops
     at that point. The other arguments are those of `Run`.
@@ -46,6 +49,11 @@ def start_run(
     method.check(settings, spec(settings.first_env), restored)
     check_tracker(track)
     videos = [find_videos(task, screen, dry_run) for task in tasks]
+    if limit is not None:
+        settings, plan = planned(settings, limit, start, screen)
+        tasks = split_tasks(settings)
+        if not dry_run:
+            plan.save(folder)
     if dry_run:
         screen.say("dry run: nothing was written")
     elif len(tasks) == 1:
@@ -60,10 +68,12 @@ def train_from_settings(
     *,
     out: str | Path | None = None,
     quiet: bool = False,
+    minutes: float | None = None,
     **settings: Any,
 ) -> Path:
     """Trains with settings given from Python, as `bcvlr_fast.train` describes; returns the run folder."""
     chosen = settings_for(env, videos, **settings)
     folder = folder_for(chosen, None if out is None else Path(out))
-    start_run(chosen, folder, Screen(quiet))
+    limit = time_limit(minutes, chosen, settings.get("preset", "auto"), dotted(settings))
+    start_run(chosen, folder, Screen(quiet), limit=limit)
     return folder

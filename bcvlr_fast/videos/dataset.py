@@ -109,6 +109,10 @@ class ExpertVideos:
         lengths = np.diff(ends, prepend=0)
         return self._of(self.frames[:frames], lengths[lengths > 0].tolist())
 
+    def first_episodes(self, frames: int) -> ExpertVideos:
+        """The first episodes that have at least `frames` frames, or all."""
+        return self.part(0, int(np.searchsorted(self.lengths.cumsum(), frames)) + 1)
+
     def part(self, first: int, last: int) -> ExpertVideos:
         """Episodes first .. last - 1."""
         starts = np.concatenate([[0], self.lengths.cumsum()])

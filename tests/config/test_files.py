@@ -50,7 +50,7 @@ def test_fields_that_a_file_lacks_have_their_earlier_meaning() -> None:
     values, today = flat(settings), flat(preset("procgen:miner", "quick"))
     for name, value in values.items():
         section, _, field = name.rpartition(".")
-        saved = (written[section] if section else written).get(field)
+        saved = (written.get(section, {}) if section else written).get(field)
         if saved is not None and name != "env":
             assert json.loads(json.dumps(value)) == saved, name
     assert (values["online.exploration"], today["online.exploration"]) == (0.0, 0.5)

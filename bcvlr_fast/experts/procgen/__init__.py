@@ -19,13 +19,13 @@ class Reactive(NamedTuple):
     temperature: float
     """Scores whose difference is well below this are equally good."""
 
-    def probabilities(self, seen: View) -> np.ndarray:
-        """Softmax [15] of the scores by temperature."""
-        scores = self.scores(seen) / self.temperature
-        weights = np.exp(scores - scores.max())
-        return weights / weights.sum()
+    def regrets(self, seen: View) -> np.ndarray:
+        """By how much [15] each action is worse than the best one, in units of the temperature, up to 10."""
+        scores = self.scores(seen)
+        return np.minimum((scores.max() - scores) / self.temperature, _MAX_REGRET)
 
 
+_MAX_REGRET = 10.0
 REACTIVE = {
     module.__name__.rpartition(".")[2]: Reactive(module.scores, module.TEMPERATURE)
     for module in (bigfish, bossfight, chaser, dodgeball, fruitbot, miner, plunder, starpilot)

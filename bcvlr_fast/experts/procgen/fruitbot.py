@@ -29,7 +29,7 @@ def scores(seen: View) -> np.ndarray:
     for action, direction in ((LEFT, -1), (IDLE, 0), (RIGHT, 1)):
         speed = 0.45 * agent[2] + 0.3825 * direction
         x = np.clip(agent[0] + speed / 0.55, agent[4], _WIDTH - agent[4])  # where it comes to rest
-        best[action] = values[round(x / _CELL)] + 0.02 * (action == IDLE)
+        best[action] = values[round(x / _CELL)] + 0.08 * (action == IDLE)
     return best
 
 

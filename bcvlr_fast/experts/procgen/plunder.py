@@ -44,7 +44,7 @@ def scores(seen: View) -> np.ndarray:
     value = _shots(path, agent, _BEFORE, entities[kinds == _SHIP], wanted, entities[kinds == _OWN_BALL])
     moves = (_FIRST == LEFT) | (_FIRST == RIGHT)
     aside = np.abs(path[:, -1, 0] - 12)
-    return best_by_action(_FIRST, value - 0.1 * (_FIRST == FIRE) - 0.01 * moves - 0.002 * aside)
+    return best_by_action(_FIRST, value - 0.1 * (_FIRST == FIRE) - 0.06 * moves - 0.002 * aside)
 
 
 @numba.njit(cache=True)

@@ -35,8 +35,10 @@ class Cloning(Learner):
         batch_size: int,
         learning_rate: float,
         weight_decay: float = 0.0,
+        decoded_weight: float = 0.0,
     ) -> None:
         self.config, self.agent = config, agent
+        self._decoded_weight = decoded_weight
         super().__init__(
             updates,
             {"policy": agent.compute.optimizer(agent.policy.parameters(), learning_rate, weight_decay)},
@@ -82,9 +84,14 @@ class Cloning(Learner):
 
     def update(self, number: int) -> Metrics:
         z = self._labels[number]
-        loss = cloning_loss(self.agent, self._features(number), z)
+        with self.agent.compute.autocast():
+            predicted: Tensor = self.agent.policy(self._features(number)).float()
+        error = cloning_loss(predicted, z)
+        loss = error
+        if self._decoded_weight:
+            loss = loss + self._decoded_weight * decoded_difference(self.agent, predicted, z)
         self.descend(loss)
-        return {"loss": loss, "explained": 1 - loss.detach() / z.var(dim=0).mean()}
+        return {"loss": loss, "explained": 1 - error.detach() / z.var(dim=0).mean()}
 
     @torch.no_grad()
     def _features(self, number: int) -> Tensor:
@@ -105,8 +112,21 @@ class Cloning(Learner):
         return self.agent.latent_action(self.agent.frame_features(frames, index))
 
 
-def cloning_loss(agent: Agent, features: Tensor, z: Tensor) -> Tensor:
-    """Eq. 4: L_bc = MSE(pi(s_t), z), []. s_t = f(o_t) are features [B, C, side, side], and the labels z = p(s)
-    [B, latent_dim] are those before quantization."""
-    with agent.compute.autocast():
-        return F.mse_loss(agent.policy(features).float(), z)
+def cloning_loss(predicted: Tensor, z: Tensor) -> Tensor:
+    """Eq. 4: L_bc = MSE(pi(s_t), z), [], of `predicted` = pi(s_t) and the labels z = p(s), both [B, latent_dim]. The
+    labels are those before quantization."""
+    return F.mse_loss(predicted, z)
+
+
+def decoded_difference(agent: Agent, predicted: Tensor, z: Tensor) -> Tensor:
+    """Difference [] between the actions decoded from `predicted` and from z, both [B, latent_dim].
+
+    It is the Kullback-Leibler divergence of discrete actions from those of z, or the mean squared error of continuous
+    ones. Its gradient is left in d, which cloning does not train.
+    """
+    decoded = agent.decode(predicted)
+    with torch.no_grad():
+        target = agent.decode(z)
+    if agent.spec.actions.continuous:
+        return F.mse_loss(decoded, target)
+    return F.kl_div(decoded.log_softmax(dim=1), target.softmax(dim=1), reduction="batchmean")

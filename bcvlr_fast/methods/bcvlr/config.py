@@ -228,6 +228,18 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True)
+class FinalCloningConfig:
+    """Phase 5, which the paper does not have: pi clones once more when p and d are final, as `policy` says."""
+
+    updates: int = number(0, 0, before=0)
+    """Gradient updates of the phase. 0, the paper's, skips it."""
+    learning_rate: float = number(1e-3, 0, 10, before=1e-3)
+    """Learning rate at the start of the phase; it falls linearly to 0."""
+    decoded_weight: float = number(1.0, 0, 1e4, before=1.0)
+    """Weight of the difference between the actions decoded from pi and from the latent actions, beside Eq. 4."""
+
+
+@dataclass(frozen=True)
 class Config(RunConfig):
     """All settings of a run of BCV-LR."""
 
@@ -236,6 +248,7 @@ class Config(RunConfig):
     latent_actions: LatentActionsConfig = field(default_factory=LatentActionsConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
+    final: FinalCloningConfig = field(default_factory=FinalCloningConfig)
 
     @property
     def window(self) -> Window:

@@ -45,6 +45,7 @@ class BCVLR:
             "latent_actions": lambda: self._latent_actions(sources),
             "pre_imitation": lambda: self._pre_imitation(sources),
             "online": lambda: self._online(sources),
+            "final_cloning": lambda: self._final_cloning(sources),
         }
 
     def _features(self, sources: Sources) -> Phase:
@@ -77,6 +78,24 @@ class BCVLR:
             return Rounds(self.config, self.agent, sources.transitions, sources.videos)
         env = sources.make_env(self.config.online.num_envs, self.config.online.interactions)
         return Online(self.config, self.agent, self.policy, env, sources.videos)
+
+    def _final_cloning(self, sources: Sources) -> Phase:
+        self.agent.encoder.requires_grad_(False)
+        policy, final = self.config.policy, self.config.final
+        if not final.updates:
+            return LearnerPhase("final_cloning", "", None)
+        learner = Cloning(
+            policy,
+            self.agent,
+            sources.videos,
+            updates=final.updates,
+            batch_size=policy.batch_size,
+            learning_rate=final.learning_rate,
+            weight_decay=policy.weight_decay,
+            decoded_weight=final.decoded_weight,
+        )
+        learner.anneals = True
+        return LearnerPhase("final_cloning", "final cloning", learner)
 
 
 class PreImitation(LearnerPhase):

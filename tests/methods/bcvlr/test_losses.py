@@ -16,7 +16,7 @@ from bcvlr_fast.data.replay import Replay, ReplaySampler
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
-from bcvlr_fast.methods.bcvlr.cloning import Cloning, cloning_loss
+from bcvlr_fast.methods.bcvlr.cloning import Cloning, cloning_loss, decoded_difference
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.features import Features, build_heads, contrastive_loss
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, finetuning_loss
@@ -320,7 +320,8 @@ def test_losses_change_no_mode_and_move_no_codebook() -> None:
     code = agent.codebook(z)
     latent_action_loss(agent, features, code, commitment=0.05)[0].backward(retain_graph=True)
     finetuning_loss(agent, features, z, code, torch.zeros(6, dtype=torch.int64), beta=1.0, commitment=0.05)
-    cloning_loss(agent, features[:6], z)
+    predicted = agent.policy(features[:6])
+    (cloning_loss(predicted, z) + decoded_difference(agent, predicted, z)).backward()
     assert not any(module.training for module in agent.modules())
     assert all(torch.equal(a, b) for a, b in zip(agent.state_dict().values(), before.values(), strict=True))
 

@@ -1,0 +1,71 @@
+"""A run of given minutes: measures what updates cost here and divides the time over the phases."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bcvlr_fast.config.fields import flat
+from bcvlr_fast.config.overlay import overlay
+from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.methods.registry import costs_of
+from bcvlr_fast.methods.work import Costs, divide
+from bcvlr_fast.runs.arguments import PLAN, TimeLimit
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
+
+_EPISODE_STEPS = 300
+"""Approximate length of an evaluated episode."""
+_PLAYED_POLICIES = 3
+_REPORT_S = 15.0
+_MIN_LEARNING_S = 20.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of updates that end a run after `minutes`, with the measured costs."""
+
+    minutes: float
+    counts: Mapping[str, int]
+    """By dotted name of the setting."""
+    costs: Costs
+
+    def save(self, folder: Path) -> None:
+        """Writes the plan into a run folder, which it makes if needed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        cost_ms = {work.setting: round(1e3 * work.cost_s, 3) for work in self.costs.work}
+        kept = {"minutes": self.minutes, "counts": self.counts, "cost_ms": cost_ms}
+        (folder / PLAN).write_text(json.dumps(kept, indent=1))
+
+    def describe(self) -> str:
+        """The counts with their time, on one line."""
+        parts = []
+        for work in self.costs.work:
+            count = self.counts[work.setting]
+            name = work.setting.removesuffix(".updates").removeprefix("online.").replace("_", " ")
+            parts.append(f"{name} {count:,} ({count * work.cost_s:.0f} s)")
+        rest = f"interactions and labels {self.costs.fixed_s:.0f} s"
+        return f"plan for {self.minutes:g} minutes: {', '.join(parts)}, {rest}"
+
+
+def planned(settings: RunConfig, limit: TimeLimit, start: float, screen: Screen) -> tuple[RunConfig, Plan]:
+    """`settings` with counts of updates for a run within a limit that began at `start` (time.monotonic), and the plan.
+
+    Raises UserError if there is too little time.
+    """
+    screen.say("measuring what updates cost here")
+    costs = costs_of(settings)
+    values = flat(settings)
+    kept = {work.setting: values[work.setting] for work in costs.work if work.setting in limit.given}
+    played_steps = _PLAYED_POLICIES * settings.episodes * _EPISODE_STEPS
+    evaluation_s = len(settings.env) * (played_steps * costs.interaction_s + _REPORT_S)
+    seconds = 60 * limit.minutes - (time.monotonic() - start) - evaluation_s - costs.fixed_s
+    if seconds < _MIN_LEARNING_S:
+        needed = (60 * limit.minutes - seconds + _MIN_LEARNING_S) / 60
+        raise UserError(f"minutes: expected at least {needed:.1f} here, got {limit.minutes:g}")
+    plan = Plan(limit.minutes, divide(costs.work, seconds, kept), costs)
+    screen.say(plan.describe())
+    return overlay(settings, plan.counts), plan
