@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,30 @@ from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.system.screen import Screen
 
 RESULT = "evaluation.json"
+_INTERVAL = 1.96
+"""Half width of a 95 % interval, in standard errors."""
+
+
+class Recovery(NamedTuple):
+    """How much of the way from random play to the expert a policy has come, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, agent: Score, random: Score, expert: Score) -> Recovery | None:
+        """(agent - random) / (expert - random), with the standard error of the three means, to first order.
+
+        None if the expert is no better than random play.
+        """
+        way = expert.mean - random.mean
+        if way <= 0:
+            return None
+        mean = (agent.mean - random.mean) / way
+        parts = (agent.standard_error, (1 - mean) * random.standard_error, mean * expert.standard_error)
+        half = _INTERVAL * float(np.linalg.norm(np.nan_to_num(parts))) / way
+        return cls(mean, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
@@ -35,18 +60,31 @@ class Evaluation:
         expert = self.scores.get("expert")
         return self.scores[policy].mean / expert.mean if expert and expert.mean else None
 
+    def recovery(self, policy: str) -> Recovery | None:
+        """The policy's recovery; None where the expert is unknown or no better than random play."""
+        expert = self.scores.get("expert")
+        return Recovery.of(self.scores[policy], self.scores["random"], expert) if expert else None
+
     def to_json(self) -> str:
-        norms = {p: self.video_norm(p) for p in ("sampled", "greedy") if p in self.scores}
-        scores = {k: asdict(v) for k, v in self.scores.items()}
-        kept = {"env": self.env, "seed": self.seed, "score": self.score, "scores": scores, "video_norm": norms}
+        agents = [policy for policy in ("sampled", "greedy") if policy in self.scores]
+        recovery = {policy: self.recovery(policy) for policy in agents}
+        kept = {
+            "env": self.env,
+            "seed": self.seed,
+            "score": self.score,
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "video_norm": {policy: self.video_norm(policy) for policy in agents},
+            "recovery": {policy: found._asdict() if found else None for policy, found in recovery.items()},
+        }
         return json.dumps(kept, indent=1)
 
     def table(self) -> Table:
         table = Table(title=f"{self.env}: {self.score} over {self.scores['greedy'].episodes} episodes")
-        for heading in ("policy", "mean", "standard error", "95 % interval", "length", "agent / expert"):
+        for heading in ("policy", "mean", "standard error", "95 % interval", "length", "agent / expert", "recovery"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
         for name, score in self.scores.items():
-            norm = self.video_norm(name) if name in ("sampled", "greedy") else None
+            agent = name in ("sampled", "greedy")
+            norm, recovery = (self.video_norm(name), self.recovery(name)) if agent else (None, None)
             table.add_row(
                 name,
                 f"{score.mean:.2f}",
@@ -54,6 +92,7 @@ class Evaluation:
                 f"{score.low:.2f} .. {score.high:.2f}",
                 "" if score.mean_length_steps is None else f"{score.mean_length_steps:.0f}",
                 "" if norm is None else f"{norm:.2f}",
+                "" if recovery is None else f"{recovery.mean:.2f} ({recovery.low:.2f} .. {recovery.high:.2f})",
             )
         return table
 

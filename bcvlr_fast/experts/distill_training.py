@@ -20,6 +20,7 @@ from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weight
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
 from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
 from bcvlr_fast.experts.paper import PAPER_EXPERT
+from bcvlr_fast.experts.playing import PlayingExpert
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import check_installed
 from bcvlr_fast.experts.weights import rounded
@@ -35,6 +36,7 @@ _SAVE_EVERY_S = 120.0
 _CHECK_EVERY_UPDATES = 4000
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
 _SCORED_EPISODES = 256
+_WATCHED_FRAMES = 20_000
 _REFILLED_FRAMES = 100_000
 """Frames to collect before a resumed distillation learns again."""
 
@@ -63,7 +65,14 @@ def make_weights(
         network = rounded(student.network)
         score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
         card: dict[str, Any] = {"env": f"procgen:{game}", "made_by": "distill", "seed": seed, **asdict(config)}
-        card |= {"return": asdict(score), "minutes": round(minutes, 1), "curve": curve, "machine": machine()}
+        changes = change_rate(network, game, compute)
+        card |= {
+            "return": asdict(score),
+            "change_rate": round(changes, 4),
+            "minutes": round(minutes, 1),
+            "curve": curve,
+            "machine": machine(),
+        }
         save_network(file, network, config.network, card)
     beside = f"the paper's expert: {PAPER_EXPERT[game]:g}"
     screen.say(
@@ -138,6 +147,13 @@ def score_network(network: ActorCritic, game: str, compute: Compute, episodes: i
         return play(env, lambda frames: act_greedily(network, frames, compute), episodes)
     finally:
         env.close()
+
+
+def change_rate(network: ActorCritic, game: str, compute: Compute) -> float:
+    """Fraction of the steps in which the most probable action differs from the one before."""
+    expert = PlayingExpert(f"procgen:{game}", "", lambda frames: act_greedily(network, frames, compute))
+    changes = [np.diff(episode.actions) != 0 for episode in expert.episodes(_WATCHED_FRAMES, 0, "stock")]
+    return float(np.concatenate(changes).mean())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bcvlr_fast.envs import SUITES, parse_name
 from bcvlr_fast.experts import replays
-from bcvlr_fast.experts.bundled import networks_table, replays_table, table_of
+from bcvlr_fast.experts.bundled import dmc_table, procgen_table, replays_table
 from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -49,8 +49,8 @@ def print_bundled(screen: Screen, *, verify_first: bool) -> None:
     """Prints tables of the bundled experts; `verify_first` plays every bundled replay in EnvPool and checks it."""
     for game in replays.available() if verify_first else ():
         verify(replays.load_bundled(game), screen)
-    screen.table(replays_table())
-    screen.table(networks_table())
+    screen.table(procgen_table())
+    screen.table(dmc_table())
 
 
 def _plan(settings: Settings, screen: Screen) -> Path:
@@ -108,7 +108,7 @@ def _verified(game: str, file: Path, screen: Screen) -> Path:
     """Plays new replays in EnvPool, checks every episode, and prints their table."""
     made = replays.load_replays(file, game)
     verify(made, screen)
-    screen.table(table_of({game: made}))
+    screen.table(replays_table(made))
     screen.say("every episode has the same end and return in EnvPool as in its replay")
     return file
 

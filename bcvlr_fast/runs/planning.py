@@ -11,15 +11,15 @@ from pathlib import Path
 from bcvlr_fast.config.fields import flat
 from bcvlr_fast.config.overlay import overlay
 from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.registry import costs_of
 from bcvlr_fast.methods.work import Costs, divide
 from bcvlr_fast.runs.arguments import PLAN, TimeLimit
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
-_EPISODE_STEPS = 300
-"""Approximate length of an evaluated episode."""
-_PLAYED_POLICIES = 3
+_EVALUATED_STEPS = {"discrete": 3 * 300, "continuous": 2 * 500}
+"""Approximate steps that the evaluation plays per episode: the policies that it plays, and the length of an episode."""
 _REPORT_S = 15.0
 _MIN_LEARNING_S = 20.0
 
@@ -60,7 +60,8 @@ def planned(settings: RunConfig, limit: TimeLimit, start: float, screen: Screen)
     costs = costs_of(settings)
     values = flat(settings)
     kept = {work.setting: values[work.setting] for work in costs.work if work.setting in limit.given}
-    played_steps = _PLAYED_POLICIES * settings.episodes * _EPISODE_STEPS
+    actions = spec(settings.first_env).actions
+    played_steps = _EVALUATED_STEPS["continuous" if actions.continuous else "discrete"] * settings.episodes
     evaluation_s = len(settings.env) * (played_steps * costs.interaction_s + _REPORT_S)
     seconds = 60 * limit.minutes - (time.monotonic() - start) - evaluation_s - costs.fixed_s
     if seconds < _MIN_LEARNING_S:

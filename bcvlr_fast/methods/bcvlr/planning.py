@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import Config
@@ -12,25 +14,51 @@ from bcvlr_fast.training.compute import choose_compute, choose_device
 _MEASURED_FRAMES = 2048
 
 
+class _Share(NamedTuple):
+    share: float
+    max: int = 1 << 30
+
+
+_DISCRETE = {
+    "features.updates": _Share(0.04, 1000),
+    "latent_actions.updates": _Share(0.14, 3000),
+    "policy.updates": _Share(0.04, 500),
+    "online.finetune_updates": _Share(0.36, 1000),
+    "online.clone_updates": _Share(0.10, 400),
+    "final.updates": _Share(0.32),
+}
+_CONTINUOUS = {
+    "features.updates": _Share(0.02, 2000),
+    "latent_actions.updates": _Share(0.15, 3000),
+    "policy.updates": _Share(0.07, 5000),
+    "online.finetune_updates": _Share(0.20, 4000),
+    "online.clone_updates": _Share(0.56),
+}
+"""Parts of the learning time by setting, and the counts beyond which more teaches nothing."""
+
+
 def measure_costs(config: Config) -> Costs:
     """Times the learners on random frames, and a few interactions."""
     compute = choose_compute(choose_device(config.device), config.precision, config.compile)
+    env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
     cost = {
         phase: seconds_per_update(learner_of(phase, config, compute, store))
         for phase in ("features", "latent actions", "pre-imitation", "cloning", "fine-tuning")
     }
-    online = config.online
+    cost_s = {
+        "features.updates": cost["features"],
+        "latent_actions.updates": cost["latent actions"],
+        "policy.updates": cost["cloning"],
+        "online.finetune_updates": tasks * online.rounds * cost["fine-tuning"],
+        "online.clone_updates": tasks * online.rounds * cost["cloning"],
+        "final.updates": tasks * cost["pre-imitation"],
+    }
+    shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
+    work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())
+    step_s = seconds_per_interaction(Agent(config, env, compute).acting_policy(), online.num_envs)
     label_s = max(0.0, cost["cloning"] - cost["pre-imitation"]) / online.clone_batch_size
-    tasks = len(config.env)  # they share a pretraining
-    work = (
-        Work("features.updates", cost["features"], 0.04, 1000),
-        Work("latent_actions.updates", cost["latent actions"], 0.14, 3000),
-        Work("policy.updates", cost["cloning"], 0.04, 500),
-        Work("online.finetune_updates", tasks * online.rounds * cost["fine-tuning"], 0.36, 1000),
-        Work("online.clone_updates", tasks * online.rounds * cost["cloning"], 0.10, 400),
-        Work("final.updates", tasks * cost["pre-imitation"], 0.32, 1 << 30),
-    )
-    policy = Agent(config, spec(config.first_env), compute).acting_policy()
-    step_s = seconds_per_interaction(policy, online.num_envs)
-    return Costs(work, tasks * (config.expert_frames * label_s + online.interactions * step_s), step_s)
+    labels_s = (
+        config.expert_frames * label_s if "final.updates" in shares else 0.0
+    )  # of all windows, for the last phase
+    return Costs(work, tasks * (labels_s + online.interactions * step_s), step_s)

@@ -1,0 +1,116 @@
+"""A run of given minutes: how time is divided over the phases, and which settings stay."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import pytest
+
+from bcvlr_fast.config.fields import flat
+from bcvlr_fast.config.files import read_saved
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.bcvlr.presets import preset
+from bcvlr_fast.methods.registry import METHODS, costs_of, planned_settings
+from bcvlr_fast.methods.work import Costs, Work, divide
+from bcvlr_fast.runs import planning
+from bcvlr_fast.runs.arguments import PLAN, TimeLimit, resolve
+from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.screen import Screen
+
+QUIET = Screen(quiet=True)
+WORK = (Work("a", 0.5, 1.0, 1000), Work("b", 0.1, 3.0, 1000))
+
+
+def test_time_is_divided_by_shares() -> None:
+    assert divide(WORK, 40.0, {}) == {"a": 20, "b": 300}
+
+
+def test_what_a_maximum_leaves_goes_to_the_others() -> None:
+    capped = (WORK[0], WORK[1]._replace(max=100))
+    assert divide(capped, 40.0, {}) == {"a": 60, "b": 100}
+
+
+def test_given_counts_stay_and_cost_their_time() -> None:
+    assert divide(WORK, 40.0, {"a": 40}) == {"a": 40, "b": 200}
+
+
+def test_every_phase_gets_an_update() -> None:
+    assert divide(WORK, 0.1, {}) == {"a": 1, "b": 1}
+    assert divide(WORK, -5.0, {"a": 7}) == {"a": 7, "b": 1}
+
+
+def settings() -> Config:
+    return dataclasses.replace(preset("procgen:bossfight", "quick"), episodes=10)
+
+
+def costs(fixed_s: float = 10.0) -> Costs:
+    work = tuple(Work(name, 0.01, 1.0, 1 << 30) for name in planned_settings("bcv-lr"))
+    return Costs(work, fixed_s, 1e-4)
+
+
+def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(planning, "costs_of", lambda _: costs())
+    limit = TimeLimit(5.0, frozenset({"final.updates"}))
+    start = time.monotonic() - 20
+    before = dataclasses.replace(settings(), final=dataclasses.replace(settings().final, updates=100))
+    after, plan = planning.planned(before, limit, start, QUIET)
+    evaluation_s = 3 * 10 * 300 * 1e-4 + 15
+    learning_s = sum(0.01 * count for count in plan.counts.values())
+    assert 20 + 10 + evaluation_s + learning_s == pytest.approx(300, abs=1)
+    values = flat(after)
+    assert {name: values[name] for name in plan.counts} == plan.counts
+    assert values["final.updates"] == 100
+    unchanged = {name for name, value in flat(before).items() if value == values[name]}
+    assert set(values) - unchanged <= set(plan.counts)
+    plan.save(tmp_path / "run")
+    assert (tmp_path / "run" / PLAN).exists()
+
+
+def test_too_little_time_is_refused_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "costs_of", lambda _: costs(fixed_s=100.0))
+    with pytest.raises(UserError, match=r"minutes: expected at least 2\.3 here, got 1"):
+        planning.planned(settings(), TimeLimit(1.0), time.monotonic(), QUIET)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_costs_of_a_method_are_those_of_its_planned_settings(method: str) -> None:
+    request = resolve(["--env", "procgen:bossfight", "--method", method, "--preset", "quick"])
+    found = costs_of(request.settings)
+    assert tuple(work.setting for work in found.work) == planned_settings(method)
+    assert all(work.cost_s > 0 for work in found.work)
+    assert found.interaction_s > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "minutes"),
+    [
+        ([], 15.0),
+        (["--minutes", "3"], 3.0),
+        (["--preset", "quick"], None),
+        (["--preset", "quick", "--minutes", "60"], 60.0),
+        (["--features.updates", "5"], None),
+        (["--features.updates", "5", "--minutes", "4"], 4.0),
+        (["--seed", "3"], 15.0),
+    ],
+)
+def test_a_cpu_has_a_default_unless_counts_are_given(arguments: list[str], minutes: float | None) -> None:
+    limit = resolve(["--env", "procgen:maze", "--device", "cpu", *arguments]).limit
+    assert (limit.minutes if limit else None) == minutes
+    if limit:
+        assert ("features.updates" in limit.given) == ("--features.updates" in arguments)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "inf", "nan"])
+def test_bad_minutes_are_refused(minutes: str) -> None:
+    with pytest.raises(UserError, match="minutes: expected a positive number, got"):
+        resolve(["--env", "procgen:maze", "--minutes", minutes])
+
+
+def test_a_saved_configuration_has_no_time_limit(tmp_path: Path) -> None:
+    """A rerun repeats the counts, whatever the machine."""
+    file = tmp_path / "config.json"
+    from bcvlr_fast.config.files import to_json
+
+    file.write_text(to_json(settings()))
+    assert resolve(["--config-file", str(file)]).limit is None
+    assert read_saved(file, lambda _: Config) == settings()
