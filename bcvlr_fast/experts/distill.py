@@ -2,8 +2,7 @@
 
 Workers play in Procgen's simulator. In each of their copies the network acts most of the time and the expert now and
 then, so that states late in an episode are seen before the network gets there by itself. The expert scores the actions
-in every state, whoever acts, and the network minimizes the expected regret with an entropy bonus, as in AggreVaTe (Ross
-and Bagnell 2014).
+in every state, whoever acts, and the network learns their softmax.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.envs.specs import FRAME_SHAPE
@@ -141,11 +141,7 @@ class Student:
         self.added += len(rows)
 
     def learn(self, updates: int) -> float:
-        """Takes some updates and returns their mean loss: the expected regret less the entropy.
-
-        Where a frame does not show what the expert knows, the best probabilities for this loss are the softmax of the
-        negative mean regret: the network learns what is best on average, not what is most often best.
-        """
+        """Takes some updates and returns their mean loss: the divergence from the softmax of the negative regrets."""
         config, device = self.config, self.compute.device
         kept = min(self.added, config.buffer_frames)
         total = torch.zeros((), device=device)
@@ -154,8 +150,8 @@ class Student:
             set_learning_rate(self.optimizer, config.learning_rate * (1 + math.cos(math.pi * progress)) / 2)
             rows = torch.randint(kept, (config.batch_size,), generator=self.generator, device=device)
             logits, _ = forward(self.network, self.frames, rows, self.compute)
-            log_probability = logits.log_softmax(dim=1)
-            loss = (log_probability.exp() * (self.regrets[rows] + log_probability)).sum(dim=1).mean()
+            targets = (-self.regrets[rows]).softmax(dim=1)
+            loss = F.kl_div(logits.log_softmax(dim=1), targets, reduction="batchmean")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

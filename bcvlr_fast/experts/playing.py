@@ -97,10 +97,10 @@ def from_file(file: Path, env: str) -> PlayingExpert:
     network, _, card = load_network(file)
     if card.get("env") != env:
         raise UserError(f"expert: {file}: of {card.get('env')}, expected {env}")
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in network.state_dict().values()))
     compute = choose_compute(choose_device("auto"), "auto")
     compute.network(network)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return PlayingExpert(env, digest, lambda frames: act_greedily(network, frames, compute))
+    return PlayingExpert(env, digest.hexdigest()[:8], lambda frames: act_greedily(network, frames, compute))
 
 
 def available() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast.envs import PROCGEN_GAMES, make
-from bcvlr_fast.experts import find_expert, replays
+from bcvlr_fast.experts import find_expert, playing, replays
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.replaying import ReplayExpert, verify
@@ -33,10 +33,10 @@ SHAPE = (3, 64, 64)
 
 @pytest.fixture
 def three_episodes() -> Replays:
-    whole = replays.load_bundled("dodgeball")
+    whole = replays.load_bundled("leaper")
     shortest = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in shortest])
-    part = Replays("dodgeball", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
+    part = Replays("leaper", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
     return part
 
 
@@ -47,9 +47,9 @@ def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_epi
     assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
     assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
     manifest = read_manifest(folder)
-    assert (manifest.env, manifest.source) == ("procgen:dodgeball", "replays")
+    assert (manifest.env, manifest.source) == ("procgen:leaper", "replays")
 
-    env = make("procgen:dodgeball", 1, seed=9, level=int(three_episodes.level[1]))
+    env = make("procgen:leaper", 1, seed=9, level=int(three_episodes.level[1]))
     frames = [env.reset()[0]]
     frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
     np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
@@ -69,14 +69,14 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     right = three_episodes
     change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
     wrong = dataclasses.replace(right, **change_of[change])
-    with pytest.raises(UserError, match="replay of procgen:dodgeball level"):
+    with pytest.raises(UserError, match="replay of procgen:leaper level"):
         record(ReplayExpert(wrong), tmp_path / "data", screen=Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stopped_recording_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "data"
-    command = start("record", "--env", "procgen:bossfight", "--out", str(out))
+    command = start("record", "--env", "procgen:maze", "--out", str(out))
     wait_until(lambda: any(tmp_path.iterdir()), limit_s=60)
     command.send_signal(signal.SIGTERM)
     assert command.wait(limit_s=30) == 128 + signal.SIGTERM
@@ -93,9 +93,9 @@ def test_a_full_disk_is_a_one_line_error_and_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bundled_replays() -> None:
-    assert replays.available() == PROCGEN_GAMES
-    for game in PROCGEN_GAMES:
+def test_every_game_has_a_bundled_expert_and_its_replays_are_as_good_as_the_papers() -> None:
+    assert sorted([*replays.available(), *playing.available()]) == sorted(PROCGEN_GAMES)
+    for game in replays.available():
         loaded = replays.load_bundled(game)
         assert loaded.frames >= 30_000
         assert len(np.unique(loaded.level)) == len(loaded.level)
@@ -144,19 +144,19 @@ def test_damaged_replays_are_refused(arrays: dict[str, Any], message: str, tmp_p
 
 def test_a_flipped_byte_of_replays_is_refused_or_harmless(tmp_path: Path) -> None:
     file = tmp_path / "it.npz"
-    whole = replays.load_bundled("dodgeball")
+    whole = replays.load_bundled("leaper")
     whole.save(file)
     data = file.read_bytes()
     for at in range(0, len(data), 7):
         file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
         with contextlib.suppress(UserError):  # bytes that the archive does not check are harmless
-            replays.load_replays(file, "dodgeball")
+            replays.load_replays(file, "leaper")
 
 
 def test_default_folder_names_environment_source_size_and_seed() -> None:
-    folder = default_folder(find_expert("procgen:bossfight"))
+    folder = default_folder(find_expert("procgen:maze"))
     assert folder.parent == cache_folder() / "videos"
-    assert folder.name.startswith("procgen-bossfight_replays-")
+    assert folder.name.startswith("procgen-maze_replays-")
     assert folder.name.endswith("_64x64_s0")
 
 
