@@ -45,7 +45,7 @@ class Arguments:
     steps: float = 25e6
     """PPO: number of frames to train on."""
     start_from: Path | None = None
-    """PPO: file of replays to clone first, such as the planner's."""
+    """Distill: file of weights to start with. PPO: file of replays to clone first."""
     seed: int = 0
     """Distill, PPO, SAC: seed of the network and the environments."""
     device: str = "auto"

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
+from bcvlr_fast.experts.network import ActorCritic, act_greedily, load_network, save_network
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.playing import PlayingExpert
 from bcvlr_fast.experts.procgen import REACTIVE
@@ -37,17 +37,29 @@ _CHECK_EVERY_UPDATES = 4000
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
 _SCORED_EPISODES = 256
 _WATCHED_FRAMES = 20_000
+_HISTORY = ("updates", "minutes", "curve", "return", "started_from")
+"""What the card of a network keeps of the card of the one that it started from."""
 _REFILLED_FRAMES = 100_000
-"""Frames to collect before a resumed distillation learns again."""
+"""Frames to collect before a network learns on."""
 
 
 def make_weights(
-    game: str, updates: int, seed: int, workers: int, *, device: str, precision: str, out: Path | None, screen: Screen
+    game: str,
+    updates: int,
+    seed: int,
+    workers: int,
+    *,
+    device: str,
+    precision: str,
+    start_from: Path | None,
+    out: Path | None,
+    screen: Screen,
 ) -> Path:
     """Distills the reactive expert of a game into the file `out`, by default one in the cache, and returns it.
 
-    A stopped distillation continues. Raises UserError if the game has no reactive expert, the simulator is missing, or
-    `out` cannot be used, and Diverged if the loss is not finite.
+    The network starts with the weights in `start_from`, if given. A stopped distillation continues. Raises UserError if
+    the game has no reactive expert, the simulator is missing, or a file cannot be used, and Diverged if the loss is not
+    finite.
     """
     if game not in REACTIVE:
         raise UserError(f"expert: --distill has no reactive expert of {game} (it has those of {', '.join(REACTIVE)})")
@@ -59,20 +71,26 @@ def make_weights(
     compute = choose_compute(choose_device(device), precision)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
-    config = DistillConfig(updates=updates)
+    config, first = DistillConfig(updates=updates), None
+    if start_from is not None:
+        first, sizes, about_first = load_network(start_from)
+        if about_first.get("env") != f"procgen:{game}":
+            raise UserError(f"start_from: {start_from}: of {about_first.get('env')}, expected procgen:{game}")
+        config = replace(config, network=sizes)
     with lock_folder(file.with_suffix("")):
-        student, minutes, curve = distill(game, config, file.with_suffix(""), compute, seed, workers, screen)
+        student, minutes, curve = distill(game, config, file.with_suffix(""), compute, seed, workers, screen, first)
         network = rounded(student.network)
         score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
         card: dict[str, Any] = {"env": f"procgen:{game}", "made_by": "distill", "seed": seed, **asdict(config)}
-        changes = change_rate(network, game, compute)
         card |= {
             "return": asdict(score),
-            "change_rate": round(changes, 4),
-            "minutes": round(minutes, 1),
+            "change_rate": round(change_rate(network, game, compute), 4),
             "curve": curve,
+            "minutes": round(minutes, 1),
             "machine": machine(),
         }
+        if first is not None:
+            card["started_from"] = {name: about_first.get(name) for name in _HISTORY}
         save_network(file, network, config.network, card)
     beside = f"the paper's expert: {PAPER_EXPERT[game]:g}"
     screen.say(
@@ -82,7 +100,14 @@ def make_weights(
 
 
 def distill(
-    game: str, config: DistillConfig, folder: Path, compute: Compute, seed: int, workers: int, screen: Screen
+    game: str,
+    config: DistillConfig,
+    folder: Path,
+    compute: Compute,
+    seed: int,
+    workers: int,
+    screen: Screen,
+    first: ActorCritic | None = None,
 ) -> tuple[Student, float, list[list[float]]]:
     """Returns (student, minutes, learning curve of [updates, mean return]), from the folder's newest checkpoint if any.
 
@@ -90,6 +115,8 @@ def distill(
     not finite.
     """
     student = Student(config, compute, seed)
+    if first is not None:
+        student.network.load_state_dict(first.state_dict())
     about = {"game": game, "seed": seed, **asdict(config)}
     kept, complaints = checkpoint.load_newest(folder)
     if complaints and kept is None:
@@ -97,7 +124,7 @@ def distill(
     for line in complaints:
         screen.warn(f"{line}; using an older one")
     curve: list[list[float]] = []
-    before, refilled = 0.0, 0
+    before, refilled = 0.0, 0 if first is None else _REFILLED_FRAMES
     if kept:
         _check_same(folder, kept["about"], about)
         student.load_state_dict(kept["student"])

@@ -72,6 +72,7 @@ def _distill(settings: Settings, screen: Screen) -> Path:
         settings.workers,
         device=settings.device,
         precision=settings.precision,
+        start_from=settings.start_from,
         out=settings.out,
         screen=screen,
     )
