@@ -39,7 +39,8 @@ class Replays:
         return cls(game, integers, integers, actions, np.empty(0, np.float32))
 
     def part(self, first: int, last: int) -> Replays:
-        """Replays with only the episodes first .. last - 1."""
+        """Replays with only the episodes first .. last - 1, or those of them that there are."""
+        last = min(last, len(self.length))
         ends = np.concatenate([[0], self.length.cumsum()])
         rows = slice(first, last)
         actions = self.actions[ends[first] : ends[last]]

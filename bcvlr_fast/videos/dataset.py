@@ -111,7 +111,8 @@ class ExpertVideos:
 
     def first_episodes(self, frames: int) -> ExpertVideos:
         """The first episodes that have at least `frames` frames, or all."""
-        return self.part(0, int(np.searchsorted(self.lengths.cumsum(), frames)) + 1)
+        needed = int(np.searchsorted(self.lengths.cumsum(), frames)) + 1
+        return self.part(0, min(needed, len(self.lengths)))
 
     def part(self, first: int, last: int) -> ExpertVideos:
         """Episodes first .. last - 1."""
