@@ -14,7 +14,7 @@ from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled, train_onl
 SLOW = [pytest.param(when, marks=pytest.mark.slow) for when in ("1/4", "3/4", "480 interactions")]
 
 
-@pytest.mark.parametrize("when", ["2/4", "4/4 online 1", *SLOW])
+@pytest.mark.parametrize("when", ["2/4", "4/4 online 1", "online 3/3 clone", *SLOW])
 def test_stopped_and_resumed_gives_the_same_weights(
     finished: tuple[Path, Path, str], tmp_path: Path, when: str
 ) -> None:

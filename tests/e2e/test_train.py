@@ -74,6 +74,7 @@ def test_a_run_reports_where_its_time_went(finished: tuple[Path, Path, str]) -> 
         "cloning": 3 * 20,
         "collecting": 700,
         "finetuning": 3 * 4,
+        "final_cloning": 24,
         "evaluation": 3,
         "report": 1,
     }

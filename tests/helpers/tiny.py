@@ -20,7 +20,7 @@ TINY = """
 --policy.updates 32 --policy.batch-size 16 --policy.impala-channels 4 8 --policy.hidden-dim 16
 --online.interactions 700 --online.num-envs 8 --online.round-interactions 240 --online.capacity 400
 --online.finetune-updates 4 --online.finetune-batch-size 16 --online.clone-updates 20
---online.clone-batch-size 16 --online.regularisation 1
+--online.clone-batch-size 16 --online.regularisation 1 --final.updates 24
 """.split()  # noqa: SIM905
 
 

@@ -224,12 +224,17 @@ def test_latent_actions_update(sized: Callable[..., Config], output: str) -> Non
     assert not torch.equal(agent.codebook.codes, codes)
 
 
-@pytest.mark.parametrize(("sized", "updates"), [(small, 16), (small, 1), (paper_sized, 1)])
-def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
+@pytest.mark.parametrize(
+    ("sized", "updates", "weight"),
+    [(small, 16, 0.0), (small, 1, 0.0), (paper_sized, 1, 0.0), (small, 16, 0.7), (paper_sized, 1, 0.7)],
+)
+def test_cloning_update(sized: Callable[..., Config], updates: int, weight: float) -> None:
     """16 updates draw more windows than the store has, so all are labeled at once; 1 does not."""
     settings = sized()
     agent, sampler = make(settings)
-    learner = cloning(settings, agent, sampler, updates=updates, learning_rate=2e-4, weight_decay=0.01)
+    learner = cloning(
+        settings, agent, sampler, updates=updates, learning_rate=2e-4, weight_decay=0.01, decoded_weight=weight
+    )
     assert learner.label_all == (updates == 16)
     plain = copy.deepcopy(agent)
     learner.step()
@@ -242,11 +247,18 @@ def test_cloning_update(sized: Callable[..., Config], updates: int) -> None:
         past, now, future = features_of(plain.encoder, sampler, centers)
         with torch.no_grad():
             z = predicted(plain.predictor, past, now, future)
-        loss = (plain.policy(now) - z).square().mean()
+        cloned = plain.policy(now)
+        loss = (cloned - z).square().mean()
+        if weight:
+            target = plain.decoder(z).softmax(dim=1).detach()
+            log_ratio = target.log() - plain.decoder(cloned).log_softmax(dim=1)
+            loss = loss + weight * (target * log_ratio).sum(dim=1).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
     assert_moved_alike(agent.policy, plain.policy, noise(sized))
+    for own, before in zip(agent.decoder.parameters(), plain.decoder.parameters(), strict=True):
+        assert torch.equal(own, before)
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])  # a number, or a tensor that a graph reads
