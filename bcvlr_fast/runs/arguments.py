@@ -227,7 +227,7 @@ def _runs_of(env: tuple[str, ...]) -> Path:
 def folder_for(settings: RunConfig, out: Path | None) -> Path:
     """The folder of a new run: `out`, or one named by task, time and seed. Raises UserError if it is not empty."""
     folder = out or _runs_of(settings.env) / f"{time.strftime('%Y%m%d-%H%M%S')}-s{settings.seed}"
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK, PLAN}):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
         raise UserError(f"out: {folder} is not an empty folder (resume its run with: --resume {folder})")
     return folder
 

@@ -13,6 +13,7 @@ from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.expert_videos import open_run_videos
+from bcvlr_fast.runs.planning import Plan
 from bcvlr_fast.runs.run import CHECKPOINTS, CONFIG, Run
 from bcvlr_fast.runs.training import STATUS, learn, train, training_actions
 from bcvlr_fast.system.errors import UserError
@@ -49,6 +50,7 @@ def train_tasks(
     videos: list[Path],
     folder: Path,
     screen: Screen,
+    plan: Plan | None,
     track: str,
     start: float,
 ) -> None:
@@ -58,6 +60,8 @@ def train_tasks(
     """
     joined = join_datasets(videos, settings.held_out, settings.video_frames, screen)
     _pretrain(settings, joined, folder, screen, track, start)
+    if plan is not None:
+        plan.save(folder)
     for task, path in zip(tasks, videos, strict=True):
         gc.collect()  # a finished run holds gigabytes of frames in reference cycles
         own = folder / task.first_env.replace(":", "-")

@@ -34,8 +34,7 @@ class Plan:
     costs: Costs
 
     def save(self, folder: Path) -> None:
-        """Writes the plan into a run folder, which it makes if needed."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes the plan into a run folder."""
         cost_ms = {work.setting: round(1e3 * work.cost_s, 3) for work in self.costs.work}
         kept = {"minutes": self.minutes, "counts": self.counts, "cost_ms": cost_ms}
         (folder / PLAN).write_text(json.dumps(kept, indent=1))

@@ -12,7 +12,7 @@ from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.arguments import TimeLimit, folder_for, settings_for, time_limit
-from bcvlr_fast.runs.expert_videos import find_videos
+from bcvlr_fast.runs.expert_videos import find_videos, open_run_videos
 from bcvlr_fast.runs.multitask import split_tasks, train_tasks
 from bcvlr_fast.runs.planning import planned
 from bcvlr_fast.runs.run import CHECKPOINTS
@@ -49,17 +49,18 @@ def start_run(
     method.check(settings, spec(settings.first_env), restored)
     check_tracker(track)
     videos = [find_videos(task, screen, dry_run) for task in tasks]
+    plan = None
     if limit is not None:
+        for task, path in zip(tasks, videos, strict=True) if not dry_run else ():
+            open_run_videos(task, path)  # what they lack is said before anything is measured
         settings, plan = planned(settings, limit, start, screen)
         tasks = split_tasks(settings)
-        if not dry_run:
-            plan.save(folder)
     if dry_run:
         screen.say("dry run: nothing was written")
     elif len(tasks) == 1:
-        train(settings, folder, videos[0], screen, track=track, start=start, profiled=profiled)
+        train(settings, folder, videos[0], screen, plan=plan, track=track, start=start, profiled=profiled)
     else:
-        train_tasks(settings, tasks, videos, folder, screen, track, start)
+        train_tasks(settings, tasks, videos, folder, screen, plan, track, start)
 
 
 def train_from_settings(

@@ -24,6 +24,7 @@ from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.diagnostics import RunDiagnostics
 from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay
+from bcvlr_fast.runs.planning import Plan
 from bcvlr_fast.runs.run import DONE, Run
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -38,17 +39,23 @@ def train(
     videos_path: Path,
     screen: Screen,
     *,
+    plan: Plan | None = None,
     track: str = "none",
     start: float | None = None,
     profiled: tuple[int, int] | None = None,
     resume_folder: Path | None = None,
 ) -> None:
-    """Runs all phases, the closing evaluation and the report in `folder`; the arguments are those of `Run`."""
+    """Runs all phases, the closing evaluation and the report in `folder`, which keeps the `plan`, if any.
+
+    The other arguments are those of `Run`.
+    """
     videos = open_run_videos(settings, videos_path)
     actions = training_actions(settings, videos)  # missing labels are an error before anything is written
     transitions = labeled_replay(settings, screen) if settings.labels else None
     run = Run(folder, settings, screen, track=track, start=start, profiled=profiled, resume_folder=resume_folder)
     try:
+        if plan is not None:
+            plan.save(folder)
         (folder / VIDEOS).write_text(json.dumps({"path": str(videos_path.resolve())}))
         with run.stopping.signals():
             held_out = learn(run, videos, actions, transitions)

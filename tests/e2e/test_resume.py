@@ -1,6 +1,7 @@
 """Runs that are stopped, killed and resumed, and the folders that they own."""
 
 import fcntl
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -24,6 +25,24 @@ def test_stopped_and_resumed_gives_the_same_weights(
     assert code == 130, message
     assert f"--resume {out}" in message
     assert_resumes_to_the_end_of(folder, out)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_given_minutes_keeps_its_plan(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """All counts but the last are given, so that the plan has one to determine."""
+    _, videos, _ = finished
+    out = tmp_path / "run"
+    flags = [*TINY[: TINY.index("--final.updates")], "--minutes", "1.2", "--videos", str(videos), "--out", str(out)]
+    code, message = signaled("2/4", signal.SIGINT, *flags)
+    assert code == 130, message
+    plan, config = (out / "plan.json").read_text(), json.loads((out / "config.json").read_text())
+    assert json.loads(plan)["minutes"] == 1.2
+    assert json.loads(plan)["counts"]["final.updates"] == config["final"]["updates"] > 24
+    assert json.loads(plan)["counts"]["features.updates"] == 6
+    done = run("train", *flags, "--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "plan for" not in done.stdout
+    assert ((out / "plan.json").read_text(), json.loads((out / "config.json").read_text())) == (plan, config)
 
 
 @pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])

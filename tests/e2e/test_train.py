@@ -45,14 +45,14 @@ def test_films_of_another_size_and_rate_are_imported_automatically(tmp_path: Pat
     """The films are 128 x 128 at 60 frames per second, like those of a screen recorder."""
     clips = tmp_path / "clips"
     clips.mkdir()
-    expert = replays.load_bundled("leaper")
+    expert = replays.load_bundled("coinrun")
     shortest = np.argsort(expert.length)[:3]
     for name, episode in zip("abc", shortest, strict=True):
         actions = expert.episode_actions(int(episode))
-        env = make("procgen:leaper", 1, 0, level=int(expert.level[episode]))
+        env = make("procgen:coinrun", 1, 0, level=int(expert.level[episode]))
         frames = [env.reset()[0]] + [env.step(np.array([action])).frames[0] for action in actions]
         mp4.write_mp4(clips / f"{name}.mp4", np.stack(frames).repeat(4, axis=0).transpose(0, 2, 3, 1), 60, scale=2)
-    flags = ["--env", "procgen:leaper", "--videos", str(clips), "--online.interactions", "240"]
+    flags = ["--env", "procgen:coinrun", "--videos", str(clips), "--online.interactions", "240"]
     done = run("train", *TINY, *flags, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     steps = expert.length[shortest] + 1
