@@ -14,10 +14,11 @@ from bcvlr_fast.experts import playing, replaying, replays, trained
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.replays import Replays
 
-PROCGEN_COLUMNS = ("game", "expert", "levels", "frames", "mean return", "paper", "changes", "imitability")
+PROCGEN_COLUMNS = ("game", "levels", "frames", "mean return", "paper", "changes", "imitability")
 _CAPTION = (
-    "paper: mean return of its expert; changes: fraction of steps that change the action; imitability: recovery of "
-    "cloning the true actions of 100,000 frames with 4,000 updates of the quick networks"
+    "any level and any number of frames: a network, otherwise replays; paper: mean return of its expert; changes: "
+    "fraction of steps that change the action; imitability: recovery of cloning the true actions of 100,000 frames with "
+    "4,000 updates of the quick networks"
 )
 
 
@@ -36,23 +37,23 @@ def procgen_rows() -> Iterator[list[str]]:
             name, cells = replaying.bundled(f"procgen:{game}").name, replays_cells(replays.load_bundled(game))
         found = measured.get(game, {})
         known = found.get("expert") == name  # and not that of an earlier expert of the game
-        yield [*cells, f"{found['mean']:.2f} ({found['low']:.2f} .. {found['high']:.2f})" if known else ""]
+        yield [*cells, f"{found['mean']:.2f} ± {found['mean'] - found['low']:.2f}" if known else ""]
 
 
 def network_cells(game: str, card: dict[str, Any]) -> list[str]:
     """Cells of a network but for its imitability."""
     found = card["return"]
-    score = f"{found['mean']:.2f} ± {found['standard_error']:.2f}"
-    return [game, "network", "any", "any", score, f"{PAPER_EXPERT[game]:.1f}", f"{card['change_rate']:.3f}"]
+    score = f"{found['mean']:.1f} ± {found['standard_error']:.1f}"
+    return [game, "any", "any", score, f"{PAPER_EXPERT[game]:.1f}", f"{card['change_rate']:.3f}"]
 
 
 def replays_cells(made: Replays) -> list[str]:
     """Cells of replays but for their imitability."""
     episodes = len(made.level)
     error = made.episode_return.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
-    score = f"{made.episode_return.mean():.2f} ± {error:.2f}"
+    score = f"{made.episode_return.mean():.1f} ± {error:.1f}"
     counts = [f"{episodes:,}", f"{made.frames:,}"]
-    return [made.game, "replays", *counts, score, f"{PAPER_EXPERT[made.game]:.1f}", f"{made.change_rate:.3f}"]
+    return [made.game, *counts, score, f"{PAPER_EXPERT[made.game]:.1f}", f"{made.change_rate:.3f}"]
 
 
 def replays_table(made: Replays) -> Table:
