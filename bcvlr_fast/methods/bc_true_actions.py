@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.config.fields import number, setting
+from bcvlr_fast.config.fields import number
 from bcvlr_fast.config.presets import Row
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.sampling import WindowSampler
@@ -43,8 +43,6 @@ class Config(RunConfig):
     """Width between the policy's trunk and its action decoder, as in BCV-LR."""
     decoder_hidden: tuple[int, ...] = (192, 128, 64)
     """Widths of the hidden layers of the action decoder."""
-    anneal: bool = setting(False, before=False)
-    """Anneal the learning rate linearly to 0, as BCV-LR does in its last phase."""
 
 
 TABLE = (
@@ -72,7 +70,7 @@ TABLE = (
         },
         "minutes on two CPU cores",
     ),
-    Row("quick", "discrete", "*", {"policy.shift_pad": 2, "anneal": True}, "as in BCV-LR"),
+    Row("quick", "discrete", "*", {"policy.shift_pad": 2}, "as in BCV-LR"),
     Row(
         "quick",
         "continuous",
@@ -90,19 +88,12 @@ class ActionCloning(Learner):
 
     name = "action_cloning"
 
-    def __init__(
-        self, config: PolicyConfig, policy: Policy, labels: Tensor, sampler: WindowSampler, *, anneals: bool = False
-    ) -> None:
+    def __init__(self, config: PolicyConfig, policy: Policy, labels: Tensor, sampler: WindowSampler) -> None:
         """`labels` are the actions at `sampler.centers`, [W] int64 or [W, A] float32."""
-        self.config, self.policy, self.labels, self.anneals = config, policy, labels, anneals
+        self.config, self.policy, self.labels = config, policy, labels
         optimizer = policy.compute.optimizer(policy.parameters(), config.learning_rate, config.weight_decay)
         super().__init__(config.updates, {"policy": optimizer}, policy.compute, sampler.generator)
         self.batches = Batches(sampler, config.batch_size, self.together, last=0)
-
-    def step(self) -> None:
-        if self.anneals:
-            self.anneal("policy", self.config.learning_rate)
-        super().step()
 
     def update(self, number: int) -> Metrics:
         config = self.config
@@ -138,8 +129,7 @@ class BCTrueActions:
         labels = sources.labels
 
         def cloning() -> Phase:
-            config = self.config
-            learner = ActionCloning(config.policy, self.policy, labels, sources.videos, anneals=config.anneal)
+            learner = ActionCloning(self.config.policy, self.policy, labels, sources.videos)
             return LearnerPhase("action_cloning", "1/1 action cloning", learner)
 
         return {"action_cloning": cloning}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
-from bcvlr_fast.training.compute import Compute, set_learning_rate
+from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.graph import capture
 
 Metrics = dict[str, Tensor]
@@ -95,10 +95,6 @@ class Learner:
         for optimizer in self.optimizers.values():
             optimizer.step()
         return norm
-
-    def anneal(self, name: str, learning_rate: float) -> None:
-        """Lowers the learning rate of an optimizer linearly, from `learning_rate` at the first update to 0."""
-        set_learning_rate(self.optimizers[name], learning_rate * (1 - self.done / self.updates))
 
     def begin_round(self, round_: int, updates: int | None = None) -> None:
         """Prepares round `round_`, with `updates` updates if given, on what the learner's tensors hold by now.

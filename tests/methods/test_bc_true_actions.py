@@ -13,7 +13,7 @@ from bcvlr_fast.data.frames import FrameStore
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.envs import spec
 from bcvlr_fast.envs.specs import EnvSpec
-from bcvlr_fast.methods.bc_true_actions import ActionCloning, BCTrueActions, Config
+from bcvlr_fast.methods.bc_true_actions import BCTrueActions, Config
 from bcvlr_fast.methods.method import LearnerPhase, Sight, Sources
 from bcvlr_fast.methods.registry import preset_for
 from bcvlr_fast.runs.training import train
@@ -62,23 +62,6 @@ def loss_after(settings: Config, task: EnvSpec, frames: np.ndarray, actions: tor
         learner.step()
         losses.append(learner.read_metrics()["loss"])
     return float(np.mean(losses[-20:]))
-
-
-@pytest.mark.parametrize(("anneal", "expected"), [(True, [1e-3, 0.5e-3]), (False, [1e-3, 1e-3])])
-def test_the_learning_rate_falls_where_configured(anneal: bool, expected: list[float]) -> None:
-    settings, task = dataclasses.replace(small("procgen:bossfight", 2), anneal=anneal), spec("procgen:bossfight")
-    method = BCTrueActions(settings, task, FP32)
-    store = FrameStore.from_episodes(np.zeros((64, 3, 64, 64), np.uint8), np.array([64]), FP32.device)
-    sampler = WindowSampler(store, Window(0, 1, 1), torch.Generator())
-    learner = ActionCloning(
-        settings.policy, method.policy, torch.zeros(63, dtype=torch.int64), sampler, anneals=settings.anneal
-    )
-    learner.together = 1
-    rates = []
-    for _ in range(2):
-        learner.step()
-        rates.append(learner.optimizers["policy"].param_groups[0]["lr"])
-    assert rates == pytest.approx(expected)
 
 
 def test_it_sees_labels_and_no_reward() -> None:

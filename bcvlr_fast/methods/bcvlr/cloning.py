@@ -10,6 +10,7 @@ from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import PolicyConfig
 from bcvlr_fast.training.batches import Batches
+from bcvlr_fast.training.compute import set_learning_rate
 from bcvlr_fast.training.learner import MAX_TOGETHER, Learner, Metrics
 
 _LABEL_BATCH = 512
@@ -69,7 +70,7 @@ class Cloning(Learner):
                 self._all_labels.copy_(labels)
             self._labels_are_current = True
         if self.anneals:
-            self.anneal("policy", self._learning_rate)
+            set_learning_rate(self.optimizers["policy"], self._learning_rate * (1 - self.done / self.updates))
         super().step()
 
     def prepare(self, count: int) -> None:
