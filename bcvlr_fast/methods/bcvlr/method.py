@@ -59,17 +59,8 @@ class BCVLR:
         return LearnerPhase("latent_actions", "2/4 latent actions", learner)
 
     def _pre_imitation(self, sources: Sources) -> Phase:
-        self.agent.encoder.requires_grad_(False)
         config = self.config.policy
-        learner = Cloning(
-            config,
-            self.agent,
-            sources.videos,
-            updates=config.updates,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        learner = self._cloning(sources, config.updates, config.learning_rate)
         return PreImitation("pre_imitation", "3/4 pre-imitation", learner)
 
     def _online(self, sources: Sources) -> Phase:
@@ -80,22 +71,26 @@ class BCVLR:
         return Online(self.config, self.agent, self.policy, env, sources.videos)
 
     def _final_cloning(self, sources: Sources) -> Phase:
-        self.agent.encoder.requires_grad_(False)
-        policy, final = self.config.policy, self.config.final
+        final = self.config.final
         if not final.updates:
             return LearnerPhase("final_cloning", "", None)
-        learner = Cloning(
-            policy,
-            self.agent,
-            sources.videos,
-            updates=final.updates,
-            batch_size=policy.batch_size,
-            learning_rate=final.learning_rate,
-            weight_decay=policy.weight_decay,
-            decoded_weight=final.decoded_weight,
-        )
+        learner = self._cloning(sources, final.updates, final.learning_rate, final.decoded_weight)
         learner.anneals = True
         return LearnerPhase("final_cloning", "final cloning", learner)
+
+    def _cloning(self, sources: Sources, updates: int, learning_rate: float, decoded_weight: float = 0.0) -> Cloning:
+        self.agent.encoder.requires_grad_(False)
+        config = self.config.policy
+        return Cloning(
+            config,
+            self.agent,
+            sources.videos,
+            updates=updates,
+            batch_size=config.batch_size,
+            learning_rate=learning_rate,
+            weight_decay=config.weight_decay,
+            decoded_weight=decoded_weight,
+        )
 
 
 class PreImitation(LearnerPhase):
