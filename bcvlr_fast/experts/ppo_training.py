@@ -31,6 +31,8 @@ _LANES = 16
 _SCORED_EPISODES = 100
 _RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
 """Settings that older folders name otherwise."""
+_ADDED = {"stem": 0}
+"""Settings that older folders lack, with the values that they had."""
 
 
 def make_replays(
@@ -178,7 +180,8 @@ def _check_same(file: Path, about: dict[str, Any]) -> None:
         write_whole(file, lambda part: part.write_text(json.dumps(about, indent=1)))
         return
     try:
-        before = {_RENAMED.get(name, name): value for name, value in json.loads(file.read_text()).items()}
+        kept = json.loads(file.read_text())
+        before = _ADDED | {_RENAMED.get(name, name): value for name, value in kept.items()}
         differing = sorted(name for name in about if before.get(name) != about[name])
     except (ValueError, AttributeError) as error:
         raise UserError(f"out: {file}: not the settings of an expert ({error})") from None
