@@ -54,7 +54,7 @@ def main() -> None:
     there, here = json.loads((folder / "environment.json").read_text()), machine()
     if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"]):
         raise UserError(f"run: {folder} ran on {there['gpu'] or there['cpu']}, not on this machine")
-    compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile)
+    compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile, settings.optimizer)
     torch.set_num_threads(usable_cores())
     peak = max(measured_tflops(compute), _product_tflops(compute))
     status = json.loads((folder / "status.json").read_text())

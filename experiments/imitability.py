@@ -3,7 +3,7 @@
 python experiments/imitability.py                     # 16 games, three to eight minutes each on two cores
 python experiments/imitability.py --games bossfight
 
-100,000 frames, 4,000 updates of the networks of preset quick, the sampled policy, 100 episodes. A video that cannot be
+100,000 frames, 8,000 updates of the networks of preset quick, the sampled policy, 100 episodes. A video that cannot be
 imitated with the true actions cannot be imitated without them. Writes experts/procgen/imitability.json, which
 `python -m bcvlr_fast.expert --list` shows; experts that were measured are skipped.
 """
@@ -24,7 +24,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine
 
 FILE = Path(__file__).parents[1] / "bcvlr_fast" / "experts" / "procgen" / "imitability.json"
-_UPDATES, _FRAMES = 4000, 100_000
+_UPDATES, _FRAMES = 8000, 100_000
 
 
 def main(games: list[str]) -> None:

@@ -30,6 +30,8 @@ class RunSettings:
     """Device to train on: cpu, cuda, cuda:N, or auto: a CUDA device if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the networks: fp32, bf16, or auto: bf16 where the hardware supports it natively."""
+    optimizer: Literal["adamw", "muon"] = setting("adamw", before="adamw")
+    """Optimizer of all phases: adamw, the paper's, or muon, which needs about half as many updates."""
     compile: bool = setting(False, before=False)
     """Compile the networks with torch.compile. Takes minutes at the start and is no faster on a CPU."""
 

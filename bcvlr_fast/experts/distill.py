@@ -34,15 +34,16 @@ class DistillConfig:
 
     updates: int = 20_000
     """Gradient updates."""
-    batch_size: int = 256
-    learning_rate: float = 1e-3
+    batch_size: int = 128
+    optimizer: str = "muon"
+    learning_rate: float = 2e-3
     """Learning rate at the start; it falls to zero along a cosine."""
     weight_decay: float = 1e-2
     copies: int = 32
     """Copies of the game in each worker."""
     steps: int = 64
     """Steps of every copy in an iteration."""
-    updates_per_iteration: int = 40
+    updates_per_iteration: int = 80
     buffer_frames: int = 300_000
     """Frames to learn from; the oldest are dropped first."""
     expert_share: float = 0.2

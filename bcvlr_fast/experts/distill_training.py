@@ -68,10 +68,10 @@ def make_weights(
         raise UserError(f"out: expected a file named {WEIGHTS_SUFFIX}, got {file}")
     check_writable(file.parent, "out")
     check_installed()
-    compute = choose_compute(choose_device(device), precision)
+    config, first = DistillConfig(updates=updates), None
+    compute = choose_compute(choose_device(device), precision, optimizer=config.optimizer)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
-    config, first = DistillConfig(updates=updates), None
     if start_from is not None:
         first, sizes, about_first = load_network(start_from)
         if about_first.get("env") != f"procgen:{game}":

@@ -64,8 +64,10 @@ TABLE = (
         "*",
         {
             **QUICK_NETWORKS,
-            "policy.learning_rate": 1e-3,
-            "policy.updates": 4300,
+            "optimizer": "muon",
+            "policy.batch_size": 64,
+            "policy.learning_rate": 2e-3,
+            "policy.updates": 8600,
             "decoder_hidden": (128,),
         },
         "minutes on two CPU cores",
@@ -75,7 +77,7 @@ TABLE = (
         "quick",
         "continuous",
         "*",
-        {"episodes": 50, "expert_frames": 50_000, "still_share": 0.5, "policy.updates": 8800},
+        {"episodes": 50, "expert_frames": 50_000, "still_share": 0.5, "policy.updates": 17_600},
         "as in BCV-LR",
     ),
 )
@@ -145,7 +147,7 @@ def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
 
 def measure_costs(config: Config) -> Costs:
     """Times updates on random frames, and a few interactions."""
-    compute = choose_compute(choose_device(config.device), config.precision, config.compile)
+    compute = choose_compute(choose_device(config.device), config.precision, config.compile, config.optimizer)
     env = spec(config.first_env)
     policy = build_policy(policy_card(config, env), compute)
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)

@@ -76,7 +76,9 @@ class Run:
             raise UserError(damaged[0])
         for line in damaged:
             screen.warn(f"{line}; an older one is used")
-        self.compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile)
+        self.compute = choose_compute(
+            choose_device(settings.device), settings.precision, settings.compile, settings.optimizer
+        )
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)

@@ -13,6 +13,7 @@ from torch import nn
 
 from bcvlr_fast.nn.layers import ResidualBlock
 from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.training.muon import Muon
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -27,6 +28,8 @@ class Compute:
     memory_format: torch.memory_format = torch.channels_last
     compile: bool = False
     """Whether torch.compile compiles the networks."""
+    muon: bool = False
+    """Whether optimizers are Muon instead of AdamW."""
 
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
@@ -38,9 +41,11 @@ class Compute:
         weight_decay: float = 0.0,
         eps: float = 1e-8,
     ) -> torch.optim.Optimizer:
-        """Fused Adam with decoupled weight decay. On a GPU it can be captured, and its learning rate is a tensor."""
+        """AdamW (fused) or Muon. On a GPU it can be captured, and its learning rate is a tensor."""
         on_gpu = self.device.type == "cuda"
         rate = torch.tensor(learning_rate, device=self.device) if on_gpu else learning_rate
+        if self.muon:
+            return Muon(parameters, rate, weight_decay, eps=eps, capturable=on_gpu)
         return torch.optim.AdamW(parameters, rate, weight_decay=weight_decay, eps=eps, fused=True, capturable=on_gpu)
 
     def network(self, module: nn.Module) -> nn.Module:
@@ -77,7 +82,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def choose_compute(device: torch.device, precision: str, compile_networks: bool = False) -> Compute:
+def choose_compute(
+    device: torch.device, precision: str, compile_networks: bool = False, optimizer: str = "adamw"
+) -> Compute:
     """How to compute on `device`; precision auto is bf16 where the hardware supports it natively."""
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
@@ -88,7 +95,7 @@ def choose_compute(device: torch.device, precision: str, compile_networks: bool 
     else:
         _keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Compute(device, dtype, compile=compile_networks)
+    return Compute(device, dtype, compile=compile_networks, muon=optimizer == "muon")
 
 
 def measured_tflops(compute: Compute) -> float:

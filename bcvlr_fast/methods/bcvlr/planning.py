@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import Config
-from bcvlr_fast.methods.bcvlr.synthetic import learner_of, random_frames, store_of
+from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, seconds_per_update
 from bcvlr_fast.training.compute import choose_compute, choose_device
 
@@ -22,15 +22,15 @@ class _Share(NamedTuple):
 _DISCRETE = {
     "features.updates": _Share(0.04, 1000),
     "latent_actions.updates": _Share(0.14, 3000),
-    "policy.updates": _Share(0.04, 500),
+    "policy.updates": _Share(0.04, 1000),
     "online.finetune_updates": _Share(0.36, 1000),
-    "online.clone_updates": _Share(0.10, 400),
+    "online.clone_updates": _Share(0.10, 800),
     "final.updates": _Share(0.32),
 }
 _CONTINUOUS = {
     "features.updates": _Share(0.02, 2000),
     "latent_actions.updates": _Share(0.15, 3000),
-    "policy.updates": _Share(0.07, 5000),
+    "policy.updates": _Share(0.07, 10_000),
     "online.finetune_updates": _Share(0.20, 4000),
     "online.clone_updates": _Share(0.56),
 }
@@ -39,12 +39,12 @@ _CONTINUOUS = {
 
 def measure_costs(config: Config) -> Costs:
     """Times the learners on random frames, and a few interactions."""
-    compute = choose_compute(choose_device(config.device), config.precision, config.compile)
+    compute = choose_compute(choose_device(config.device), config.precision, config.compile, config.optimizer)
     env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
     cost = {
         phase: seconds_per_update(learner_of(phase, config, compute, store))
-        for phase in ("features", "latent actions", "pre-imitation", "cloning", "fine-tuning")
+        for phase in (*PHASES, "pre-imitation", "final cloning")
     }
     cost_s = {
         "features.updates": cost["features"],
@@ -52,7 +52,7 @@ def measure_costs(config: Config) -> Costs:
         "policy.updates": cost["cloning"],
         "online.finetune_updates": tasks * online.rounds * cost["fine-tuning"],
         "online.clone_updates": tasks * online.rounds * cost["cloning"],
-        "final.updates": tasks * cost["pre-imitation"],
+        "final.updates": tasks * cost["final cloning"],
     }
     shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
     work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())

@@ -20,7 +20,8 @@ from bcvlr_fast.training.compute import Compute
 from bcvlr_fast.training.learner import Learner
 
 PHASES = ("features", "latent actions", "cloning", "fine-tuning")
-"""`cloning` is that of the online rounds, which labels the windows of a step; `pre-imitation` labels all windows."""
+"""`cloning` is that of the online rounds, which labels the windows of a step; `pre-imitation` and `final cloning` label
+all windows."""
 _EPISODE_FRAMES = 512
 
 
@@ -57,14 +58,15 @@ def learner_of(
     elif phase == "fine-tuning":
         learner = Finetuning(config, agent, _own_windows(store, config, generator, actions))
     else:
-        policy, online, first = config.policy, config.online, phase == "pre-imitation"
+        policy, online, in_rounds = config.policy, config.online, phase == "cloning"
         learner = Cloning(
             policy,
             agent,
             sampler,
-            updates=policy.updates if first else 1,  # 1: too few to label all windows
-            batch_size=policy.batch_size if first else online.clone_batch_size,
-            learning_rate=policy.learning_rate if first else online.clone_learning_rate,
+            updates=1 if in_rounds else policy.updates,  # 1: too few to label all windows
+            batch_size=online.clone_batch_size if in_rounds else policy.batch_size,
+            learning_rate=online.clone_learning_rate if in_rounds else policy.learning_rate,
+            decoded_weight=config.final.decoded_weight if phase == "final cloning" else 0.0,
         )
     learner.updates = 1 << 40
     return learner
