@@ -37,7 +37,7 @@ class Arguments:
     distill: bool = False
     """Distill Procgen's reactive expert of a game into a network and write a file of weights."""
     ppo: bool = False
-    """Train on Procgen's rewards with PPO and write a file of replays."""
+    """Train on Procgen's rewards with PPO and write files of weights and of replays."""
     sac: bool = False
     """Train on rewards and states of DMControl or MetaWorld with SAC and write a file of weights."""
     updates: int | None = None
@@ -45,7 +45,7 @@ class Arguments:
     steps: float = 25e6
     """PPO: number of frames to train on."""
     start_from: Path | None = None
-    """Distill: file of weights to start with. PPO: file of replays to clone first."""
+    """Distill, PPO: file of weights to start with. PPO: or a file of replays to clone first."""
     seed: int = 0
     """Distill, PPO, SAC: seed of the network and the environments."""
     device: str = "auto"

@@ -32,7 +32,7 @@ def main(files: list[Path]) -> None:
     screen = Screen()
     for file in files:
         if trained.is_weights(file):
-            _, game = parse_name(load_network(file)[2]["env"])
+            _, game = parse_name(load_network(file)[1]["env"])
             shutil.copyfile(file, FOLDER / "procgen" / f"{game}{file.suffix}")
             (FOLDER / "procgen" / f"{game}.npz").unlink(missing_ok=True)
         else:

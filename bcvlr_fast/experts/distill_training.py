@@ -14,19 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bcvlr_fast.envs.procgen import Procgen
-from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.network import ActorCritic, act_greedily, load_network, save_network
-from bcvlr_fast.experts.paper import PAPER_EXPERT
-from bcvlr_fast.experts.playing import PlayingExpert
+from bcvlr_fast.experts.measuring import save_measured, score_network
+from bcvlr_fast.experts.network import ActorCritic, load_network
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import check_installed
-from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.files import cache_folder, check_writable, lock_folder
-from bcvlr_fast.system.host import machine, usable_cores
+from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.system.workers import worker_pool
 from bcvlr_fast.training import checkpoint
@@ -35,10 +31,6 @@ from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 _SAVE_EVERY_S = 120.0
 _CHECK_EVERY_UPDATES = 4000
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
-_SCORED_EPISODES = 256
-_WATCHED_FRAMES = 20_000
-_HISTORY = ("updates", "minutes", "curve", "return", "started_from")
-"""What the card of a network keeps of the card of the one that it started from."""
 _REFILLED_FRAMES = 100_000
 """Frames to collect before a network learns on."""
 
@@ -68,34 +60,17 @@ def make_weights(
         raise UserError(f"out: expected a file named {WEIGHTS_SUFFIX}, got {file}")
     check_writable(file.parent, "out")
     check_installed()
-    config, first = DistillConfig(updates=updates), None
+    config, first, about_first = DistillConfig(updates=updates), None, None
     compute = choose_compute(choose_device(device), precision, optimizer=config.optimizer)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
     if start_from is not None:
-        first, sizes, about_first = load_network(start_from)
-        if about_first.get("env") != f"procgen:{game}":
-            raise UserError(f"start_from: {start_from}: of {about_first.get('env')}, expected procgen:{game}")
-        config = replace(config, network=sizes)
+        first, about_first = load_network(start_from, f"procgen:{game}")
+        config = replace(config, network=first.sizes)
     with lock_folder(file.with_suffix("")):
         student, minutes, curve = distill(game, config, file.with_suffix(""), compute, seed, workers, screen, first)
-        network = rounded(student.network)
-        score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
-        card: dict[str, Any] = {"env": f"procgen:{game}", "made_by": "distill", "seed": seed, **asdict(config)}
-        card |= {
-            "return": asdict(score),
-            "change_rate": round(change_rate(network, game, compute), 4),
-            "curve": curve,
-            "minutes": round(minutes, 1),
-            "machine": machine(),
-        }
-        if first is not None:
-            card["started_from"] = {name: about_first.get(name) for name in _HISTORY}
-        save_network(file, network, config.network, card)
-    beside = f"the paper's expert: {PAPER_EXPERT[game]:g}"
-    screen.say(
-        f"return {score.mean:.2f} ({score.low:.2f} .. {score.high:.2f}) over {score.episodes} episodes; {beside}"
-    )
+        about = {"made_by": "distill", "seed": seed, **asdict(config), "curve": curve, "minutes": round(minutes, 1)}
+        save_measured(file, student.network, game, about, about_first, compute, screen)
     return file
 
 
@@ -165,22 +140,6 @@ def distill(
                 save()
                 saved = time.monotonic()
     return student, minutes(), curve
-
-
-def score_network(network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int) -> Score:
-    """Scores the most probable actions on levels of the full distribution."""
-    env = Procgen(game, min(episodes, 64), seed)
-    try:
-        return play(env, lambda frames: act_greedily(network, frames, compute), episodes)
-    finally:
-        env.close()
-
-
-def change_rate(network: ActorCritic, game: str, compute: Compute) -> float:
-    """Fraction of the steps in which the most probable action differs from the one before."""
-    expert = PlayingExpert(f"procgen:{game}", "", lambda frames: act_greedily(network, frames, compute))
-    changes = [np.diff(episode.actions) != 0 for episode in expert.episodes(_WATCHED_FRAMES, 0, "stock")]
-    return float(np.concatenate(changes).mean())
 
 
 @contextlib.contextmanager

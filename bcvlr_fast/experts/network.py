@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from bcvlr_fast.experts.weights import load_weights, not_weights, save_weights
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.nn.encoder import Encoder
 from bcvlr_fast.nn.layers import Impala
+from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.compute import Compute
 
 
@@ -36,6 +38,7 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.sizes = NetworkConfig(config.stem, tuple(config.channels), config.hidden_dim)
         channels, side, _ = FRAME_SHAPE
         self.stem: nn.Module = nn.Identity()
         if config.stem:
@@ -70,20 +73,26 @@ def act_greedily(network: ActorCritic, frames: np.ndarray, compute: Compute) -> 
     return actions
 
 
-def save_network(file: Path, network: ActorCritic, config: NetworkConfig, card: dict[str, Any]) -> None:
+def digest(network: ActorCritic) -> str:
+    """Eight hex digits that identify the weights."""
+    values = (value.cpu().numpy().tobytes() for value in network.state_dict().values())
+    return hashlib.sha256(b"".join(values)).hexdigest()[:8]
+
+
+def save_network(file: Path, network: ActorCritic, card: dict[str, Any]) -> None:
     """Writes the weights in half precision, with the card and the sizes."""
-    sizes = {name: asdict(config)[name] for name in NetworkConfig.__dataclass_fields__}
-    save_weights(file, network, {**card, "network": sizes})
+    save_weights(file, network, {**card, "network": asdict(network.sizes)})
 
 
-def load_network(file: Path) -> tuple[ActorCritic, NetworkConfig, dict[str, Any]]:
-    """Loads what `save_network` wrote. Raises UserError if the file is invalid."""
+def load_network(file: Path, env: str | None = None) -> tuple[ActorCritic, dict[str, Any]]:
+    """Loads (network, card) that `save_network` wrote. Raises UserError if the file is invalid or not of `env`."""
     tensors, card = load_weights(file)
     try:
         sizes: dict[str, Any] = dict(card["network"])
-        config = NetworkConfig(sizes["stem"], tuple(sizes["channels"]), sizes["hidden_dim"])
-        network = ActorCritic(config)
+        network = ActorCritic(NetworkConfig(sizes["stem"], tuple(sizes["channels"]), sizes["hidden_dim"]))
         network.load_state_dict(tensors)
     except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise not_weights(file, error) from None
-    return network, config, card
+    if env not in (None, card.get("env")):
+        raise UserError(f"expert: {file}: of {card.get('env')}, expected {env}")
+    return network, card

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -91,16 +90,14 @@ def bundled(env: str) -> PlayingExpert:
 
 def from_file(file: Path, env: str) -> PlayingExpert:
     """An expert from its weights. Raises UserError if the file is invalid or of another environment."""
-    from bcvlr_fast.experts.network import act_greedily, load_network
+    from bcvlr_fast.experts.network import act_greedily, digest, load_network
     from bcvlr_fast.training.compute import choose_compute, choose_device
 
-    network, _, card = load_network(file)
-    if card.get("env") != env:
-        raise UserError(f"expert: {file}: of {card.get('env')}, expected {env}")
-    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in network.state_dict().values()))
+    network, _ = load_network(file, env)
+    name = digest(network)
     compute = choose_compute(choose_device("auto"), "auto")
     compute.network(network)
-    return PlayingExpert(env, digest.hexdigest()[:8], lambda frames: act_greedily(network, frames, compute))
+    return PlayingExpert(env, name, lambda frames: act_greedily(network, frames, compute))
 
 
 def available() -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, forward
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
-from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.compute import Compute, set_learning_rate
 from bcvlr_fast.training.graph import capture
 
 _CHUNK_ON_CPU = 512
@@ -38,6 +38,10 @@ class PPOConfig(NetworkConfig):
     minibatches: int = 8
     epochs: int = 3
     learning_rate: float = 5e-4
+    anneal: bool = False
+    """Whether the learning rate falls linearly to 0 over the training."""
+    value_frames: int = 0
+    """Frames at the start from which only the value learns: that of a distilled network knows nothing yet."""
     discount: float = 0.999
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -106,17 +110,23 @@ class PPO:
         self._halves = [_Half(self, game, slice(i * half, (i + 1) * half), env_seed) for i in range(2)]
         self._thread = ThreadPoolExecutor(1)
 
-    def iterate(self) -> dict[str, float]:
-        """Collects a rollout, updates on it, and returns the metrics of both."""
+    def iterate(self, progress: float = 0.0) -> dict[str, float]:
+        """Collects a rollout, updates on it, and returns the metrics of both; `progress` 0 .. 1 is for annealing."""
+        config = self.config
+        value_only = self.frames_done < config.value_frames
+        self.network.requires_grad_(not value_only)
+        self.network.value.requires_grad_(True)
+        update = self._learn if value_only else self._update  # a graph would keep what does not learn
+        if config.anneal:
+            set_learning_rate(self.optimizer, config.learning_rate * (1 - progress))
         self._collect()
         self._estimate_advantages()
         self._sums.zero_()
-        config = self.config
         for _ in range(config.epochs):
             order = torch.randperm(config.batch_frames, generator=self.generator, device=self.compute.device)
             for index in order.view(config.minibatches, -1):
                 self.index.copy_(index)
-                self._update()
+                update()
         self.frames_done += config.batch_frames
         policy, value, entropy, clipped = (self._sums / (config.epochs * config.minibatches)).tolist()
         metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy, "clipped": clipped}

@@ -13,9 +13,13 @@ import torch
 
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
+from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
+from bcvlr_fast.experts.measuring import save_measured
+from bcvlr_fast.experts.network import ActorCritic, digest, load_network
 from bcvlr_fast.experts.ppo import PPO, PPOConfig
 from bcvlr_fast.experts.replaying import play as play_replays
 from bcvlr_fast.experts.replays import Replays, load_replays
+from bcvlr_fast.experts.trained import is_weights
 from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.files import cache_folder, check_writable, lock_folder, write_whole
 from bcvlr_fast.system.host import usable_cores
@@ -24,14 +28,16 @@ from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.training.metrics_log import MetricsLog
 
-REPLAYS, SCORE = "replays.npz", "score.json"
+REPLAYS, SCORE, NETWORK = "replays.npz", "score.json", f"network{WEIGHTS_SUFFIX}"
 _SAVE_EVERY_S = 60.0
 _CLONE_UPDATES = 3000
+_FROM_NETWORK: dict[str, Any] = {"learning_rate": 2e-4, "anneal": True, "value_frames": 8 * PPOConfig().batch_frames}
+"""Settings for a distilled network, which is to be improved, not forgotten."""
 _LANES = 16
 _SCORED_EPISODES = 100
 _RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
 """Settings that older folders name otherwise."""
-_ADDED = {"stem": 0}
+_ADDED = {"stem": 0, "anneal": False, "value_frames": 0}
 """Settings that older folders lack, with the values that they had."""
 
 
@@ -48,18 +54,28 @@ def make_replays(
     out: Path | None,
     screen: Screen,
 ) -> Path:
-    """Trains on `steps` frames in the folder `out`, by default one in the cache, and records at least `frames` frames.
+    """Trains on `steps` frames in the folder `out`, by default one in the cache, saves the network, and records at
+    least `frames` frames.
 
-    Returns the file of replays. Raises UserError and Diverged as `train` does.
+    `start_from` is a file of replays to clone first, or of the weights to start with. Returns the file of replays.
+    Raises UserError and Diverged as `train` does.
     """
     folder = out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{seed}"
     check_writable(folder, "out")
-    cloned = load_replays(start_from, game) if start_from else None
+    start: Replays | ActorCritic | None = None
+    config, about_start = PPOConfig(), None
+    if start_from is not None and is_weights(start_from):
+        start, about_start = load_network(start_from, f"procgen:{game}")
+        config = PPOConfig(**asdict(start.sizes), **_FROM_NETWORK)
+    elif start_from is not None:
+        start = load_replays(start_from, game)
     compute = choose_compute(choose_device(device), precision)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
     with lock_folder(folder):
-        ppo = train(game, steps, folder, compute, seed, screen, cloned)
+        ppo = train(game, steps, folder, compute, seed, screen, start, config)
+        about = {"made_by": "ppo", "seed": seed, "steps": ppo.frames_done, **asdict(config)}
+        save_measured(folder / NETWORK, ppo.network, game, about, about_start, compute, screen)
         result = score(ppo, game)
         (folder / SCORE).write_text(json.dumps({"frames": ppo.frames_done, **asdict(result)}))
         screen.say(
@@ -77,19 +93,17 @@ def train(
     compute: Compute,
     seed: int,
     screen: Screen,
-    start_from: Replays | None = None,
+    start_from: Replays | ActorCritic | None = None,
     config: PPOConfig | None = None,
 ) -> PPO:
     """Trains on at most `steps` frames, in whole iterations, at least one, from the folder's newest checkpoint if any.
 
-    A new expert first clones `start_from`. Raises UserError if the folder belongs to another expert or has only
-    damaged checkpoints, and Diverged if a loss is not finite.
+    A new expert first clones the replays `start_from`, or starts with the weights of that network. Raises UserError if
+    the folder belongs to another expert or has only damaged checkpoints, and Diverged if a loss is not finite.
     """
     config = config or PPOConfig()
-    _check_same(
-        folder / "config.json",
-        {"game": game, "seed": seed, "start_from": start_from.digest if start_from else None, **asdict(config)},
-    )
+    first = digest(start_from) if isinstance(start_from, ActorCritic) else start_from and start_from.digest
+    _check_same(folder / "config.json", {"game": game, "seed": seed, "start_from": first, **asdict(config)})
     kept, complaints = checkpoint.load_newest(folder / "ckpt")
     if complaints and kept is None:
         raise UserError(complaints[0])
@@ -104,6 +118,8 @@ def train(
     if kept:
         ppo.load_state_dict(kept["ppo"])
         log.load_state_dict(kept["log"])
+    elif isinstance(start_from, ActorCritic):
+        ppo.network.load_state_dict(start_from.state_dict())
     elif start_from is not None:
         frames = np.concatenate(list(play_replays(start_from)))
         _clone(ppo, frames, start_from, screen)
@@ -112,7 +128,7 @@ def train(
     with screen.bar(f"PPO on {game}", total=steps, unit="frames", done=ppo.frames_done) as bar:
         while ppo.frames_done < steps:
             begun = time.monotonic()
-            metrics = ppo.iterate()
+            metrics = ppo.iterate(ppo.frames_done / steps)
             if not np.isfinite(metrics["policy_loss"] + metrics["value_loss"]):
                 raise Diverged(
                     f"ppo: a loss is not finite at {ppo.frames_done:,} frames; {folder} keeps the last checkpoint"

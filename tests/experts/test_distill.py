@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bcvlr_fast.envs.procgen import Procgen
-from bcvlr_fast.experts import distill_training, find_expert, is_expert_file, playing, simulator
+from bcvlr_fast.experts import find_expert, is_expert_file, measuring, playing, simulator
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student
 from bcvlr_fast.experts.distill_training import distill
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
@@ -40,7 +40,7 @@ def network_file(file: Path, game: str = "leaper") -> ActorCritic:
     network = ActorCritic(SMALL)
     with torch.no_grad():
         network.policy.weight.normal_()
-    save_network(file, network, SMALL, {"env": f"procgen:{game}"})
+    save_network(file, network, {"env": f"procgen:{game}"})
     return rounded(network)
 
 
@@ -75,8 +75,8 @@ def test_the_oldest_frames_are_replaced() -> None:
 
 def test_a_network_is_read_as_it_was_rounded(tmp_path: Path) -> None:
     network = network_file(tmp_path / "it.safetensors")
-    again, config, card = load_network(tmp_path / "it.safetensors")
-    assert (config, card["env"]) == (SMALL, "procgen:leaper")
+    again, card = load_network(tmp_path / "it.safetensors")
+    assert (again.sizes, card["env"]) == (SMALL, "procgen:leaper")
     frames = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
     for own, other in zip(again.parameters(), network.parameters(), strict=True):
         assert torch.equal(own, other)
@@ -94,7 +94,8 @@ def test_a_damaged_network_is_refused(tmp_path: Path, damage: str) -> None:
 
         save_weights(file, network, {"env": "procgen:leaper"})
     else:
-        save_network(file, network, NetworkConfig(stem=8), {"env": "procgen:leaper"})
+        network.sizes = NetworkConfig(stem=8)
+        save_network(file, network, {"env": "procgen:leaper"})
     with pytest.raises(UserError, match="not the weights of an expert"):
         find_expert("procgen:leaper", file)
 
@@ -217,8 +218,8 @@ def test_the_command_stops_continues_and_writes_a_card(tmp_path: Path) -> None:
     done = run("expert", *command)
     assert done.returncode == 0, done.stderr
     assert "return " in done.stdout
-    _, config, card = load_network(file)
-    assert config == DistillConfig().network
+    network, card = load_network(file)
+    assert network.sizes == DistillConfig().network
     assert (card["env"], card["updates"], card["made_by"]) == ("procgen:fruitbot", 60, "distill")
     assert json.dumps(card["return"])
     assert 0 <= card["change_rate"] <= 1
@@ -253,6 +254,6 @@ def test_the_bundled_networks_have_cards() -> None:
 
 def test_a_score_is_that_of_the_most_probable_actions(tmp_path: Path) -> None:
     network = network_file(tmp_path / "it.safetensors")
-    first, second = (distill_training.score_network(network, "leaper", COMPUTE, 3, 5) for _ in range(2))
+    first, second = (measuring.score_network(network, "leaper", COMPUTE, 3, 5) for _ in range(2))
     assert first == second
     assert first.episodes == 3

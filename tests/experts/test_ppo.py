@@ -1,6 +1,7 @@
 """PPO compared with plain code, its resumption, and replays that EnvPool plays back."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.distributions import Categorical
 from bcvlr_fast.envs import Episode, Step
 from bcvlr_fast.experts import ppo as ppo_module
 from bcvlr_fast.experts import ppo_training
+from bcvlr_fast.experts.network import ActorCritic
 from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
 from bcvlr_fast.experts.replaying import verify
 from bcvlr_fast.system.errors import Diverged, UserError
@@ -177,7 +179,7 @@ def test_training_resumes_and_records_replays(tmp_path: Path) -> None:
         ppo_training.train("miner", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     settings = json.loads((tmp_path / "config.json").read_text())
     settings |= {"most_gradient_norm": settings.pop("max_grad_norm"), "most_reward": settings.pop("max_reward")}
-    del settings["stem"]
+    del settings["stem"], settings["anneal"], settings["value_frames"]
     (tmp_path / "config.json").write_text(json.dumps(settings))  # as older versions wrote them
     ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY).close()
     for file in tmp_path.glob("ckpt/*/state.json"):
@@ -186,8 +188,28 @@ def test_training_resumes_and_records_replays(tmp_path: Path) -> None:
         ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
 
 
+def test_a_network_to_start_with_is_improved_after_its_value_has_learned(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    first = ActorCritic(TINY)
+    config = dataclasses.replace(TINY, anneal=True, value_frames=TINY.batch_frames)
+
+    def changed(ppo: PPO) -> set[str]:
+        now, before = ppo.network.state_dict(), first.state_dict()
+        return {name.split(".")[0] for name in before if not torch.equal(now[name], before[name])}
+
+    ppo = ppo_training.train("maze", TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, first, config)
+    assert changed(ppo) == {"value"}
+    ppo.close()
+    ppo = ppo_training.train("maze", 2 * TINY.batch_frames, tmp_path, COMPUTE, 0, QUIET, first, config)
+    assert changed(ppo) == {"trunk", "policy", "value"}
+    assert ppo.optimizer.param_groups[0]["lr"] == config.learning_rate / 2
+    ppo.close()
+    with pytest.raises(UserError, match=r"belongs to another expert \(start_from "):
+        ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, ActorCritic(TINY), config)
+
+
 def test_training_that_diverges_stops_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PPO, "iterate", lambda _: {"policy_loss": float("nan"), "value_loss": 0.0})
+    monkeypatch.setattr(PPO, "iterate", lambda *_: {"policy_loss": float("nan"), "value_loss": 0.0})
     with pytest.raises(Diverged, match="a loss is not finite"):
         ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
     assert not (tmp_path / "ckpt").exists()

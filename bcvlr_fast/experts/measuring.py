@@ -1,0 +1,62 @@
+"""Scores of networks that play Procgen, and the cards that keep them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcvlr_fast.envs.procgen import Procgen
+from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
+from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
+from bcvlr_fast.experts.paper import PAPER_EXPERT
+from bcvlr_fast.experts.playing import PlayingExpert
+from bcvlr_fast.experts.weights import rounded
+from bcvlr_fast.system.host import machine
+from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.training.compute import Compute
+
+_SCORED_EPISODES = 256
+_WATCHED_FRAMES = 20_000
+_HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "started_from")
+"""What the card of a network keeps of the card of the one that it started from."""
+
+
+def save_measured(
+    file: Path,
+    network: ActorCritic,
+    game: str,
+    about: dict[str, Any],
+    started_from: dict[str, Any] | None,
+    compute: Compute,
+    screen: Screen,
+) -> None:
+    """Saves a network, as it is in half precision, with a card: how it was made, its return and how often it changes
+    its action. `started_from` is the card of the network that it started from."""
+    network = rounded(network)
+    score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
+    card = {"env": f"procgen:{game}", **about, "return": asdict(score), "machine": machine()}
+    card["change_rate"] = round(change_rate(network, game, compute), 4)
+    if started_from is not None:
+        card["started_from"] = {name: started_from[name] for name in _HISTORY if name in started_from}
+    save_network(file, network, card)
+    interval = f"{score.mean:.2f} ({score.low:.2f} .. {score.high:.2f})"
+    screen.say(f"return {interval} over {score.episodes} episodes; the paper's expert: {PAPER_EXPERT[game]:g}")
+
+
+def score_network(network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int) -> Score:
+    """Scores the most probable actions on levels of the full distribution."""
+    env = Procgen(game, min(episodes, 64), seed)
+    try:
+        return play(env, lambda frames: act_greedily(network, frames, compute), episodes)
+    finally:
+        env.close()
+
+
+def change_rate(network: ActorCritic, game: str, compute: Compute) -> float:
+    """Fraction of the steps in which the most probable action differs from the one before."""
+    expert = PlayingExpert(f"procgen:{game}", "", lambda frames: act_greedily(network, frames, compute))
+    changes = [np.diff(episode.actions) != 0 for episode in expert.episodes(_WATCHED_FRAMES, 0, "stock")]
+    return float(np.concatenate(changes).mean())
