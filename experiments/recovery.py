@@ -1,12 +1,12 @@
 """How much of the expert's return is recovered in given minutes: trains and prints the table, unattended.
 
-python experiments/recovery.py                                   # 16 Procgen games, 15 minutes each, two methods
+python experiments/recovery.py                                   # 16 Procgen games, 15 minutes each, and 5 for cloning
 python experiments/recovery.py --minutes 60 --envs procgen:bossfight procgen:miner
-python experiments/recovery.py --envs dmc:finger_spin --methods bcv-lr --seeds 0 1 2
+python experiments/recovery.py --envs dmc:finger_spin --without-true-actions --seeds 0 1 2
 
-recovery = (agent - random) / (expert - random). Cloning the expert's true actions with the same networks, videos and
-minutes shows what naming the actions costs. Finished runs are skipped, and stopped ones are resumed. Rows go to
-results/recovery.jsonl as runs finish.
+recovery = (agent - random) / (expert - random). After each run, the expert's true actions are cloned with the same
+networks and videos and as many updates as the run cloned with; the difference is what naming the actions costs.
+Finished runs are skipped, and stopped ones are resumed. Rows go to results/recovery.jsonl as runs finish.
 """
 
 from __future__ import annotations
@@ -24,57 +24,71 @@ from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 
 ROWS = Path(__file__).parents[1] / "results" / "recovery.jsonl"
-METHODS = ("bc-true-actions", "bcv-lr")
 _KEY = ("env", "method", "minutes_given", "seed", "videos")
 
 
-def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], out: Path, more: list[str]) -> None:
-    """Trains, stores one row each, and prints the table. Raises UserError at the end if a run failed."""
+def main(envs: list[str], minutes: float, seeds: list[int], out: Path, more: list[str], *, true_actions: bool) -> None:
+    """Trains, stores a row for each run, and prints the table. Raises UserError at the end if a run failed."""
     failed = []
     for seed in seeds:
         for env in envs:
-            for method in methods:
-                folder = out / f"{env.replace(':', '-')}-{method}-{minutes:g}min-s{seed}"
-                command = ["--env", env, "--method", method, "--minutes", f"{minutes:g}", "--seed", str(seed), *more]
-                if not (folder / "status.json").exists() and (code := train(command, folder)):
-                    failed.append(f"{env} {method} (exit code {code})")
-                    continue
-                keep(row_of(folder))
+            name, common = f"{env.replace(':', '-')}-{{}}-{minutes:g}min-s{seed}", ["--env", env, "--seed", str(seed)]
+            folder = out / name.format("bcv-lr")
+            done = train([*common, "--minutes", f"{minutes:g}", *more], folder, minutes)
+            if done and true_actions:
+                updates = ["--method", "bc-true-actions", "--policy.updates", str(cloning_updates(folder))]
+                done = train([*common, *updates], out / name.format("bc-true-actions"), minutes)
+            if not done:
+                failed.append(f"{env} (seed {seed})")
     print(table([json.loads(line) for line in ROWS.read_text().splitlines()]))
     if failed:
         raise UserError(f"failed: {', '.join(failed)}")
 
 
-def train(command: list[str], folder: Path) -> int:
-    """Runs training and returns its exit code; the run saves its state if this program is stopped."""
-    training = ["-m", "bcvlr_fast.train", *command, "--preset", "quick", "--resume", "auto", "--out", str(folder)]
-    child = subprocess.Popen([sys.executable, *training])
-    try:
-        return child.wait()
-    except BaseException:
-        child.terminate()
-        child.wait()
-        raise
+def train(command: list[str], folder: Path, minutes: float) -> bool:
+    """Trains unless the folder has a finished run, and stores its row; the run saves its state if this program is
+    stopped. False if it fails."""
+    if not (folder / "status.json").exists():
+        training = ["-m", "bcvlr_fast.train", *command, "--preset", "quick", "--resume", "auto", "--out", str(folder)]
+        child = subprocess.Popen([sys.executable, *training])
+        try:
+            if child.wait():
+                return False
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    keep(row_of(folder, minutes))
+    return True
 
 
-def row_of(folder: Path) -> dict[str, Any]:
-    """The row of a finished run."""
-    config, plan, evaluation, status, machine = (
+def cloning_updates(folder: Path) -> int:
+    """Cloning updates of a run of BCV-LR, in all phases."""
+    config = json.loads((folder / "config.json").read_text())
+    online = config["online"]
+    rounds = -(-online["interactions"] // online["round_interactions"])
+    return int(config["policy"]["updates"] + rounds * online["clone_updates"] + config["final"]["updates"])
+
+
+def row_of(folder: Path, minutes: float) -> dict[str, Any]:
+    """The row of a finished run, which belongs to runs of `minutes`."""
+    config, evaluation, status, machine = (
         json.loads((folder / name).read_text())
-        for name in ("config.json", PLAN, "evaluation.json", "status.json", "environment.json")
+        for name in ("config.json", "evaluation.json", "status.json", "environment.json")
     )
+    plan = json.loads((folder / PLAN).read_text()) if (folder / PLAN).exists() else {}
     return {
         "env": config["env"][0],
         "method": config["method"],
-        "minutes_given": plan["minutes"],
+        "minutes_given": minutes,
         "seed": config["seed"],
         "videos": ",".join(Path(path).name for path in config["videos"]) or "bundled expert",
         "expert_frames": config["expert_frames"],
         "scores": evaluation["scores"],
         "recovery": evaluation["recovery"],
         **status,
-        "counts": plan["counts"],
-        "cost_ms": plan["cost_ms"],
+        "counts": plan.get("counts", {"policy.updates": config["policy"]["updates"]}),
+        "cost_ms": plan.get("cost_ms", {}),
         "machine": machine,
     }
 
@@ -111,10 +125,10 @@ def _recovery(recovery: dict[str, float] | None) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=[f"procgen:{game}" for game in PROCGEN_GAMES])
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/recovery"))
+    parser.add_argument("--without-true-actions", action="store_true")
     arguments, rest = parser.parse_known_args()
-    chosen = list(arguments.envs), list(arguments.methods), arguments.minutes, arguments.seeds, arguments.out, rest
-    sys.exit(call(lambda: main(*chosen)))
+    chosen = list(arguments.envs), arguments.minutes, arguments.seeds, arguments.out, rest
+    sys.exit(call(lambda: main(*chosen, true_actions=not arguments.without_true_actions)))

@@ -31,6 +31,8 @@ from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 _SAVE_EVERY_S = 120.0
 _CHECK_EVERY_UPDATES = 4000
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
+_STEPS = {"miner": 16}
+"""Steps of every copy in an iteration where the teacher is slow: it searches five paths a step."""
 _REFILLED_FRAMES = 100_000
 """Frames to collect before a network learns on."""
 
@@ -60,7 +62,7 @@ def make_weights(
         raise UserError(f"out: expected a file named {WEIGHTS_SUFFIX}, got {file}")
     check_writable(file.parent, "out")
     check_installed()
-    config, first, about_first = DistillConfig(updates=updates), None, None
+    config, first, about_first = DistillConfig(updates=updates, steps=_STEPS.get(game, DistillConfig.steps)), None, None
     compute = choose_compute(choose_device(device), precision, optimizer=config.optimizer)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
