@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
@@ -18,6 +19,10 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _RMS = 0.2
 """Root mean square of an update over the learning rate. It is about AdamW's, so that AdamW's learning rates and weight
 decays fit (Liu et al. 2025, arXiv 2502.16982)."""
+
+_LOST = 1e-9
+"""Entries below this, relative to the matrix, count as zero. They come from units that no longer learn, and decay to
+denormal numbers, which take a CPU ten times as long."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -105,6 +110,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = F.hardshrink(x, _LOST)
     if x.is_cuda:
         x = x.bfloat16()
     tall = x.shape[1] > x.shape[2]
