@@ -87,11 +87,12 @@ class Cloning(Learner):
         with self.agent.compute.autocast():
             predicted: Tensor = self.agent.policy(self._features(number)).float()
         error = cloning_loss(predicted, z)
+        unexplained = error / z.var(dim=0).mean()
         loss = error
         if self._decoded_weight:
-            loss = loss + self._decoded_weight * decoded_difference(self.agent, predicted, z)
+            loss = unexplained + self._decoded_weight * decoded_difference(self.agent, predicted, z)
         self.descend(loss)
-        return {"loss": loss, "explained": 1 - error.detach() / z.var(dim=0).mean()}
+        return {"loss": loss, "explained": 1 - unexplained.detach()}
 
     @torch.no_grad()
     def _features(self, number: int) -> Tensor:

@@ -252,7 +252,7 @@ def test_cloning_update(sized: Callable[..., Config], updates: int, weight: floa
         if weight:
             target = plain.decoder(z).softmax(dim=1).detach()
             log_ratio = target.log() - plain.decoder(cloned).log_softmax(dim=1)
-            loss = loss + weight * (target * log_ratio).sum(dim=1).mean()
+            loss = loss / z.var(dim=0).mean() + weight * (target * log_ratio).sum(dim=1).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
