@@ -95,11 +95,7 @@ def distill(
     if first is not None:
         student.network.load_state_dict(first.state_dict())
     about = {"game": game, "seed": seed, **asdict(config)}
-    kept, complaints = checkpoint.load_newest(folder)
-    if complaints and kept is None:
-        raise UserError(complaints[0])
-    for line in complaints:
-        screen.warn(f"{line}; using an older one")
+    kept = checkpoint.load_to_resume(folder, screen.warn)
     curve: list[list[float]] = []
     before, refilled = 0.0, 0 if first is None else _REFILLED_FRAMES
     if kept:

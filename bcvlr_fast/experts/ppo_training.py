@@ -104,11 +104,7 @@ def train(
     config = config or PPOConfig()
     first = digest(start_from) if isinstance(start_from, ActorCritic) else start_from and start_from.digest
     _check_same(folder / "config.json", {"game": game, "seed": seed, "start_from": first, **asdict(config)})
-    kept, complaints = checkpoint.load_newest(folder / "ckpt")
-    if complaints and kept is None:
-        raise UserError(complaints[0])
-    for line in complaints:
-        screen.warn(f"{line}; using an older one")
+    kept = checkpoint.load_to_resume(folder / "ckpt", screen.warn)
     if kept and kept.get("format") == 1:
         raise UserError(f"out: {folder}: a checkpoint of an earlier version (format 1): choose another folder")
     done = kept["ppo"]["frames"] if kept else 0

@@ -71,11 +71,7 @@ class Run:
         self.folder, self.config, self.screen = folder, settings, screen
         self.stopping = Stopping(resume_folder or folder)
         self._lock = lock_folder(folder)
-        self._saved, damaged = checkpoint.load_newest(folder / CHECKPOINTS)
-        if damaged and self._saved is None:
-            raise UserError(damaged[0])
-        for line in damaged:
-            screen.warn(f"{line}; an older one is used")
+        self._saved = checkpoint.load_to_resume(folder / CHECKPOINTS, screen.warn)
         self.compute = choose_compute(
             choose_device(settings.device), settings.precision, settings.compile, settings.optimizer
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,19 @@ def load_newest(folder: Path) -> tuple[State | None, list[str]]:
         except _DAMAGE as error:
             damaged.append(f"checkpoint: {path} is damaged ({error})")
     return None, damaged
+
+
+def load_to_resume(folder: Path, warn: Callable[[str], None]) -> State | None:
+    """The newest intact checkpoint, None if there is none; `warn` takes a line for each newer one that is damaged.
+
+    Raises UserError if all are damaged.
+    """
+    kept, damaged = load_newest(folder)
+    if damaged and kept is None:
+        raise UserError(damaged[0])
+    for line in damaged:
+        warn(f"{line}; an older one is used")
+    return kept
 
 
 def load_checkpoint(path: Path) -> State:
