@@ -21,11 +21,11 @@ class _Share(NamedTuple):
 
 _DISCRETE = {
     "features.updates": _Share(0.04, 1000),
-    "latent_actions.updates": _Share(0.14, 3000),
-    "policy.updates": _Share(0.04, 1000),
-    "online.finetune_updates": _Share(0.36, 1000),
-    "online.clone_updates": _Share(0.10, 800),
-    "final.updates": _Share(0.32),
+    "latent_actions.updates": _Share(0.04, 3000),
+    "policy.updates": _Share(0.03, 1000),
+    "online.finetune_updates": _Share(0.38, 1000),
+    "online.clone_updates": _Share(0.06, 800),
+    "final.updates": _Share(0.45),
 }
 _CONTINUOUS = {
     "features.updates": _Share(0.02, 2000),
