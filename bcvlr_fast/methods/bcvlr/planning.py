@@ -30,7 +30,7 @@ _DISCRETE = {
 _CONTINUOUS = {
     "features.updates": _Share(0.02, 2000),
     "latent_actions.updates": _Share(0.15, 3000),
-    "policy.updates": _Share(0.07, 10_000),
+    "policy.updates": _Share(0.07, 5000),
     "online.finetune_updates": _Share(0.20, 4000),
     "online.clone_updates": _Share(0.56),
 }
