@@ -83,14 +83,14 @@ class Muon(torch.optim.Optimizer):
                     "exp_avg": torch.zeros_like(p),
                     "exp_avg_sq": torch.zeros_like(p),
                 }
-        states = [self.state[p] for p in parameters]
+        kept = [self.state[p] for p in parameters]
         adamw(
             parameters,
             gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [each["exp_avg"] for each in kept],
+            [each["exp_avg_sq"] for each in kept],
             [],
-            [state["step"] for state in states],
+            [each["step"] for each in kept],
             fused=True,
             capturable=group["capturable"],
             amsgrad=False,

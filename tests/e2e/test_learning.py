@@ -8,7 +8,7 @@ from helpers import gridworld
 from helpers.commands import run
 
 SMALL = f"""
---env {gridworld.ENV} --preset quick --precision fp32 --device cpu --films 0
+--env {gridworld.ENV} --preset quick --optimizer adamw --precision fp32 --device cpu --films 0
 --encoder.channels 8 --encoder.stride 4 --features.objective contrastive --features.updates 60
 --features.batch-size 32 --features.projection-dim 32 --features.hidden-dim 64
 --latent-actions.past-frames 0 --latent-actions.future-frames 1 --latent-actions.updates 250
@@ -21,7 +21,7 @@ SMALL = f"""
 --online.decoder-learning-rate 1e-2 --online.clone-updates 150 --online.clone-batch-size 64
 --online.clone-learning-rate 1e-3 --online.predictor-learning-rate 2e-5
 """.split()
-"""At the paper's learning rate p stays close to what phase 2 made of it, so d can only read what z already holds."""
+"""At the paper's learning rate, and with its optimizer, p stays close to what phase 2 made of it, so d can only read what z already holds."""
 
 
 def test_a_policy_is_learned_from_videos_alone(tmp_path: Path) -> None:
