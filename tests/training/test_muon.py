@@ -92,3 +92,23 @@ def test_parameters_without_gradient_stay() -> None:
     Muon([weight, bias], 0.1, 0.1).step()
     assert torch.equal(weight, torch.ones(2, 2))
     assert torch.equal(bias, torch.ones(2))
+
+
+def test_the_learning_rate_may_be_a_tensor_that_a_graph_reads() -> None:
+    ours, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    for module, rate in ((ours, 0.02), (theirs, torch.tensor(0.02))):
+        optimizer = Muon(module.parameters(), rate, 0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            module(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_tiny_entries_of_dead_units_are_dropped() -> None:
+    """They would decay to denormal numbers, which are slow."""
+    matrix = torch.eye(4)[None] + 0
+    matrix[0, 0, 1] = 1e-30
+    assert orthogonalized(matrix)[0, 0, 1] == 0
