@@ -21,8 +21,8 @@ SMALL = f"""
 --online.decoder-learning-rate 1e-2 --online.clone-updates 150 --online.clone-batch-size 64
 --online.clone-learning-rate 1e-3 --online.predictor-learning-rate 2e-5
 """.split()
-"""At the paper's learning rate, and with its optimizer, p stays close to what phase 2 made of it, so d can only read what
-z already holds."""
+"""At the paper's learning rate, and with its optimizer, p stays close to what phase 2 made of it, so d can only read
+what z already holds."""
 
 
 def test_a_policy_is_learned_from_videos_alone(tmp_path: Path) -> None:
