@@ -5,7 +5,7 @@ python experiments/imitability.py --games bossfight
 
 100,000 frames, 8,000 updates of the networks of preset quick, the sampled policy, 100 episodes. A video that cannot be
 imitated with the true actions cannot be imitated without them. Writes experts/procgen/imitability.json, which
-`python -m bcvlr_fast.expert --list` shows; experts that were measured are skipped.
+`python -m bcvlr_fast.expert --list` shows; experts that were measured so are skipped.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def main(games: list[str]) -> None:
     for game in games:
         expert = find_expert(f"procgen:{game}").name
         measured = json.loads(FILE.read_text())
-        if measured.get(game, {}).get("expert") == expert:
+        budget = {"expert": expert, "updates": _UPDATES, "frames": _FRAMES}
+        if budget.items() <= measured.get(game, {}).items():
             continue
         with tempfile.TemporaryDirectory() as folder:
             recovery = measure(game, Path(folder) / "run")
-        measured[game] = {"expert": expert, **recovery, "updates": _UPDATES, "frames": _FRAMES, "cpu": machine()["cpu"]}
+        measured[game] = {**budget, **recovery, "cpu": machine()["cpu"]}
         FILE.write_text(json.dumps(dict(sorted(measured.items())), indent=1) + "\n")
         print(f"{game}: {recovery['mean']:.2f} ({recovery['low']:.2f} .. {recovery['high']:.2f})", flush=True)
 
