@@ -31,7 +31,7 @@ from bcvlr_fast.methods.registry import read_config
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine, usable_cores
-from bcvlr_fast.training.compute import Compute, choose_compute, choose_device, measured_tflops
+from bcvlr_fast.training.compute import Compute, configured_compute, measured_tflops
 from bcvlr_fast.training.learner import Learner
 from rows import RESULTS, Row, write
 
@@ -54,7 +54,7 @@ def main() -> None:
     there, here = json.loads((folder / "environment.json").read_text()), machine()
     if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"]):
         raise UserError(f"run: {folder} ran on {there['gpu'] or there['cpu']}, not on this machine")
-    compute = choose_compute(choose_device(settings.device), settings.precision, settings.compile, settings.optimizer)
+    compute = configured_compute(settings)
     torch.set_num_threads(usable_cores())
     peak = max(measured_tflops(compute), _product_tflops(compute))
     status = json.loads((folder / "status.json").read_text())

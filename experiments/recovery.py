@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bcvlr_fast.envs import PROCGEN_GAMES
+from bcvlr_fast.methods.bcvlr.config import Config
+from bcvlr_fast.methods.registry import read_config
 from bcvlr_fast.runs.arguments import PLAN
+from bcvlr_fast.runs.run import CONFIG
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
 
@@ -37,7 +40,7 @@ def main(envs: list[str], minutes: float, seeds: list[int], out: Path, more: lis
             done = train([*common, "--minutes", f"{minutes:g}", *more], folder, minutes)
             if done and true_actions:
                 updates = ["--method", "bc-true-actions", "--policy.updates", str(cloning_updates(folder))]
-                done = train([*common, *updates], out / name.format("bc-true-actions"), minutes)
+                done = train([*common, *updates, *more], out / name.format("bc-true-actions"), minutes)
             if not done:
                 failed.append(f"{env} (seed {seed})")
     print(table([json.loads(line) for line in ROWS.read_text().splitlines()]))
@@ -64,10 +67,8 @@ def train(command: list[str], folder: Path, minutes: float) -> bool:
 
 def cloning_updates(folder: Path) -> int:
     """Cloning updates of a run of BCV-LR, in all phases."""
-    config = json.loads((folder / "config.json").read_text())
-    online = config["online"]
-    rounds = -(-online["interactions"] // online["round_interactions"])
-    return int(config["policy"]["updates"] + rounds * online["clone_updates"] + config["final"]["updates"])
+    config = read_config(folder / CONFIG, Config)
+    return config.policy.updates + config.online.rounds * config.online.clone_updates + config.final.updates
 
 
 def row_of(folder: Path, minutes: float) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bcvlr_fast.methods.networks import check_encoder, network_arguments
 from bcvlr_fast.methods.policy import Policy, PolicyCard, build_policy
 from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, seconds_per_update
 from bcvlr_fast.training.batches import Batches
-from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
+from bcvlr_fast.training.compute import Compute, configured_compute
 from bcvlr_fast.training.learner import Learner, Metrics
 
 
@@ -156,7 +156,7 @@ def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
 
 def measure_costs(config: Config) -> Costs:
     """Times updates on random frames, and a few interactions."""
-    compute = choose_compute(choose_device(config.device), config.precision, config.compile, config.optimizer)
+    compute = configured_compute(config)
     env = spec(config.first_env)
     policy = build_policy(policy_card(config, env), compute)
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)

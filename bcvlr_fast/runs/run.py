@@ -31,7 +31,7 @@ from bcvlr_fast.system.host import DRAWN_BY, machine, versions
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.checkpoint import State
-from bcvlr_fast.training.compute import choose_compute, choose_device
+from bcvlr_fast.training.compute import configured_compute
 from bcvlr_fast.training.learner import Learner
 from bcvlr_fast.training.loop import Resumable
 from bcvlr_fast.training.metrics_log import MetricsLog
@@ -72,9 +72,7 @@ class Run:
         self.stopping = Stopping(resume_folder or folder)
         self._lock = lock_folder(folder)
         self._saved = checkpoint.load_to_resume(folder / CHECKPOINTS, screen.warn)
-        self.compute = choose_compute(
-            choose_device(settings.device), settings.precision, settings.compile, settings.optimizer
-        )
+        self.compute = configured_compute(settings)
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.compute.device)
         self.generator.manual_seed(settings.seed)

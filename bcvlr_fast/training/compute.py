@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bcvlr_fast.config.run import RunSettings
 from bcvlr_fast.nn.layers import ResidualBlock
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.muon import Muon
@@ -96,6 +97,11 @@ def choose_compute(
         _keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return Compute(device, dtype, compile=compile_networks, muon=optimizer == "muon")
+
+
+def configured_compute(settings: RunSettings) -> Compute:
+    """How a run with these settings learns. Raises UserError for a device that is missing."""
+    return choose_compute(choose_device(settings.device), settings.precision, settings.compile, settings.optimizer)
 
 
 def measured_tflops(compute: Compute) -> float:

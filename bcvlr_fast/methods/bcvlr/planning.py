@@ -9,7 +9,7 @@ from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
 from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, seconds_per_update
-from bcvlr_fast.training.compute import choose_compute, choose_device
+from bcvlr_fast.training.compute import configured_compute
 
 _MEASURED_FRAMES = 2048
 
@@ -39,12 +39,11 @@ _CONTINUOUS = {
 
 def measure_costs(config: Config) -> Costs:
     """Times the learners on random frames, and a few interactions."""
-    compute = choose_compute(choose_device(config.device), config.precision, config.compile, config.optimizer)
+    compute = configured_compute(config)
     env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
     cost = {
-        phase: seconds_per_update(learner_of(phase, config, compute, store))
-        for phase in (*PHASES, "pre-imitation", "final cloning")
+        phase: seconds_per_update(learner_of(phase, config, compute, store)) for phase in (*PHASES, "final cloning")
     }
     cost_s = {
         "features.updates": cost["features"],
@@ -57,7 +56,7 @@ def measure_costs(config: Config) -> Costs:
     shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
     work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())
     step_s = seconds_per_interaction(Agent(config, env, compute).acting_policy(), online.num_envs)
-    label_s = max(0.0, cost["cloning"] - cost["pre-imitation"]) / online.clone_batch_size
+    label_s = max(0.0, cost["cloning"] - cost["final cloning"]) / online.clone_batch_size
     labels_s = (
         config.expert_frames * label_s if "final.updates" in shares else 0.0
     )  # of all windows, for the last phase
