@@ -18,7 +18,7 @@ PROCGEN_COLUMNS = ("game", "levels", "frames", "mean return", "paper", "changes"
 _CAPTION = (
     "any level and any number of frames: a network, otherwise replays; paper: mean return of its expert; changes: "
     "fraction of steps that change the action; imitability: recovery of cloning the true actions of 100,000 frames "
-    "with 8,000 updates of the quick networks"
+    "with 12,000 updates of the quick networks"
 )
 
 

@@ -18,7 +18,7 @@ from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled
 pytestmark = needs_egl
 ENV = "dmc:point_mass_easy"
 RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "600", "--episodes", "1"]
-TOOLS = Path(__file__).parents[2] / "tools"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +43,12 @@ def test_a_run_scores_and_reports_continuous_actions(
     assert "variance" in page
     films = sorted((drawn / "videos").glob("*.mp4"))
     assert films
-    monkeypatch.syspath_prepend(str(TOOLS))
-    import quick_runs
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import collect_runs
 
-    figures = quick_runs.continuous_figures(drawn)
-    assert set(figures) == {"own_explained", "labelling_explained", "policy_explained"}
-    assert np.isfinite(list(figures.values())).all()
-    row = quick_runs.row_of(drawn)
+    row = collect_runs.row_of(drawn)
+    figures = [row[name] for name in ("own_decoder_variance_explained", "labelling_explained", "policy_explained")]
+    assert np.isfinite(figures).all()
     assert (row["videos"], row["score"]) == ("bundled expert", "return")
     copy = shutil.copytree(drawn, tmp_path / "run")
     again = run("evaluate", str(copy), "--episodes", "1")

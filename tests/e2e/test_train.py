@@ -110,7 +110,9 @@ def test_collected_rows_hold_a_runs_scores_and_appear_once(
     finished: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, videos, _ = finished
-    spec = importlib.util.spec_from_file_location("collect_runs", Path(__file__).parents[2] / "tools/collect_runs.py")
+    spec = importlib.util.spec_from_file_location(
+        "collect_runs", Path(__file__).parents[2] / "experiments/collect_runs.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
@@ -120,8 +122,8 @@ def test_collected_rows_hold_a_runs_scores_and_appear_once(
     (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert row["scores"] == json.loads((folder / "evaluation.json").read_text())["scores"]
     assert (row["env"], row["seed"], row["videos"]) == ("procgen:bossfight", 0, videos.name)
-    assert row["changed"]["online"]["interactions"] == 700
-    assert row["changed"]["encoder"] == {"channels": 4}
+    assert row["changed"]["online.interactions"] == 700
+    assert row["changed"]["encoder.channels"] == 4
     sampled = row["scores"]["sampled"]
     assert f"| {sampled['mean']:.2f} ({sampled['low']:.2f} .. {sampled['high']:.2f}) |" in capsys.readouterr().out
 
