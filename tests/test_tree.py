@@ -10,8 +10,8 @@ import bcvlr_fast
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 PACKAGE = Path(bcvlr_fast.__file__).parent
-OWN_FOLDERS = {"helpers", "e2e", "tools"}
-"""Folders without a counterpart in the package: shared code, complete runs, and tests of the programs in tools/."""
+OWN_FOLDERS = {"helpers", "e2e", "tools", "experiments"}
+"""Folders without a counterpart in the package: shared code, complete runs, and tests of programs outside it."""
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 NOT_SHARED = {path.stem for path in [*TEST_FILES, *(ROOT / "bench").glob("*.py")]} - {"conftest"}
 """Names of the modules that no test may import: tests and benchmarks."""

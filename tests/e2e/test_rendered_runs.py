@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import collect_runs
 from bcvlr_fast.runs.training import VIDEOS
 from bcvlr_fast.training import metrics_log as logger
 from helpers.commands import run
@@ -18,7 +19,6 @@ from helpers.tiny import TINY, assert_resumes_to_the_end_of, signaled
 pytestmark = needs_egl
 ENV = "dmc:point_mass_easy"
 RUN = [*TINY, "--env", ENV, "--rendering", "fast", "--expert-frames", "600", "--episodes", "1"]
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return filled_once(tmp_path_factory, "drawn", fill) / "run"
 
 
-def test_a_run_scores_and_reports_continuous_actions(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_scores_and_reports_continuous_actions(drawn: Path, tmp_path: Path) -> None:
     evaluation = json.loads((drawn / "evaluation.json").read_text())
     assert set(evaluation["scores"]) == {"greedy", "random", "expert"}
     assert evaluation["scores"]["expert"]["mean"] > 500
@@ -43,9 +41,6 @@ def test_a_run_scores_and_reports_continuous_actions(
     assert "variance" in page
     films = sorted((drawn / "videos").glob("*.mp4"))
     assert films
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import collect_runs
-
     row = collect_runs.row_of(drawn)
     figures = [row[name] for name in ("own_decoder_variance_explained", "labelling_explained", "policy_explained")]
     assert np.isfinite(figures).all()

@@ -1,7 +1,6 @@
 """A run with tiny settings from start to end, and the files that it writes."""
 
 import gzip
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import collect_runs
 from bcvlr_fast import report
 from bcvlr_fast.envs import make
 from bcvlr_fast.experts import replays
@@ -110,15 +110,8 @@ def test_collected_rows_hold_a_runs_scores_and_appear_once(
     finished: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, videos, _ = finished
-    spec = importlib.util.spec_from_file_location(
-        "collect_runs", Path(__file__).parents[2] / "experiments/collect_runs.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     for _ in range(2):
-        tool.main(tmp_path / "rows.jsonl", [folder, folder])
+        collect_runs.main(tmp_path / "rows.jsonl", [folder, folder])
     (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert row["scores"] == json.loads((folder / "evaluation.json").read_text())["scores"]
     assert (row["env"], row["seed"], row["videos"]) == ("procgen:bossfight", 0, videos.name)

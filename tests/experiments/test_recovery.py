@@ -1,0 +1,51 @@
+"""The table of recoveries."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recovery
+from bcvlr_fast.methods.registry import preset_for
+from bcvlr_fast.runs.arguments import settings_for
+from collect_runs import changed, keep, read_rows
+
+INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6}
+
+
+def row(method: str, **fields: Any) -> dict[str, Any]:
+    about = {"env": "procgen:maze", "method": method, "minutes_given": 15, "minutes": 14.2, "seed": 0, "expert": "one"}
+    return {**about, "recovery": {"sampled": INTERVAL}, "machine": {"cpu": "a CPU"}, **fields}
+
+
+def test_a_row_replaces_the_one_of_the_same_run(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    for minutes, expert in ((14.2, "one"), (14.6, "one"), (14.6, "another")):
+        keep(file, row("bcv-lr", minutes=minutes, expert=expert))
+    assert [(each["minutes"], each["expert"]) for each in read_rows(file)] == [(14.6, "one"), (14.6, "another")]
+
+
+def test_changed_names_what_differs_from_the_preset() -> None:
+    settings = settings_for("procgen:maze", preset="quick", seed=3, **{"final.updates": 7, "encoder.channels": 5})
+    assert changed(settings, apart=("final.updates",)) == {"encoder.channels": 5}
+    assert changed(preset_for("bcv-lr")(["procgen:maze"], "quick").config) == {}
+
+
+def test_the_health_of_a_run_is_beside_what_true_actions_recover() -> None:
+    names = ("own_decoder_accuracy", "own_accuracy_of_one_answer", "labelling_information", "labelling_accuracy")
+    health = dict.fromkeys((*names, "policy_accuracy", "commonest_action"), 0.25)
+    rows = [row("bcv-lr", **health), row("bc-true-actions"), row("bcv-lr", expert="another", **health)]
+    shown = recovery.health_table(rows).splitlines()[2:]
+    assert [line.endswith("| 0.50 (0.40 .. 0.60) |") for line in shown] == [True, False]
+    assert all("| 25% (25%) | 25% | 25% | 25% (25%) |" in line for line in shown)
+
+
+def test_imitability_is_kept_with_the_name_of_the_expert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "imitability.json"
+    file.write_text('{"maze": {"expert": "old"}, "ninja": {"expert": "kept"}}')
+    monkeypatch.setattr(recovery, "IMITABILITY", file)
+    recovery.keep_imitability(row("bc-true-actions"))
+    kept = json.loads(file.read_text())
+    assert kept["maze"] == {"expert": "one", **INTERVAL, "cpu": "a CPU"}
+    assert kept["ninja"] == {"expert": "kept"}
