@@ -49,7 +49,7 @@ CONTINUOUS = (
 GROUPS = {"procgen": PROCGEN, "continuous": CONTINUOUS}
 METHODS = ("bcv-lr", "bc-true-actions")
 _CLONING_UPDATES_PER_MINUTE = 800
-_IMITABILITY_MINUTES = 15
+IMITABILITY_MINUTES = 15
 
 
 def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], out: Path) -> None:
@@ -65,7 +65,7 @@ def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], 
                     continue
                 row = {**row_of(folder), "expert": expert, "minutes_given": minutes}
                 keep(ROWS, row)
-                if (method, minutes, seed) == ("bc-true-actions", _IMITABILITY_MINUTES, 0) and env in PROCGEN:
+                if (method, minutes, seed) == ("bc-true-actions", IMITABILITY_MINUTES, 0) and env in PROCGEN:
                     keep_imitability(row)
     rows = read_rows(ROWS)
     print(table(rows))
@@ -130,7 +130,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=["procgen"], help="environments, or procgen or continuous")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--minutes", type=float, default=_IMITABILITY_MINUTES)
+    parser.add_argument("--minutes", type=float, default=IMITABILITY_MINUTES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/recovery"))
     given = parser.parse_args()
