@@ -76,9 +76,9 @@ def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], 
 
 def train(env: str, method: str, minutes: float, seed: int, folder: Path) -> int:
     """Trains and returns the exit code; the run saves its state if this program is stopped."""
-    updates = round(_CLONING_UPDATES_PER_MINUTE * minutes)
-    time = ["--minutes", f"{minutes:g}"] if method == "bcv-lr" else ["--policy.updates", str(updates)]
-    chosen = ["--env", env, "--method", method, "--preset", "quick", "--seed", str(seed), *time]
+    chosen = ["--env", env, "--method", method, "--preset", "quick", "--minutes", f"{minutes:g}", "--seed", str(seed)]
+    if method == "bc-true-actions":
+        chosen += ["--policy.updates", str(round(_CLONING_UPDATES_PER_MINUTE * minutes))]
     command = ["-m", "bcvlr_fast.train", *chosen, "--resume", "auto", "--out", str(folder)]
     child = subprocess.Popen([sys.executable, *command])
     try:

@@ -17,7 +17,7 @@ from bcvlr_fast.experts.replays import Replays
 PROCGEN_COLUMNS = ("game", "levels", "frames", "mean return", "paper", "changes", "imitability")
 _CAPTION = (
     "any level and any number of frames: a network, otherwise replays; paper: mean return of its expert; changes: "
-    "fraction of steps that change the action; imitability: recovery of cloning the true actions of 100,000 frames "
+    "fraction of steps that change the action; imitability: recovery of cloning the true actions of 200,000 frames "
     "with 12,000 updates of the quick networks"
 )
 

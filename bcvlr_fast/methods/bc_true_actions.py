@@ -75,6 +75,7 @@ TABLE = (
         "*",
         {
             "optimizer": "muon",
+            "expert_frames": 200_000,
             "policy.batch_size": 64,
             "policy.learning_rate": 2e-3,
             "policy.shift_pad": 2,

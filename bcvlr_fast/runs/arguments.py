@@ -25,7 +25,7 @@ _COMMAND_LINE = "command line"
 _HELP = {"-h", "--help", "-H", "--help-verbose"}
 PLAN = "plan.json"
 """File of a run folder: the minutes that the run was given, and the costs that its numbers of updates follow from."""
-_DEFAULT_MINUTES = 15.0
+DEFAULT_MINUTES = 15.0
 _MAY_DIFFER = ("device", "episodes")
 """Settings that a resumed run may change."""
 
@@ -128,7 +128,7 @@ def time_limit(minutes: float | None, settings: RunConfig, asked_preset: str, gi
     if minutes is None:
         by_itself = asked_preset == "auto" and settings.preset == "quick"
         free = by_itself and given.isdisjoint(planned_settings(settings.method))
-        return TimeLimit(_DEFAULT_MINUTES, given) if free else None
+        return TimeLimit(DEFAULT_MINUTES, given) if free else None
     if not 0 < minutes < float("inf"):
         raise UserError(f"minutes: expected a positive number, got {minutes:g}")
     return TimeLimit(minutes, given)

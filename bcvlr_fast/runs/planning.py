@@ -14,13 +14,15 @@ from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.registry import costs_of
 from bcvlr_fast.methods.work import Costs, divide
-from bcvlr_fast.runs.arguments import PLAN, TimeLimit
+from bcvlr_fast.runs.arguments import DEFAULT_MINUTES, PLAN, TimeLimit
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
 _EVALUATED_STEPS = {"discrete": 3 * 300, "continuous": 2 * 500}
 """Approximate steps that the evaluation plays per episode: the policies that it plays, and the length of an episode."""
 _REPORT_S = 15.0
+_LEAST_FRAMES, _MOST_FRAMES = 0.25, 2.0
+"""Bounds of the expert frames of a run, as multiples of the preset's."""
 _MIN_LEARNING_S = 20.0
 
 
@@ -48,6 +50,18 @@ class Plan:
             parts.append(f"{name} {count:,} ({count * work.cost_s:.0f} s)")
         rest = f"interactions and labels {self.costs.fixed_s:.0f} s"
         return f"plan for {self.minutes:g} minutes: {', '.join(parts)}, {rest}"
+
+
+def with_frames(settings: RunConfig, limit: TimeLimit) -> RunConfig:
+    """`settings` with as many expert frames as pay within a limit, unless the user chose their number.
+
+    The preset's number is for 15 minutes. With fewer frames a longer run clones them by heart; a shorter one has no
+    time to record more. In continuous control, where frames are slow to render, the number stays.
+    """
+    if "expert_frames" in limit.given or spec(settings.first_env).actions.continuous:
+        return settings
+    times = min(max(limit.minutes / DEFAULT_MINUTES, _LEAST_FRAMES), _MOST_FRAMES)
+    return overlay(settings, {"expert_frames": round(times * settings.expert_frames)})
 
 
 def planned(settings: RunConfig, limit: TimeLimit, start: float, screen: Screen) -> tuple[RunConfig, Plan]:

@@ -14,7 +14,7 @@ from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.arguments import TimeLimit, folder_for, settings_for, time_limit
 from bcvlr_fast.runs.expert_videos import find_videos, open_run_videos
 from bcvlr_fast.runs.multitask import split_tasks, train_tasks
-from bcvlr_fast.runs.planning import planned
+from bcvlr_fast.runs.planning import planned, with_frames
 from bcvlr_fast.runs.run import CHECKPOINTS
 from bcvlr_fast.runs.training import train
 from bcvlr_fast.system.errors import UserError
@@ -42,6 +42,8 @@ def start_run(
     method = method_type(settings.method)
     if settings.labels and not method.takes_transitions:
         raise UserError(f"labels: method {settings.method} has no use for labeled transitions")
+    if limit is not None:
+        settings = with_frames(settings, limit)
     tasks = split_tasks(settings)
     for task in tasks:
         make(task.first_env, 1, 0, rendering=task.rendering).close()

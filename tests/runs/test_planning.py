@@ -68,6 +68,22 @@ def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert json.loads((tmp_path / PLAN).read_text())["counts"] == plan.counts
 
 
+@pytest.mark.parametrize(
+    ("env", "minutes", "given", "frames"),
+    [
+        ("procgen:maze", 15.0, (), 200_000),
+        ("procgen:maze", 5.0, (), 66_667),
+        ("procgen:maze", 1.0, (), 50_000),
+        ("procgen:maze", 600.0, (), 400_000),
+        ("procgen:maze", 60.0, ("expert_frames",), 200_000),
+        ("dmc:finger_spin", 60.0, (), 50_000),
+    ],
+)
+def test_expert_frames_grow_with_the_minutes(env: str, minutes: float, given: tuple[str, ...], frames: int) -> None:
+    limit = TimeLimit(minutes, frozenset(given))
+    assert planning.with_frames(preset(env, "quick"), limit).expert_frames == frames
+
+
 def test_too_little_time_is_refused_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "costs_of", lambda _: costs(fixed_s=100.0))
     with pytest.raises(UserError, match=r"minutes: expected at least 2\.3 here, got 1"):

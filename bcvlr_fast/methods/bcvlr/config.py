@@ -208,6 +208,8 @@ class OnlineConfig:
     """Observations per cloning update."""
     clone_learning_rate: float = number(2e-4, 0, 10)
     """Learning rate of cloning."""
+    clone_decoded_weight: float = number(0.0, 0, 1e4, before=0.0)
+    """As `final.decoded_weight`, in the rounds. 0, the paper's, leaves Eq. 4 alone."""
     clone_anneal: bool = setting(False, before=False)
     """Anneal the cloning learning rate linearly to 0 in the last round. The paper does not."""
 

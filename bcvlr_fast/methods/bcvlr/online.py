@@ -44,6 +44,7 @@ class Rounds:
             updates=online.clone_updates,
             batch_size=online.clone_batch_size,
             learning_rate=online.clone_learning_rate,
+            decoded_weight=online.clone_decoded_weight,
         )
 
     def run(self, loop: Loop) -> None:

@@ -20,12 +20,12 @@ class _Share(NamedTuple):
 
 
 _DISCRETE = {
-    "features.updates": _Share(0.04, 1000),
-    "latent_actions.updates": _Share(0.04, 3000),
-    "policy.updates": _Share(0.03, 1000),
-    "online.finetune_updates": _Share(0.38, 1000),
-    "online.clone_updates": _Share(0.06, 800),
-    "final.updates": _Share(0.45),
+    "features.updates": _Share(0.03, 1000),
+    "latent_actions.updates": _Share(0.03, 3000),
+    "policy.updates": _Share(0.02, 1000),
+    "online.finetune_updates": _Share(0.24, 1000),
+    "online.clone_updates": _Share(0.16, 800),
+    "final.updates": _Share(0.52),
 }
 _CONTINUOUS = {
     "features.updates": _Share(0.02, 2000),

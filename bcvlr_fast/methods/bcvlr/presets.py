@@ -114,6 +114,7 @@ TABLE = (
         "*",
         {
             "optimizer": "muon",
+            "expert_frames": 200_000,
             "features.updates": 200,
             "latent_actions.learning_rate": 1e-3,
             "latent_actions.future_frames": 3,
@@ -130,6 +131,7 @@ TABLE = (
             "online.clone_updates": 320,
             "online.clone_batch_size": 64,
             "online.clone_learning_rate": 1.4e-3,
+            "online.clone_decoded_weight": 1.0,
             "final.learning_rate": 2e-3,
         },
         "minutes on two CPU cores",
