@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcvlr_fast.config.fields import number
+from bcvlr_fast.config.fields import number, setting
 from bcvlr_fast.config.presets import Row
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.data.sampling import WindowSampler
@@ -43,6 +43,8 @@ class Config(RunConfig):
     """Width between the policy's trunk and its action decoder, as in BCV-LR."""
     decoder_hidden: tuple[int, ...] = (192, 128, 64)
     """Widths of the hidden layers of the action decoder."""
+    anneal: bool = setting(False, before=False)
+    """Anneal the learning rate linearly to 0."""
 
 
 TABLE = (
@@ -80,8 +82,9 @@ TABLE = (
             "policy.learning_rate": 2e-3,
             "policy.shift_pad": 2,
             "policy.updates": 8600,
+            "anneal": True,
         },
-        "as in BCV-LR",
+        "as in the last phase of BCV-LR",
     ),
     Row(
         "quick",
@@ -142,6 +145,7 @@ class BCTrueActions:
 
         def cloning() -> Phase:
             learner = ActionCloning(self.config.policy, self.policy, labels, sources.videos)
+            learner.anneals = self.config.anneal
             return LearnerPhase("action_cloning", "1/1 action cloning", learner)
 
         return {"action_cloning": cloning}

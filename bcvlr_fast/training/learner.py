@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bcvlr_fast.training.batches import Batches
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
-from bcvlr_fast.training.compute import Compute
+from bcvlr_fast.training.compute import Compute, set_learning_rate
 from bcvlr_fast.training.graph import capture
 
 Metrics = dict[str, Tensor]
@@ -49,6 +49,9 @@ class Learner:
         `together` is their number, by default what suits the device."""
         self.updates, self.done, self.round = updates, 0, 0
         self.optimizers, self.networks = dict(optimizers), dict(networks or {})
+        self.anneals = False
+        """Whether the learning rates fall linearly to 0 over these updates."""
+        self._rates = {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in optimizers.items()}
         self._train_mode = tuple(train_mode)
         limit = together or (MAX_TOGETHER if compute.device.type == "cuda" else period)
         self.together = largest_divisor(updates, limit, period)
@@ -72,6 +75,8 @@ class Learner:
         after = self.done + count
         following = (self._key, self.round, after) if after < self.updates else None
         self.batches.fetch((self._key, self.round, self.done), following)
+        if self.anneals:
+            self.scale_rates(1 - self.done / self.updates)
         for module in self._train_mode:
             module.train()
         if count == self.together:
@@ -95,6 +100,11 @@ class Learner:
         for optimizer in self.optimizers.values():
             optimizer.step()
         return norm
+
+    def scale_rates(self, scale: float) -> None:
+        """Sets the learning rates to `scale` times those at the start."""
+        for name, optimizer in self.optimizers.items():
+            set_learning_rate(optimizer, scale * self._rates[name])
 
     def begin_round(self, round_: int, updates: int | None = None) -> None:
         """Prepares round `round_`, with `updates` updates if given, on what the learner's tensors hold by now.

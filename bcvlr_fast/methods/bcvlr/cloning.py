@@ -10,7 +10,6 @@ from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import PolicyConfig
 from bcvlr_fast.training.batches import Batches
-from bcvlr_fast.training.compute import set_learning_rate
 from bcvlr_fast.training.learner import MAX_TOGETHER, Learner, Metrics
 
 _LABEL_BATCH = 512
@@ -46,9 +45,6 @@ class Cloning(Learner):
             sampler.generator,
             together=MAX_TOGETHER,
         )
-        self.anneals = False
-        """Whether the learning rate falls linearly to 0 over these updates."""
-        self._learning_rate = learning_rate
         self.label_all = updates * batch_size >= len(sampler.centers)
         self.batches = Batches(sampler, batch_size, self.together, last=0 if self.label_all else None)
         # [W, latent_dim] float32, row i for window sampler.centers[i]; a graph reads it, so it is refilled in place
@@ -69,8 +65,6 @@ class Cloning(Learner):
             else:
                 self._all_labels.copy_(labels)
             self._labels_are_current = True
-        if self.anneals:
-            set_learning_rate(self.optimizers["policy"], self._learning_rate * (1 - self.done / self.updates))
         super().step()
 
     def prepare(self, count: int) -> None:
