@@ -159,7 +159,7 @@ def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
     return PolicyCard.of(config, spec, networks)
 
 
-def measure_costs(config: Config) -> Costs:
+def measure_costs(config: Config, frames: int) -> Costs:  # noqa: ARG001
     """Times updates on random frames, and a few interactions."""
     compute = configured_compute(config)
     env = spec(config.first_env)

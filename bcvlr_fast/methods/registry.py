@@ -81,10 +81,10 @@ def planned_settings(method: str) -> tuple[str, ...]:
     return _entry(method).planned
 
 
-def costs_of(config: RunConfig) -> Costs:
-    """What learning with a configuration costs on this machine, measured now."""
+def costs_of(config: RunConfig, frames: int) -> Costs:
+    """What learning from `frames` frames with a configuration costs on this machine, measured now."""
     measure: MeasureCosts = _load(_entry(config.method).costs)
-    return measure(config)
+    return measure(config, frames)
 
 
 def read_config(file: Path, kind: type[R]) -> R:

@@ -42,8 +42,8 @@ class Costs(NamedTuple):
     """Time of a step of an environment and of the policy that chooses its action."""
 
 
-MeasureCosts = Callable[[Any], Costs]
-"""(configuration) -> costs, measured with its networks."""
+MeasureCosts = Callable[[Any, int], Costs]
+"""(configuration, frames to learn from) -> costs, measured with its networks."""
 
 
 def divide(work: Sequence[Work], seconds: float, given: Mapping[str, int]) -> dict[str, int]:

@@ -64,13 +64,14 @@ def with_frames(settings: RunConfig, limit: TimeLimit) -> RunConfig:
     return overlay(settings, {"expert_frames": round(times * settings.expert_frames)})
 
 
-def planned(settings: RunConfig, limit: TimeLimit, start: float, screen: Screen) -> tuple[RunConfig, Plan]:
-    """`settings` with counts of updates for a run within a limit that began at `start` (time.monotonic), and the plan.
+def planned(settings: RunConfig, frames: int, limit: TimeLimit, start: float, screen: Screen) -> tuple[RunConfig, Plan]:
+    """`settings` with counts of updates for a run that learns from `frames` frames within a limit and began at `start`
+    (time.monotonic), and the plan.
 
     Raises UserError if there is too little time.
     """
     screen.say("measuring what updates cost here")
-    costs = costs_of(settings)
+    costs = costs_of(settings, frames)
     values = flat(settings)
     kept = {work.setting: values[work.setting] for work in costs.work if work.setting in limit.given}
     actions = spec(settings.first_env).actions

@@ -53,9 +53,10 @@ def start_run(
     videos = [find_videos(task, screen, dry_run) for task in tasks]
     plan = None
     if limit is not None:
-        for task, path in zip(tasks, videos, strict=True) if not dry_run else ():
-            open_run_videos(task, path)  # what they lack is said before anything is measured
-        settings, plan = planned(settings, limit, start, screen)
+        frames = settings.expert_frames * len(tasks)
+        if not dry_run:  # what videos lack is said before anything is measured
+            frames = sum(len(open_run_videos(*each).train.frames) for each in zip(tasks, videos, strict=True))
+        settings, plan = planned(settings, frames, limit, start, screen)
         tasks = split_tasks(settings)
     if dry_run:
         screen.say("dry run: nothing was written")

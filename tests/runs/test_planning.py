@@ -51,11 +51,11 @@ def costs(fixed_s: float = 10.0) -> Costs:
 
 
 def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(planning, "costs_of", lambda _: costs())
+    monkeypatch.setattr(planning, "costs_of", lambda *_: costs())
     limit = TimeLimit(5.0, frozenset({"final.updates"}))
     start = time.monotonic() - 20
     before = dataclasses.replace(settings(), final=dataclasses.replace(settings().final, updates=100))
-    after, plan = planning.planned(before, limit, start, QUIET)
+    after, plan = planning.planned(before, 1000, limit, start, QUIET)
     evaluation_s = 3 * 10 * 300 * 1e-4 + 15
     learning_s = sum(0.01 * count for count in plan.counts.values())
     assert 20 + 10 + evaluation_s + learning_s == pytest.approx(300, abs=1)
@@ -85,16 +85,16 @@ def test_expert_frames_grow_with_the_minutes(env: str, minutes: float, given: tu
 
 
 def test_too_little_time_is_refused_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "costs_of", lambda _: costs(fixed_s=100.0))
+    monkeypatch.setattr(planning, "costs_of", lambda *_: costs(fixed_s=100.0))
     with pytest.raises(UserError, match=r"minutes: expected at least 2\.3 here, got 1"):
-        planning.planned(settings(), TimeLimit(1.0), time.monotonic(), QUIET)
+        planning.planned(settings(), 1000, TimeLimit(1.0), time.monotonic(), QUIET)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_costs_of_a_method_are_those_of_its_planned_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_MEASURED_S", 0.0)
     request = resolve(["--env", "procgen:bossfight", "--method", method, "--preset", "quick"])
-    found = costs_of(request.settings)
+    found = costs_of(request.settings, 1000)
     assert tuple(part.setting for part in found.work) == planned_settings(method)
     assert all(part.cost_s > 0 for part in found.work)
     assert found.interaction_s > 0

@@ -12,6 +12,8 @@ from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, second
 from bcvlr_fast.training.compute import configured_compute
 
 _MEASURED_FRAMES = 2048
+_LABELED_AT_ONCE = 500_000
+"""Frames that the last phase of a run of 15 minutes draws, about."""
 
 
 class _Share(NamedTuple):
@@ -37,8 +39,11 @@ _CONTINUOUS = {
 """Parts of the learning time by setting, and the counts beyond which more teaches nothing."""
 
 
-def measure_costs(config: Config) -> Costs:
-    """Times the learners on random frames, and a few interactions."""
+def measure_costs(config: Config, frames: int) -> Costs:
+    """Times the learners on random frames, and a few interactions.
+
+    The last phase labels all `frames` frames at once, unless they are more than it is likely to draw.
+    """
     compute = configured_compute(config)
     env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
@@ -51,13 +56,11 @@ def measure_costs(config: Config) -> Costs:
         "policy.updates": cost["cloning"],
         "online.finetune_updates": tasks * online.rounds * cost["fine-tuning"],
         "online.clone_updates": tasks * online.rounds * cost["cloning"],
-        "final.updates": tasks * cost["final cloning"],
+        "final.updates": tasks * cost["final cloning" if frames <= _LABELED_AT_ONCE else "cloning"],
     }
     shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
     work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())
     step_s = seconds_per_interaction(Agent(config, env, compute).acting_policy(), online.num_envs)
     label_s = max(0.0, cost["cloning"] - cost["final cloning"]) / online.clone_batch_size
-    labels_s = (
-        config.expert_frames * label_s if "final.updates" in shares else 0.0
-    )  # of all windows, for the last phase
-    return Costs(work, tasks * (labels_s + online.interactions * step_s), step_s)
+    labels_s = frames * label_s if "final.updates" in shares and frames <= _LABELED_AT_ONCE else 0.0
+    return Costs(work, labels_s + tasks * online.interactions * step_s, step_s)
