@@ -11,6 +11,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
 
 _GRACE_S = 20.0
 
@@ -19,10 +20,10 @@ _GRACE_S = 20.0
 def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
     """Context with a pool of spawned processes that call `begin()` first; it kills busy workers when it exits.
 
-    Waiting for a result raises BrokenProcessPool if a worker died.
+    Workers do not import the main module, which may be a user's script without `if __name__ == "__main__"`. Waiting for
+    a result raises BrokenProcessPool if a worker died.
     """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker, initargs=(begin,))
+    pool = ProcessPoolExecutor(workers, mp_context=_Spawning(), initializer=begin_worker, initargs=(begin,))
     try:
         yield pool
     finally:
@@ -44,6 +45,16 @@ def begin_worker(begin: Callable[[], None] | None = None) -> None:
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     if begin:
         begin()
+
+
+class _Worker(SpawnProcess):
+    def start(self) -> None:
+        with without_main():
+            super().start()
+
+
+class _Spawning(SpawnContext):
+    Process = _Worker
 
 
 @contextlib.contextmanager
