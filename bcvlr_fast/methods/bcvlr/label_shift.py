@@ -14,8 +14,9 @@ from torch import Tensor
 from bcvlr_fast.data.sampling import WindowSampler
 from bcvlr_fast.methods.bcvlr.agent import Agent
 
-_ITERATIONS = 10
-"""More would fit frequencies to the errors of d: on windows of the expert it is surer than it should be."""
+_ITERATIONS = 5
+"""More would fit the errors of d, which is surer of the expert's windows than it should be, and drift among actions
+that look alike."""
 _WINDOWS, _BATCH = 8192, 512
 _MAX_SHIFT = 6.0
 """Bound of a logit's correction: no action becomes impossible."""
