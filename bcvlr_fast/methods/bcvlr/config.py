@@ -211,8 +211,6 @@ class OnlineConfig:
     """Observations per cloning update."""
     clone_learning_rate: float = number(2e-4, 0, 10)
     """Learning rate of cloning."""
-    clone_decoded_weight: float = number(0.0, 0, 1e4, before=0.0)
-    """As `final.decoded_weight`, in the rounds. 0, the paper's, leaves Eq. 4 alone."""
     clone_anneal: bool = setting(False, before=False)
     """Anneal the cloning learning rate linearly to 0 in the last round. The paper does not."""
 
@@ -242,7 +240,7 @@ class FinalCloningConfig:
     """Learning rate at the start of the phase; it falls linearly to 0."""
     decoded_weight: float = number(1.0, 0, 1e4, before=1.0)
     """Weight of the difference between the actions decoded from pi and from the latent actions, beside Eq. 4 over the
-    variance of the latent actions. 0 leaves Eq. 4 alone."""
+    variance of the latent actions; in the rounds, too, where there is a last phase. 0 leaves Eq. 4 alone."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Rounds:
             updates=online.clone_updates,
             batch_size=online.clone_batch_size,
             learning_rate=online.clone_learning_rate,
-            decoded_weight=online.clone_decoded_weight,
+            decoded_weight=config.final.decoded_weight if config.final.updates else 0.0,
         )
 
     def run(self, loop: Loop) -> None:

@@ -59,7 +59,6 @@ def learner_of(
         learner = Finetuning(config, agent, _own_windows(store, config, generator, actions))
     else:
         policy, online, in_rounds = config.policy, config.online, phase == "cloning"
-        weights = {"cloning": online.clone_decoded_weight, "final cloning": config.final.decoded_weight}
         learner = Cloning(
             policy,
             agent,
@@ -67,7 +66,7 @@ def learner_of(
             updates=1 if in_rounds else policy.updates,  # 1: too few to label all windows
             batch_size=online.clone_batch_size if in_rounds else policy.batch_size,
             learning_rate=online.clone_learning_rate if in_rounds else policy.learning_rate,
-            decoded_weight=weights.get(phase, 0.0),
+            decoded_weight=config.final.decoded_weight if phase == "final cloning" else 0.0,
         )
     learner.updates = 1 << 40
     return learner
