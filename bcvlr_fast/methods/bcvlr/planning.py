@@ -46,6 +46,7 @@ def measure_costs(config: Config, frames: int) -> Costs:
     """
     compute = configured_compute(config)
     env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
+    at_once = frames <= _LABELED_AT_ONCE
     store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
     cost = {
         phase: seconds_per_update(learner_of(phase, config, compute, store)) for phase in (*PHASES, "final cloning")
@@ -56,11 +57,11 @@ def measure_costs(config: Config, frames: int) -> Costs:
         "policy.updates": cost["cloning"],
         "online.finetune_updates": tasks * online.rounds * cost["fine-tuning"],
         "online.clone_updates": tasks * online.rounds * cost["cloning"],
-        "final.updates": tasks * cost["final cloning" if frames <= _LABELED_AT_ONCE else "cloning"],
+        "final.updates": tasks * cost["final cloning" if at_once else "cloning"],
     }
     shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
     work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())
     step_s = seconds_per_interaction(Agent(config, env, compute).acting_policy(), online.num_envs)
     label_s = max(0.0, cost["cloning"] - cost["final cloning"]) / online.clone_batch_size
-    labels_s = frames * label_s if "final.updates" in shares and frames <= _LABELED_AT_ONCE else 0.0
+    labels_s = frames * label_s if at_once and "final.updates" in shares else 0.0
     return Costs(work, labels_s + tasks * online.interactions * step_s, step_s)
