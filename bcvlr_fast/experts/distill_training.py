@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.measuring import save_measured, score_network
+from bcvlr_fast.experts.measuring import check_same, save_measured, score_network
 from bcvlr_fast.experts.network import ActorCritic, load_network
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import check_installed
@@ -99,7 +97,7 @@ def distill(
     curve: list[list[float]] = []
     before, refilled = 0.0, 0 if first is None else _REFILLED_FRAMES
     if kept:
-        _check_same(folder, kept["about"], about)
+        check_same(folder, kept["about"], about)
         student.load_state_dict(kept["student"])
         curve, before, refilled = kept["curve"], kept["minutes"], _REFILLED_FRAMES
     start = saved = time.monotonic()
@@ -145,27 +143,15 @@ def _stages(
     game: str, config: DistillConfig, seed: int, workers: int
 ) -> Iterator[Callable[[Weights, float], list[Collected]]]:
     """Context with a function that plays an iteration in every worker: (weights, share of the expert) -> frames."""
+    died = f"distill: a worker died (is there memory for {workers}? --workers sets fewer)"
     with contextlib.ExitStack() as stack:
-        pools = [stack.enter_context(worker_pool(1)) for _ in range(workers)]
+        pools = [stack.enter_context(worker_pool(1, died=died)) for _ in range(workers)]
 
         def play_on(weights: Weights, expert_share: float) -> list[Collected]:
             futures = [
                 pool.submit(collect, game, config, seed + number, weights, expert_share)
                 for number, pool in enumerate(pools)
             ]
-            try:
-                return [future.result() for future in futures]
-            except BrokenProcessPool:
-                raise UserError(
-                    f"distill: a worker died (is there memory for {workers}? --workers sets fewer)"
-                ) from None
+            return [future.result() for future in futures]
 
         yield play_on
-
-
-def _check_same(folder: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
-    """Raises UserError if a distillation has other settings than before."""
-    about = json.loads(json.dumps(about))
-    for name, value in about.items():
-        if before.get(name) != value:
-            raise UserError(f"out: {folder} belongs to another distillation ({name} {before.get(name)}, got {value})")

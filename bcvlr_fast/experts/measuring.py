@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.playing import PlayingExpert
 from bcvlr_fast.experts.weights import rounded
+from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import Compute
@@ -22,6 +24,14 @@ _SCORED_EPISODES = 256
 _WATCHED_FRAMES = 20_000
 _HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "started_from")
 """What the card of a network keeps of the card of the one that it started from."""
+
+
+def check_same(folder: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
+    """Raises UserError if the expert in a folder has the settings `before`, which differ from `about`."""
+    about = json.loads(json.dumps(about))
+    for name, value in about.items():
+        if before.get(name) != value:
+            raise UserError(f"out: {folder} belongs to another expert ({name} {before.get(name)}, got {value})")
 
 
 def save_measured(

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,23 +61,21 @@ def make_replays(game: str, frames: int, first_level: int, workers: int, out: Pa
 def plan(game: str, first_level: int, workers: int) -> Iterator[Iterator[Planned]]:
     """Context with an iterator that plans the levels `first_level`, `first_level` + 1, ... of a game on demand.
 
-    The iterator raises UserError if the simulator does not load or a worker dies.
+    The iterator raises UserError if the simulator does not load. The context does if a worker dies.
     """
-    with worker_pool(workers) as pool:
+    died = f"planner: a worker died (is there memory for {workers}? --workers sets fewer)"
+    with worker_pool(workers, died=died) as pool:
         yield _ahead(pool, game, first_level, workers)
 
 
 def _ahead(pool: ProcessPoolExecutor, game: str, first_level: int, workers: int) -> Iterator[Planned]:
     """Yields levels in order and keeps four per worker in progress."""
-    try:
-        pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
-        level = first_level + len(pending)
-        while True:
-            yield pending.popleft().result()
-            pending.append(pool.submit(_play, game, level))
-            level += 1
-    except BrokenProcessPool:
-        raise UserError(f"planner: a worker died (is there memory for {workers}? --workers sets fewer)") from None
+    pending = deque(pool.submit(_play, game, first_level + i) for i in range(4 * workers))
+    level = first_level + len(pending)
+    while True:
+        yield pending.popleft().result()
+        pending.append(pool.submit(_play, game, level))
+        level += 1
 
 
 def plan_replays(game: str, frames: int, first_level: int, workers: int, file: Path, screen: Screen) -> Replays:

@@ -14,7 +14,7 @@ import torch
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.measuring import save_measured
+from bcvlr_fast.experts.measuring import check_same, save_measured
 from bcvlr_fast.experts.network import ActorCritic, digest, load_network
 from bcvlr_fast.experts.ppo import PPO, PPOConfig
 from bcvlr_fast.experts.replaying import play as play_replays
@@ -103,7 +103,7 @@ def train(
     """
     config = config or PPOConfig()
     first = digest(start_from) if isinstance(start_from, ActorCritic) else start_from and start_from.digest
-    _check_same(folder / "config.json", {"game": game, "seed": seed, "start_from": first, **asdict(config)})
+    _keep_settings(folder / "config.json", {"game": game, "seed": seed, "start_from": first, **asdict(config)})
     kept = checkpoint.load_to_resume(folder / "ckpt", screen.warn)
     if kept and kept.get("format") == 1:
         raise UserError(f"out: {folder}: a checkpoint of an earlier version (format 1): choose another folder")
@@ -184,9 +184,8 @@ def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -
     )
 
 
-def _check_same(file: Path, about: dict[str, Any]) -> None:
+def _keep_settings(file: Path, about: dict[str, Any]) -> None:
     """Writes an expert's settings to a new file. Raises UserError if the file exists with other settings."""
-    about = json.loads(json.dumps(about))
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda part: part.write_text(json.dumps(about, indent=1)))
@@ -194,12 +193,9 @@ def _check_same(file: Path, about: dict[str, Any]) -> None:
     try:
         kept = json.loads(file.read_text())
         before = _ADDED | {_RENAMED.get(name, name): value for name, value in kept.items()}
-        differing = sorted(name for name in about if before.get(name) != about[name])
     except (ValueError, AttributeError) as error:
         raise UserError(f"out: {file}: not the settings of an expert ({error})") from None
-    if differing:
-        name = differing[0]
-        raise UserError(f"out: {file.parent} belongs to another expert ({name} {before.get(name)}, got {about[name]})")
+    check_same(file.parent, before, about)
 
 
 def _clone(ppo: PPO, frames: np.ndarray, expert: Replays, screen: Screen) -> None:

@@ -7,7 +7,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +86,8 @@ def play(replays: Replays) -> Iterator[np.ndarray]:
             yield from _play(replays.part(episode, episode + 1))
         return
     firsts = iter(range(0, len(replays.level), _EPISODES_TOGETHER))
-    with worker_pool(workers) as pool:
+    died = f"videos: a worker that plays replays died (is there memory for {workers}?)"
+    with worker_pool(workers, died=died) as pool:
 
         def submit() -> Iterator[Future[list[np.ndarray]]]:
             for first in firsts:
@@ -95,12 +95,9 @@ def play(replays: Replays) -> Iterator[np.ndarray]:
 
         tasks = submit()
         pending = deque(itertools.islice(tasks, 2 * workers))
-        try:
-            while pending:
-                yield from pending.popleft().result()
-                pending.extend(itertools.islice(tasks, 1))
-        except BrokenProcessPool:
-            raise UserError(f"videos: a worker that plays replays died (is there memory for {workers}?)") from None
+        while pending:
+            yield from pending.popleft().result()
+            pending.extend(itertools.islice(tasks, 1))
 
 
 def _play(replays: Replays) -> list[np.ndarray]:

@@ -11,23 +11,34 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
+
+from bcvlr_fast.system.errors import UserError
 
 _GRACE_S = 20.0
 
 
 @contextlib.contextmanager
-def worker_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(
+    workers: int, begin: Callable[[], None] | None = None, *, died: str = "a worker died"
+) -> Iterator[ProcessPoolExecutor]:
     """Context with a pool of spawned processes that call `begin()` first; it kills busy workers when it exits.
 
-    Workers do not import the main module, which may be a user's script without `if __name__ == "__main__"`. Waiting for
-    a result raises BrokenProcessPool if a worker died.
+    Workers do not import the main module, which may be a user's script without `if __name__ == "__main__"`. Raises
+    UserError with the message `died` where the context is left by BrokenProcessPool, which calls raise if a worker
+    died.
     """
     pool = ProcessPoolExecutor(workers, mp_context=_Spawning(), initializer=begin_worker, initargs=(begin,))
     try:
         yield pool
+    except BrokenProcessPool:
+        raise UserError(died) from None
     finally:
         if pool._pending_work_items:
+            # Half of a killed worker's result may be in the pipe. Whoever reads it waits for the rest as long as
+            # anyone could write it.
+            pool._result_queue._writer.close()
             for process in list(pool._processes.values()):
                 process.kill()
         pool.shutdown(cancel_futures=True)

@@ -202,7 +202,7 @@ def test_a_resumed_distillation_continues(tmp_path: Path) -> None:
     again, _, _ = distill("dodgeball", TINY, tmp_path, COMPUTE, 0, 1, QUIET)
     for name, value in again.weights.items():
         np.testing.assert_array_equal(value, weights[name])
-    with pytest.raises(UserError, match=r"belongs to another distillation \(updates 6, got 9\)"):
+    with pytest.raises(UserError, match=r"belongs to another expert \(updates 6, got 9\)"):
         distill("dodgeball", dataclasses.replace(TINY, updates=9), tmp_path, COMPUTE, 0, 1, QUIET)
 
 
