@@ -49,10 +49,5 @@ class ActionDecoder(nn.Module):
             latent_dim = width
         self.layers = nn.Sequential(*layers, nn.Linear(latent_dim, actions))
 
-    @property
-    def output(self) -> nn.Linear:
-        """The last layer."""
-        return cast(nn.Linear, self.layers[-1])
-
     def forward(self, latent_action: Tensor) -> Tensor:
         return cast(Tensor, self.layers(latent_action))

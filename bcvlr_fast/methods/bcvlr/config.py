@@ -202,9 +202,6 @@ class OnlineConfig:
     by the statistics as they are."""
     decoder_hidden: tuple[int, ...] = (192, 128, 64)
     """Widths of the hidden layers of action decoder d."""
-    label_shift: bool = setting(False, before=False)
-    """After the last round, correct d for how often the expert takes each action, as estimated from its videos. Own
-    play, which d learns from, has other frequencies. The paper does not; discrete actions only."""
     clone_updates: int = number(500, 0)
     """Cloning updates per round. 0 skips cloning."""
     clone_batch_size: int = number(128, 1, 65_536)

@@ -15,7 +15,6 @@ from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.cloning import Cloning
 from bcvlr_fast.methods.bcvlr.config import Config
 from bcvlr_fast.methods.bcvlr.finetuning import Finetuning, decoder_agreement
-from bcvlr_fast.methods.bcvlr.label_shift import correct_label_shift
 from bcvlr_fast.methods.collecting import PolicyCollector
 from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.training.loop import Loop
@@ -28,8 +27,7 @@ _CHECKED_ROUND = 3
 class Rounds:
     """Rounds of fine-tuning p and d on transitions with actions, then cloning pi on the videos.
 
-    `round` counts finished rounds, and `part` is the current part of a round, or "corrected" once d has been corrected
-    for label shift, after the last. The optimizers persist across rounds.
+    `round` counts finished rounds, and `part` is the current part of a round. The optimizers persist across rounds.
     """
 
     label = "offline"
@@ -70,9 +68,6 @@ class Rounds:
                 self.cloning.end_round()
             self.part = "collect"
             self.round += 1
-        if self.config.online.label_shift and self.part != "corrected":
-            self._correct_label_shift()
-            self.part = "corrected"
 
     def collect(self, loop: Loop) -> None:
         """Collects this round's transitions; offline there are none to collect."""
@@ -85,11 +80,6 @@ class Rounds:
         self.round, self.part = state["round"], state["part"]
         for learner in (self.finetuning, self.cloning):
             learner.load_state_dict(state[learner.name])
-
-    def _correct_label_shift(self) -> None:
-        own = self.finetuning.sampler
-        if not self.agent.spec.actions.continuous and own.refresh():  # again, for a run that was resumed since
-            correct_label_shift(self.agent, self.cloning.batches.sampler, own.action[own.centers[: own.count]])
 
     def _prepare_finetuning(self) -> bool:
         """Sets fine-tuning to this round's transitions; False where no episode is long enough for a window."""

@@ -131,7 +131,6 @@ TABLE = (
             "online.clone_updates": 320,
             "online.clone_batch_size": 64,
             "online.clone_learning_rate": 1.4e-3,
-            "online.label_shift": True,
             "final.learning_rate": 2e-3,
         },
         "minutes on two CPU cores",

@@ -117,29 +117,6 @@ def test_only_the_last_round_anneals(anneal: bool) -> None:
     assert annealed == [False, False, anneal]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_label_shift_is_corrected_once_after_the_last_round(asked: bool) -> None:
-    online = online_phase(interactions=300, round_interactions=100, label_shift=asked, finetune_updates=0)
-
-    class Skip(PlainLoop):
-        def train(self, learner: Learner, title: str, part: str = "") -> dict[str, float]:  # noqa: ARG002
-            return {}
-
-    before = online.agent.decoder.output.bias.clone()
-    online.run(Skip())
-    shift = online.agent.decoder.output.bias - before
-    corrected = online.agent.decoder.output.bias.clone()
-    assert bool((shift != 0).any()) == asked
-    if asked:  # d is sure of action 4, which own play, random in part, takes less often
-        assert shift[4] > 0
-        assert (shift[torch.arange(15) != 4] < 0).all()
-    state = online.state_dict()
-    online.load_state_dict(state)
-    online.run(Skip())
-    assert torch.equal(online.agent.decoder.output.bias, corrected)
-    online.env.close()
-
-
 def test_the_world_model_takes_no_gradients() -> None:
     online = online_phase()
     assert not any(p.requires_grad for p in online.agent.world_model.parameters())
