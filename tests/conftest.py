@@ -30,10 +30,12 @@ if simulator_folder := simulator.folder():  # in the user's cache, which tests d
     os.environ["BCVLR_FAST_SIMULATOR"] = str(simulator_folder)
 
 
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the recordings of a test session apart from the user's."""
-    monkeypatch.setenv("BCVLR_FAST_CACHE", str(session_folder(tmp_path_factory) / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BCVLR_FAST_CACHE", str(session_folder(tmp_path_factory) / "cache"))
+        yield
 
 
 @pytest.fixture(params=BACKENDS)
