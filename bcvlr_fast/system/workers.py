@@ -38,7 +38,7 @@ def worker_pool(
         if pool._pending_work_items:
             # Half of a killed worker's result may be in the pipe. Whoever reads it waits for the rest as long as
             # anyone could write it.
-            pool._result_queue._writer.close()
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]
             for process in list(pool._processes.values()):
                 process.kill()
         pool.shutdown(cancel_futures=True)

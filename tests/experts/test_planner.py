@@ -175,10 +175,14 @@ def _die() -> None:
 
 
 def test_a_worker_that_dies_ends_the_planning() -> None:
-    with pytest.raises(UserError, match="no memory"), worker_pool(2, died="no memory") as pool:
-        pool.submit(_die)
-        for _ in _ahead(pool, "maze", LEVEL, 2):
-            pass
+    def plan() -> None:
+        with worker_pool(2, died="no memory") as pool:
+            pool.submit(_die)
+            for _ in _ahead(pool, "maze", LEVEL, 2):
+                pass
+
+    with pytest.raises(UserError, match="no memory"):
+        plan()
 
 
 def test_one_process_does_not_have_both_simulators() -> None:
