@@ -18,6 +18,11 @@ class Window(NamedTuple):
         return self.past + 1 + self.future
 
     @property
+    def reach(self) -> int:
+        """Single frames that the window needs before frame t."""
+        return self.past + self.stack - 1
+
+    @property
     def frames(self) -> int:
         """Single frames that the window's stacks cover."""
         return self.observations + self.stack - 1

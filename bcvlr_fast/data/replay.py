@@ -53,8 +53,8 @@ class Replay:
         must lie in the last `newest` frames of each environment, if given.
         """
         # A row's neighbor in memory may belong to the next environment, or lie a whole ring later.
-        position, past = self.store.position, window.past + window.stack - 1
-        first = centers - np.minimum(past, self.store.age[centers])
+        position = self.store.position
+        first = centers - np.minimum(window.reach, self.store.age[centers])
         same_ring = first // self.slots == (centers + window.future) // self.slots
         whole = position[centers] - position[first] == centers - first
         fits = same_ring & whole & self.acted[centers]

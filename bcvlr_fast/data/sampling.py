@@ -17,8 +17,7 @@ _DRAW_BELOW = 1 << 62
 class WindowSampler:
     """Draws windows of a store uniformly, with a generator on the device.
 
-    A stacked observation reaches `stack - 1` frames further back; before the first frame of an episode that frame
-    repeats. Only the first `count` of `centers` are drawn; both are tensors on the device that may be refilled.
+    Before the first frame of an episode that frame repeats, so that what the agent sees first is learned, too. Only the first `count` of `centers` are drawn; both are tensors on the device that may be refilled.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class WindowSampler:
             centers = torch.from_numpy(window_centers(store.position, window)).to(store.device)
         self.centers = centers
         self.count = torch.tensor(len(centers), device=store.device)
-        self.age = torch.from_numpy(store.age.copy()).to(store.device) if window.stack > 1 else None
+        self.age = torch.from_numpy(store.age.copy()).to(store.device) if window.reach else None
         """[N] uint8 copy of the store's ages."""
 
     def draw_rows(self, shape: tuple[int, ...]) -> Tensor:
@@ -65,8 +64,8 @@ class WindowSampler:
 
 
 def window_centers(position: np.ndarray, window: Window) -> np.ndarray:
-    """[W] int64: the steps t whose neighbors t - past .. t + future are consecutive in `position` [N]."""
-    return _centers(position, window.past, window.future)
+    """[W] int64: the steps t whose followers up to t + future are consecutive in `position` [N]."""
+    return _centers(position, window.future)
 
 
 def without_excess_still(
@@ -87,13 +86,13 @@ def without_excess_still(
 
 
 @numba.njit(cache=True)
-def _centers(position: np.ndarray, past: int, future: int) -> np.ndarray:
+def _centers(position: np.ndarray, future: int) -> np.ndarray:
     count = 0
     centers = np.empty(len(position), np.int64)
     run = 0  # frames of this episode up to and including `last`
     for last in range(len(position)):
         run = run + 1 if last > 0 and position[last] == position[last - 1] + 1 else 1
-        if run > past + future:
+        if run > future:
             centers[count] = last - future
             count += 1
     return centers[:count].copy()

@@ -21,13 +21,13 @@ CPU = torch.device("cpu")
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=8), past=st.integers(0, 3), future=st.integers(0, 3))
 def test_windows_never_cross_an_end(lengths: list[int], past: int, future: int) -> None:
     episode = np.repeat(np.arange(len(lengths)), lengths)
-    expected = [
-        t
-        for t in range(len(episode))
-        if t >= past and t + future < len(episode) and episode[t - past] == episode[t + future]
-    ]
-    centers = window_centers(episode_positions(np.array(lengths)), Window(past, future))
-    assert centers.tolist() == expected
+    begin = np.searchsorted(episode, episode)
+    expected = [t for t in range(len(episode)) if t + future < len(episode) and episode[t] == episode[t + future]]
+    store = FrameStore.from_episodes(np.zeros((len(episode), 1, 2, 2), np.uint8), np.array(lengths), CPU)
+    sampler = WindowSampler(store, Window(past, future), torch.Generator())
+    assert sampler.centers.tolist() == expected
+    index = sampler.rows_of(sampler.centers, -past, future).T.tolist()
+    assert index == [[max(t + i, begin[t]) for i in range(-past, future + 1)] for t in expected]
 
 
 def test_sampler_draws_every_window_with_its_own_generator() -> None:
@@ -35,8 +35,8 @@ def test_sampler_draws_every_window_with_its_own_generator() -> None:
     store = FrameStore.from_episodes(frames, np.array([5, 7]), CPU)
     sampler = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(3))
     drawn = sampler.centers[sampler.draw_rows((2000,))]
-    assert set(drawn.tolist()) == {1, 2, 3, 6, 7, 8, 9, 10}
-    assert sampler.take(torch.tensor([2, 7]))[1].tolist() == [[1, 6], [2, 7], [3, 8]]
+    assert set(drawn.tolist()) == {0, 1, 2, 3, 5, 6, 7, 8, 9, 10}
+    assert sampler.take(torch.tensor([2, 7, 5]))[1].tolist() == [[1, 6, 5], [2, 7, 5], [3, 8, 6]]
     again = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(3))
     assert torch.equal(drawn, again.centers[again.draw_rows((2000,))])
 
@@ -85,7 +85,7 @@ def test_eight_million_frames_from_disk(tmp_path: Path, monkeypatch: pytest.Monk
     before = private_bytes()
     store = FrameStore.from_episodes(mapped, np.full(count // episode, episode), CPU)
     assert store.placement == "mapped"
-    assert len(window_centers(store.position, Window(1, 1))) == count - 2 * (count // episode)
+    assert len(window_centers(store.position, Window(1, 1))) == count - count // episode
     sampler = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(0))
     for _ in range(20):
         taken, index = sampler.take(sampler.centers[sampler.draw_rows((256,))])

@@ -81,7 +81,7 @@ def test_reports_on_held_out_videos(dataset: Path) -> None:
     assert held_out is not None
     truth = held_out.true_actions()
     assert truth is not None
-    windows = 30 - settings.latent_actions.past_frames - settings.latent_actions.future_frames
+    windows = 30 - settings.latent_actions.future_frames
     assert len(truth) == windows
     latent = health.latent_report(agent, held_out)
     assert latent.codes == 128

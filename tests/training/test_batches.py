@@ -41,7 +41,8 @@ def test_a_batch_holds_windows(placement: str, last: int | None, tmp_path: Path)
         pixels = batches.frames[batches.index][:, :, :, 0, 0, 0].long()  # [count, F, B]: the frame numbers
         centers = sampler.centers[batches.rows]
         steps = torch.tensor([-1, 0, 1, 2] if last is None else range(last + 1))
-        assert torch.equal(pixels, centers[:, None] + steps[:, None])
+        first = centers - torch.from_numpy(sampler.store.age)[centers]
+        assert torch.equal(pixels, torch.maximum(centers[:, None] + steps[:, None], first[:, None]))
         for step in (0, int(steps[-1])):
             assert torch.equal(batches.frames[batches.observation(2, step)][:, 0, 0, 0, 0].long(), centers[2] + step)
         drawn |= set(centers.flatten().tolist())

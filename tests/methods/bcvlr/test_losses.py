@@ -110,7 +110,13 @@ def test_only_the_predictor_sees_a_longer_future(gain: float) -> None:
 
 def features_of(encoder: nn.Module, sampler: WindowSampler, centers: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [encoder(pixels(sampler, centers + step)) for step in (-1, 0, 1)]
+        return [encoder(pixels(sampler, index)) for index in neighbors(centers)]
+
+
+def neighbors(centers: Tensor) -> list[Tensor]:
+    """Indices of o_{t-1}, o_t and o_{t+1}; the first frame of an episode repeats."""
+    begin = torch.where(centers < 25, 0, 25)
+    return [torch.maximum(centers - 1, begin), centers, centers + 1]
 
 
 def predicted(predictor: nn.Module, *frames: Tensor) -> Tensor:
@@ -360,7 +366,7 @@ def test_a_shifted_window_shifts_all_its_frames_alike() -> None:
     frames, index = sampler.take(centers)
     window = agent.frame_features(frames, index, sampler.draw_shifts(16, 2), 2)
     window = torch.cat(window.chunk(3), dim=1)
-    plain = torch.cat([pixels(sampler, centers + step) for step in (-1, 0, 1)], dim=1)
+    plain = torch.cat([pixels(sampler, index) for index in neighbors(centers)], dim=1)
     padded = F.pad(plain, (2,) * 4, mode="replicate")
     crops = torch.stack([padded[:, :, y : y + 64, x : x + 64] for y in range(5) for x in range(5)])  # [25, B, ...]
     matches = (crops - window).abs().amax(dim=(2, 3, 4)) < 1e-6
