@@ -17,7 +17,8 @@ _DRAW_BELOW = 1 << 62
 class WindowSampler:
     """Draws windows of a store uniformly, with a generator on the device.
 
-    Before the first frame of an episode that frame repeats, so that what the agent sees first is learned, too. Only the first `count` of `centers` are drawn; both are tensors on the device that may be refilled.
+    Before the first frame of an episode that frame repeats, so that what the agent sees first is learned, too. Only the
+    first `count` of `centers` are drawn; both are tensors on the device that may be refilled.
     """
 
     def __init__(
