@@ -145,8 +145,8 @@ def _find(settings: RunConfig, path: Path | None, screen: Screen, dry_run: bool)
 def open_run_videos(settings: RunConfig, path: Path) -> RunVideos:
     """Opens dataset `path` for a run.
 
-    Raises UserError for videos of another environment, drawn otherwise, without an episode as long as the method's
-    window, or with labels that are damaged or another video's.
+    Raises UserError for videos of another environment, drawn otherwise, without an episode that is long enough for the
+    method, or with labels that are damaged or another video's.
     """
     videos, labels = open_matching(settings, path)
     if videos.training_episodes is None and all(is_expert_file(each) for each in settings.videos):
@@ -154,7 +154,7 @@ def open_run_videos(settings: RunConfig, path: Path) -> RunVideos:
     if videos.training_episodes is None and settings.video_frames:
         videos = videos.first(settings.video_frames)
     train, held_out = videos.split(settings.held_out)
-    needed = settings.window.observations
+    needed = settings.window.future + 1
     if train.lengths.max() < needed:
         raise UserError(f"videos: {path}: expected an episode of at least {needed} frames, got none")
     return RunVideos(path, train, held_out, labels)

@@ -45,7 +45,7 @@ BAD_INPUT = {
     "not a number": (["--seed", "many", *QUICK], "--seed"),
     "unknown flag": (["--sed", "1", *QUICK], "--sed"),
     "videos of another game": (["--env", "procgen:miner", "--videos", "videos", *OUT], "in procgen:bossfight, not"),
-    "too short": (["--videos", "short.npy", *QUICK], "an episode of at least 5 frames"),
+    "too short": (["--videos", "short.npy", *QUICK], "an episode of at least 4 frames"),
     "folder not empty": (["--preset", "quick", "--out", "full"], "is not an empty folder"),
     "resume nothing": (["--resume", "full"], "expected a run folder"),
     "profile": (["--profile", "9:3", *QUICK], "profile: expected updates FIRST:END such as 20:30, got '9:3'"),
@@ -65,7 +65,7 @@ def test_bad_input_of_a_run_is_a_one_line_error_and_writes_nothing(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    np.save("short.npy", np.zeros((4, 64, 64, 3), np.uint8))
+    np.save("short.npy", np.zeros((3, 64, 64, 3), np.uint8))
     np.save("odd.npy", np.zeros((2, 64, 64, 3), np.uint8))
     Path("full").mkdir()
     Path("full/file").write_text("mine")
