@@ -17,10 +17,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bcvlr_fast.experts import find_expert
 from bcvlr_fast.system.command import call
-from collect_runs import Row, read_rows
-from recovery import IMITABILITY_MINUTES, PROCGEN, ROWS
+from collect_runs import Row
+from recovery import IMITABILITY_MINUTES, PROCGEN, current_rows
 
 _COLORS = {"bcv-lr": "C0", "bc-true-actions": "0.75"}
 _NAMES = {"bcv-lr": "BCV-LR, from videos alone", "bc-true-actions": "cloning of the true actions"}
@@ -28,8 +27,7 @@ _NAMES = {"bcv-lr": "BCV-LR, from videos alone", "bc-true-actions": "cloning of 
 
 def main(file: Path) -> None:
     """Draws the rows of the experts that are bundled now."""
-    experts = {env: find_expert(env).name for env in PROCGEN}
-    rows = [row for row in read_rows(ROWS) if experts.get(row["env"]) == row["expert"]]
+    rows = current_rows()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=(1, 1.7), layout="constrained")
     over_minutes(left, [row for row in rows if row["method"] == "bcv-lr"])
     by_game(right, [row for row in rows if row["minutes_given"] == IMITABILITY_MINUTES])

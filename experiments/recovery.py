@@ -1,4 +1,4 @@
-"""How much of the expert's return is recovered in given minutes: trains and prints the table, unattended.
+"""How much of the expert's return is recovered in given minutes: trains and writes the table, unattended.
 
 python experiments/recovery.py                          # 16 games of Procgen: 15 minutes each, and six for cloning
 python experiments/recovery.py --minutes 60 --envs procgen:bossfight procgen:miner --seeds 0 1 2
@@ -8,9 +8,9 @@ python experiments/recovery.py --methods bcv-lr         # without cloning the tr
 recovery = (agent - random) / (expert - random). `bc-true-actions` clones the expert's true actions, with the same
 networks and videos and 800 updates for each of the minutes, about as many as a run of BCV-LR clones with in all on two
 cores: the difference is what naming the actions costs. Finished runs are skipped, and stopped ones are resumed. Rows
-go to results/recovery.jsonl as runs finish. What cloning the true actions of a bundled expert recovers in 15 minutes'
-updates is its imitability, which `python -m bcvlr_fast.expert --list` shows; it goes to
-experts/procgen/imitability.json.
+go to results/recovery.jsonl as runs finish, and the tables of Procgen to docs/quick.md. What cloning the true actions
+of a bundled expert recovers in 15 minutes' updates is its imitability, which `python -m bcvlr_fast.expert --list`
+shows; it goes to experts/procgen/imitability.json.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from bcvlr_fast.envs import PROCGEN_GAMES, parse_name
 from bcvlr_fast.experts import find_expert
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
-from collect_runs import Row, interval, keep, read_rows, row_of, table
+from collect_runs import Row, interval, keep, read_rows, row_of
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "results" / "recovery.jsonl"
+QUICK = ROOT / "docs" / "quick.md"
 IMITABILITY = ROOT / "bcvlr_fast" / "experts" / "procgen" / "imitability.json"
 PROCGEN = tuple(f"procgen:{game}" for game in PROCGEN_GAMES)
 CONTINUOUS = (
@@ -53,7 +54,7 @@ IMITABILITY_MINUTES = 15
 
 
 def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], out: Path) -> None:
-    """Trains, stores a row for each run, and prints the table. Raises UserError at the end if a run failed."""
+    """Trains, stores a row for each run, and writes the tables. Raises UserError at the end if a run failed."""
     failed = []
     for seed in seeds:
         for env in envs:
@@ -67,9 +68,7 @@ def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], 
                 keep(ROWS, row)
                 if (method, minutes, seed) == ("bc-true-actions", IMITABILITY_MINUTES, 0) and env in PROCGEN:
                     keep_imitability(row)
-    rows = read_rows(ROWS)
-    print(table(rows))
-    print(f"\n{health_table(rows)}")
+                write_tables()
     if failed:
         raise UserError(f"failed: {', '.join(failed)}")
 
@@ -98,28 +97,59 @@ def keep_imitability(row: Row) -> None:
     IMITABILITY.write_text(json.dumps(dict(sorted(measured.items())), indent=1) + "\n")
 
 
-def health_table(rows: list[Row]) -> str:
-    """Markdown table of what each phase has learned, beside what cloning the true actions recovers."""
+def current_rows() -> list[Row]:
+    """The rows of Procgen's games with the experts that are bundled now, by game, minutes and seed."""
+    experts = {env: find_expert(env).name for env in PROCGEN}
+    rows = [row for row in read_rows(ROWS) if experts.get(row["env"]) == row["expert"]]
+    return sorted(rows, key=lambda row: (row["env"], row["minutes_given"], row["seed"]))
+
+
+def write_tables() -> None:
+    """Writes the tables of the documentation anew, in place of those with the same heads."""
+    text, rows = QUICK.read_text(), current_rows()
+    for table in (score_table(rows), health_table(rows)):
+        head = table.partition("\n")[0]
+        before, _, rest = text.partition(head)
+        text = f"{before}{table}\n\n{rest.partition(chr(10) * 2)[2]}"
+    QUICK.write_text(text)
+
+
+def score_table(rows: list[Row]) -> str:
+    """Markdown table of the scores of BCV-LR, beside what cloning the true actions recovers."""
     cloned = {_key(row): row["recovery"]["sampled"] for row in rows if row["method"] == "bc-true-actions"}
-    head = (
-        "environment",
-        "minutes",
-        "seed",
-        "own actions by d(p)",
-        "entropy of the expert's actions explained",
-        "the expert's actions by d(p)",
-        "by the policy",
-        "recovery, true actions",
-    )
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in sorted(rows, key=lambda each: (each["env"], each["minutes"], each["seed"])):
-        if row["method"] == "bcv-lr" and "labelling_accuracy" in row:
-            own = f"{row['own_decoder_accuracy']:.0%} ({row['own_accuracy_of_one_answer']:.0%})"
-            agreed = f"{row['policy_accuracy']:.0%} ({row['commonest_action']:.0%})"
-            labels = [f"{row[f'labelling_{name}']:.0%}" for name in ("information", "accuracy")]
-            about = [row["env"], str(row["minutes"]), str(row["seed"])]
-            lines.append(f"| {' | '.join([*about, own, *labels, agreed, interval(cloned.get(_key(row)))])} |")
-    return "\n".join(lines)
+    scores, recoveries = ("random", "expert", "sampled", "greedy"), ("sampled", "greedy")
+    named = [f"recovery, {name}" for name in recoveries]
+    cells = []
+    for row in _learned(rows):
+        shown = [interval(row["scores"][name]) for name in scores]
+        shown += [interval(row["recovery"][name]) for name in recoveries]
+        cells.append([*_about(row), *shown, interval(cloned.get(_key(row)))])
+    return _markdown(("game", "minutes", "seed", *scores, *named, "recovery, true actions"), cells)
+
+
+def health_table(rows: list[Row]) -> str:
+    """Markdown table of what each phase has learned."""
+    head = ("own actions by d(p)", "entropy explained", "the expert's actions by d(p)", "by the policy")
+    cells = []
+    for row in _learned(rows):
+        own = f"{row['own_decoder_accuracy']:.0%} ({row['own_accuracy_of_one_answer']:.0%})"
+        labels = [f"{row[f'labelling_{name}']:.0%}" for name in ("information", "accuracy")]
+        agreed = f"{row['policy_accuracy']:.0%} ({row['commonest_action']:.0%})"
+        cells.append([*_about(row), own, *labels, agreed])
+    return _markdown(("game", "minutes", "seed", *head), cells)
+
+
+def _learned(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["method"] == "bcv-lr"]
+
+
+def _about(row: Row) -> list[str]:
+    return [parse_name(row["env"])[1], f"{row['minutes']:.1f} of {row['minutes_given']:g}", str(row["seed"])]
+
+
+def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _key(row: Row) -> tuple[object, ...]:

@@ -32,13 +32,25 @@ def test_changed_names_what_differs_from_the_preset() -> None:
     assert changed(preset_for("bcv-lr")(["procgen:maze"], "quick").config) == {}
 
 
-def test_the_health_of_a_run_is_beside_what_true_actions_recover() -> None:
+def test_tables_in_the_documentation_are_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A run stands beside the cloning of the same expert's true actions, and text around the tables stays."""
     names = ("own_decoder_accuracy", "own_accuracy_of_one_answer", "labelling_information", "labelling_accuracy")
     health = dict.fromkeys((*names, "policy_accuracy", "commonest_action"), 0.25)
-    rows = [row("bcv-lr", **health), row("bc-true-actions"), row("bcv-lr", expert="another", **health)]
-    shown = recovery.health_table(rows).splitlines()[2:]
-    assert [line.endswith("| 0.50 (0.40 .. 0.60) |") for line in shown] == [True, False]
-    assert all("| 25% (25%) | 25% | 25% | 25% (25%) |" in line for line in shown)
+    scores = dict.fromkeys(("random", "sampled", "greedy", "expert"), INTERVAL)
+    learned = {"scores": scores, "recovery": {"sampled": INTERVAL, "greedy": INTERVAL}, **health}
+    rows = [row("bcv-lr", **learned), row("bc-true-actions"), row("bcv-lr", seed=1, **learned)]
+    text = tmp_path / "quick.md"
+    none = [recovery.score_table([]), recovery.health_table([])]
+    text.write_text("before\n\n{}\n| old | row |\n\nbetween\n\n{}\n\nafter\n".format(*none))
+    monkeypatch.setattr(recovery, "QUICK", text)
+    monkeypatch.setattr(recovery, "current_rows", lambda: rows)
+    recovery.write_tables()
+    before, scored, between, healthy, after = text.read_text().strip().split("\n\n")
+    assert (before, between, after) == ("before", "between", "after")
+    seeds = [line.split(" | ") for line in scored.splitlines()[2:]]
+    assert [cells[:3] for cells in seeds] == [["| maze", "14.2 of 15", seed] for seed in ("0", "1")]
+    assert [cells[-1] for cells in seeds] == ["0.50 (0.40 .. 0.60) |", " |"]
+    assert all(line.endswith("| 25% (25%) | 25% | 25% | 25% (25%) |") for line in healthy.splitlines()[2:])
 
 
 def test_imitability_is_kept_with_the_name_of_the_expert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
