@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,16 @@ from typing import IO
 
 from bcvlr_fast.system.errors import UserError
 
-NOT_NUMPY = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+NOT_NUMPY = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """Exceptions of np.load for a file that is missing, empty, truncated, damaged, or not an array."""
 LOCK = "lock"
 """Name of the lock file that gives a run folder one owner at a time."""
