@@ -113,13 +113,18 @@ def table(rows: list[Row]) -> str:
     """Markdown table of the scores with 95 % intervals. Continuous policies have greedy scores only."""
     scores, policies = ("random", "sampled", "greedy", "expert"), ("sampled", "greedy")
     head = ["environment", "method", "minutes", "seed", *scores, *(f"recovery, {name}" for name in policies)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for row in sorted(rows, key=lambda each: (each["env"], each["minutes"], each["seed"])):
         cells = [str(row[name]) for name in ("env", "method", "minutes", "seed")]
         cells += [interval(row["scores"].get(name)) for name in scores]
         cells += [interval(row["recovery"].get(name)) for name in policies]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(head, lines)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 def interval(score: dict[str, float] | None) -> str:

@@ -25,7 +25,7 @@ from bcvlr_fast.envs import PROCGEN_GAMES, parse_name
 from bcvlr_fast.experts import find_expert
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
-from collect_runs import Row, interval, keep, read_rows, row_of
+from collect_runs import Row, interval, keep, markdown, read_rows, row_of, table
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "results" / "recovery.jsonl"
@@ -54,7 +54,7 @@ IMITABILITY_MINUTES = 15
 
 
 def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], out: Path) -> None:
-    """Trains, stores a row for each run, and writes the tables. Raises UserError at the end if a run failed."""
+    """Trains, stores a row for each run, writes and prints tables. Raises UserError at the end if a run failed."""
     failed = []
     for seed in seeds:
         for env in envs:
@@ -69,6 +69,7 @@ def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], 
                 if (method, minutes, seed) == ("bc-true-actions", IMITABILITY_MINUTES, 0) and env in PROCGEN:
                     keep_imitability(row)
                 write_tables()
+    print(table(read_rows(ROWS)))
     if failed:
         raise UserError(f"failed: {', '.join(failed)}")
 
@@ -107,10 +108,10 @@ def current_rows() -> list[Row]:
 def write_tables() -> None:
     """Writes the tables of the documentation anew, in place of those with the same heads."""
     text, rows = QUICK.read_text(), current_rows()
-    for table in (score_table(rows), health_table(rows)):
-        head = table.partition("\n")[0]
-        before, _, rest = text.partition(head)
-        text = f"{before}{table}\n\n{rest.partition(chr(10) * 2)[2]}"
+    for new in (score_table(rows), health_table(rows)):
+        before, _, old = text.partition(new.partition("\n")[0])
+        after = old.partition("\n\n")[2]
+        text = f"{before}{new}\n\n{after}"
     QUICK.write_text(text)
 
 
@@ -124,7 +125,7 @@ def score_table(rows: list[Row]) -> str:
         shown = [interval(row["scores"][name]) for name in scores]
         shown += [interval(row["recovery"][name]) for name in recoveries]
         cells.append([*_about(row), *shown, interval(cloned.get(_key(row)))])
-    return _markdown(("game", "minutes", "seed", *scores, *named, "recovery, true actions"), cells)
+    return markdown(["game", "minutes", "seed", *scores, *named, "recovery, true actions"], cells)
 
 
 def health_table(rows: list[Row]) -> str:
@@ -136,7 +137,7 @@ def health_table(rows: list[Row]) -> str:
         labels = [f"{row[f'labelling_{name}']:.0%}" for name in ("information", "accuracy")]
         agreed = f"{row['policy_accuracy']:.0%} ({row['commonest_action']:.0%})"
         cells.append([*_about(row), own, *labels, agreed])
-    return _markdown(("game", "minutes", "seed", *head), cells)
+    return markdown(["game", "minutes", "seed", *head], cells)
 
 
 def _learned(rows: list[Row]) -> list[Row]:
@@ -145,11 +146,6 @@ def _learned(rows: list[Row]) -> list[Row]:
 
 def _about(row: Row) -> list[str]:
     return [parse_name(row["env"])[1], f"{row['minutes']:.1f} of {row['minutes_given']:g}", str(row["seed"])]
-
-
-def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _key(row: Row) -> tuple[object, ...]:

@@ -77,7 +77,8 @@ class ReplaySampler(WindowSampler):
 
     def refresh(self, newest: int | None = None) -> bool:
         """Copies what the ring holds (`newest` as in `Replay.rows_with_action`); returns whether it has a window."""
-        rows = self.replay.rows_with_action(window_centers(self.store.position, self.window), self.window, newest)
+        centers = window_centers(self.store.position, self.window.future)
+        rows = self.replay.rows_with_action(centers, self.window, newest)
         self.centers[: len(rows)].copy_(torch.from_numpy(rows))
         self.action.copy_(torch.from_numpy(self.replay.action))
         if self.age is not None:

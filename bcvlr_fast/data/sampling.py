@@ -27,7 +27,7 @@ class WindowSampler:
         """`centers` [W] int64 on the device: the steps t that may be drawn; by default every window of the store."""
         self.store, self.window, self.generator = store, window, generator
         if centers is None:
-            centers = torch.from_numpy(window_centers(store.position, window)).to(store.device)
+            centers = torch.from_numpy(window_centers(store.position, window.future)).to(store.device)
         self.centers = centers
         self.count = torch.tensor(len(centers), device=store.device)
         self.age = torch.from_numpy(store.age.copy()).to(store.device) if window.reach else None
@@ -64,11 +64,6 @@ class WindowSampler:
         return frames[index.T].flatten(1, 2)
 
 
-def window_centers(position: np.ndarray, window: Window) -> np.ndarray:
-    """[W] int64: the steps t whose followers up to t + future are consecutive in `position` [N]."""
-    return _centers(position, window.future)
-
-
 def without_excess_still(
     frames: np.ndarray, centers: np.ndarray, max_fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -87,7 +82,8 @@ def without_excess_still(
 
 
 @numba.njit(cache=True)
-def _centers(position: np.ndarray, future: int) -> np.ndarray:
+def window_centers(position: np.ndarray, future: int) -> np.ndarray:
+    """[W] int64: the steps t whose followers up to t + future are consecutive in `position` [N]."""
     count = 0
     centers = np.empty(len(position), np.int64)
     run = 0  # frames of this episode up to and including `last`

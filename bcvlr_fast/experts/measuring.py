@@ -27,7 +27,7 @@ _HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "starte
 
 
 def check_same(folder: Path, before: dict[str, Any], about: dict[str, Any]) -> None:
-    """Raises UserError if the expert in a folder has the settings `before`, which differ from `about`."""
+    """Raises UserError if `before`, the settings of the expert in a folder, differ from `about`."""
     about = json.loads(json.dumps(about))
     for name, value in about.items():
         if before.get(name) != value:

@@ -63,7 +63,7 @@ class RunVideos:
 
     def sampler(self, store: FrameStore, settings: RunConfig, generator: torch.Generator) -> WindowSampler:
         """Windows of the training frames; near-static windows beyond `still_share` are dropped."""
-        centers = window_centers(store.position, settings.window)
+        centers = window_centers(store.position, settings.window.future)
         if settings.still_share < 1:
             rng = np.random.default_rng(settings.seed)
             centers = without_excess_still(self.train.frames, centers, settings.still_share, rng)

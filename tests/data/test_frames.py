@@ -85,7 +85,7 @@ def test_eight_million_frames_from_disk(tmp_path: Path, monkeypatch: pytest.Monk
     before = private_bytes()
     store = FrameStore.from_episodes(mapped, np.full(count // episode, episode), CPU)
     assert store.placement == "mapped"
-    assert len(window_centers(store.position, Window(1, 1))) == count - count // episode
+    assert len(window_centers(store.position, 1)) == count - count // episode
     sampler = WindowSampler(store, Window(1, 1), torch.Generator().manual_seed(0))
     for _ in range(20):
         taken, index = sampler.take(sampler.centers[sampler.draw_rows((256,))])
