@@ -6,7 +6,7 @@ limit the result. It needs a dataset with labels, which the bundled experts and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -159,7 +159,7 @@ def policy_card(config: Config, spec: EnvSpec) -> PolicyCard:
     return PolicyCard.of(config, spec, networks)
 
 
-def measure_costs(config: Config, frames: int) -> Costs:  # noqa: ARG001
+def measure_costs(config: Config, frames: int, settings: Collection[str]) -> Costs:  # noqa: ARG001
     """Times updates on random frames, and a few interactions."""
     compute = configured_compute(config)
     env = spec(config.first_env)
@@ -170,4 +170,4 @@ def measure_costs(config: Config, frames: int) -> Costs:  # noqa: ARG001
     learner = ActionCloning(config.policy, policy, labels, sampler)
     learner.updates = 1 << 40
     work = Work("policy.updates", seconds_per_update(learner), 1.0, 1 << 30)
-    return Costs((work,), 0.0, seconds_per_interaction(policy, _MEASURED_ENVS))
+    return Costs((work,), seconds_per_interaction(policy, _MEASURED_ENVS))

@@ -60,6 +60,8 @@ class Method(Protocol):
     """First phase that runs once per task; several tasks share the earlier ones. Empty: one task only."""
     takes_transitions: ClassVar[bool]
     """Whether labeled transitions can take the place of interaction."""
+    config: Any
+    """Settings; those of a phase are read when it begins."""
     agent: nn.Module
     """All networks that a checkpoint stores."""
     policy: Policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -30,6 +30,8 @@ class Entry(NamedTuple):
     """A `MeasureCosts`."""
     planned: tuple[str, ...]
     """Settings that a time limit determines, by dotted name."""
+    last_phase: str = ""
+    """Phase whose updates, the last setting of `planned`, are counted again when it begins. Empty: none."""
 
 
 METHODS = {
@@ -46,6 +48,7 @@ METHODS = {
             "online.clone_updates",
             "final.updates",
         ),
+        last_phase="final_cloning",
     ),
     "bc-true-actions": Entry(
         method="bcvlr_fast.methods.bc_true_actions:BCTrueActions",
@@ -81,10 +84,15 @@ def planned_settings(method: str) -> tuple[str, ...]:
     return _entry(method).planned
 
 
-def costs_of(config: RunConfig, frames: int) -> Costs:
-    """What learning from `frames` frames with a configuration costs on this machine, measured now."""
+def last_phase(method: str) -> str:
+    """The phase whose updates are counted again when it begins; empty if there is none."""
+    return _entry(method).last_phase
+
+
+def costs_of(config: RunConfig, frames: int, settings: Collection[str]) -> Costs:
+    """What the updates that `settings` count cost on this machine, measured now, if they learn from `frames` frames."""
     measure: MeasureCosts = _load(_entry(config.method).costs)
-    return measure(config, frames)
+    return measure(config, frames, settings)
 
 
 def read_config(file: Path, kind: type[R]) -> R:

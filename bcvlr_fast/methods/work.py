@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,14 +36,17 @@ class Costs(NamedTuple):
     """What a method's learning takes on this machine."""
 
     work: tuple[Work, ...]
-    fixed_s: float
-    """Time that no setting of `work` changes, such as that of the interactions."""
     interaction_s: float
     """Time of a step of an environment and of the policy that chooses its action."""
+    interactions_s: float = 0.0
+    """Time of all interactions."""
+    labels_s: float = 0.0
+    """Time of the labels of the last phase, which its updates do not include."""
 
 
-MeasureCosts = Callable[[Any, int], Costs]
-"""(configuration, frames to learn from) -> costs, measured with its networks."""
+MeasureCosts = Callable[[Any, int, Collection[str]], Costs]
+"""(configuration, frames to learn from, settings) -> costs of the updates that these settings count, by dotted name,
+measured with the networks of the configuration."""
 
 
 def divide(work: Sequence[Work], seconds: float, given: Mapping[str, int]) -> dict[str, int]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 from bcvlr_fast.config.fields import flat
 from bcvlr_fast.config.overlay import overlay
 from bcvlr_fast.config.run import RunConfig
 from bcvlr_fast.envs import spec
-from bcvlr_fast.methods.registry import costs_of
+from bcvlr_fast.methods.registry import costs_of, last_phase, planned_settings
 from bcvlr_fast.methods.work import Costs, divide
 from bcvlr_fast.runs.arguments import DEFAULT_MINUTES, PLAN, TimeLimit
 from bcvlr_fast.system.errors import UserError
+from bcvlr_fast.system.files import write_whole
 from bcvlr_fast.system.screen import Screen
 
 _EVALUATED_STEPS = {"discrete": 3 * 300, "continuous": 2 * 500}
@@ -31,25 +34,21 @@ class Plan:
     """Counts of updates that end a run after `minutes`, with the measured costs."""
 
     minutes: float
-    counts: Mapping[str, int]
+    counts: dict[str, int]
     """By dotted name of the setting."""
-    costs: Costs
+    cost_ms: dict[str, float]
+    open: str = ""
+    """Setting whose count is determined again when its phase begins. Empty: none."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan | None:
+        """The plan in a run folder; None if there is none."""
+        file = folder / PLAN
+        return cls(**json.loads(file.read_text())) if file.exists() else None
 
     def save(self, folder: Path) -> None:
         """Writes the plan into a run folder."""
-        cost_ms = {work.setting: round(1e3 * work.cost_s, 3) for work in self.costs.work}
-        kept = {"minutes": self.minutes, "counts": self.counts, "cost_ms": cost_ms}
-        (folder / PLAN).write_text(json.dumps(kept, indent=1))
-
-    def describe(self) -> str:
-        """The counts with their time, on one line."""
-        parts = []
-        for work in self.costs.work:
-            count = self.counts[work.setting]
-            name = work.setting.removesuffix(".updates").removeprefix("online.").replace("_", " ")
-            parts.append(f"{name} {count:,} ({count * work.cost_s:.0f} s)")
-        rest = f"interactions and labels {self.costs.fixed_s:.0f} s"
-        return f"plan for {self.minutes:g} minutes: {', '.join(parts)}, {rest}"
+        write_whole(folder / PLAN, lambda part: part.write_text(json.dumps(asdict(self), indent=1)))
 
 
 def with_frames(settings: RunConfig, limit: TimeLimit) -> RunConfig:
@@ -71,16 +70,47 @@ def planned(settings: RunConfig, frames: int, limit: TimeLimit, start: float, sc
     Raises UserError if there is too little time.
     """
     screen.say("measuring what updates cost here")
-    costs = costs_of(settings, frames)
+    costs = costs_of(settings, frames, planned_settings(settings.method))
     values = flat(settings)
     kept = {work.setting: values[work.setting] for work in costs.work if work.setting in limit.given}
-    actions = spec(settings.first_env).actions
-    played_steps = _EVALUATED_STEPS["continuous" if actions.continuous else "discrete"] * settings.episodes
-    evaluation_s = len(settings.env) * (played_steps * costs.interaction_s + _REPORT_S)
-    seconds = 60 * limit.minutes - (time.monotonic() - start) - evaluation_s - costs.fixed_s
+    seconds = _seconds_left(settings, costs, limit.minutes, start) - costs.interactions_s
     if seconds < _MIN_LEARNING_S:
         needed = (60 * limit.minutes - seconds + _MIN_LEARNING_S) / 60
         raise UserError(f"minutes: expected at least {needed:.1f} here, got {limit.minutes:g}")
-    plan = Plan(limit.minutes, divide(costs.work, seconds, kept), costs)
-    screen.say(plan.describe())
-    return overlay(settings, plan.counts), plan
+    counts = divide(costs.work, seconds, kept)
+    rest = f"interactions and labels {costs.interactions_s + costs.labels_s:.0f} s"
+    screen.say(f"plan for {limit.minutes:g} minutes: {_described(costs, counts)}, {rest}")
+    last = planned_settings(settings.method)[-1] if last_phase(settings.method) else ""
+    is_open = last in counts and last not in kept and len(settings.env) == 1
+    plan = Plan(limit.minutes, counts, _cost_ms(costs), last if is_open else "")
+    return overlay(settings, counts), plan
+
+
+def replanned(settings: RunConfig, frames: int, plan: Plan, start: float, screen: Screen) -> tuple[RunConfig, Plan]:
+    """As `planned`, for the open count of a plan alone, from the time that is left and the cost of its updates now."""
+    with torch.random.fork_rng():  # a rerun from config.json, which measures nothing, draws the same numbers
+        costs = costs_of(settings, frames, [plan.open])
+    counts = divide(costs.work, _seconds_left(settings, costs, plan.minutes, start), {})
+    screen.say(f"plan for the time that is left: {_described(costs, counts)}, planned {plan.counts[plan.open]:,}")
+    plan = Plan(plan.minutes, plan.counts | counts, plan.cost_ms | _cost_ms(costs))
+    return overlay(settings, counts), plan
+
+
+def _seconds_left(settings: RunConfig, costs: Costs, minutes: float, start: float) -> float:
+    """Time for updates and interactions, before the labels of the last phase, the evaluation and the report."""
+    kind = "continuous" if spec(settings.first_env).actions.continuous else "discrete"
+    evaluation_s = _EVALUATED_STEPS[kind] * settings.episodes * costs.interaction_s + _REPORT_S
+    return 60 * minutes - (time.monotonic() - start) - len(settings.env) * evaluation_s - costs.labels_s
+
+
+def _described(costs: Costs, counts: Mapping[str, int]) -> str:
+    parts = []
+    for work in costs.work:
+        count = counts[work.setting]
+        name = work.setting.removesuffix(".updates").removeprefix("online.").replace("_", " ")
+        parts.append(f"{name} {count:,} ({count * work.cost_s:.0f} s)")
+    return ", ".join(parts)
+
+
+def _cost_ms(costs: Costs) -> dict[str, float]:
+    return {work.setting: round(1e3 * work.cost_s, 3) for work in costs.work}

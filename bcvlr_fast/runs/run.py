@@ -26,7 +26,7 @@ from bcvlr_fast.methods.registry import method_type
 from bcvlr_fast.runs.progress import Progress
 from bcvlr_fast.runs.stopping import Stopping
 from bcvlr_fast.system.errors import Diverged, UserError
-from bcvlr_fast.system.files import lock_folder
+from bcvlr_fast.system.files import lock_folder, write_whole
 from bcvlr_fast.system.host import DRAWN_BY, machine, versions
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training import checkpoint
@@ -114,6 +114,11 @@ class Run:
                 f"resume: the frames were placed as '{before}' and are now '{placement}': different windows are "
                 "drawn from here on (--frames-gb sets the memory for frames)"
             )
+
+    def reconfigure(self, settings: RunConfig) -> None:
+        """Uses other settings in the phases that have not begun, and saves them."""
+        self.config = self.method.config = settings
+        write_whole(self.folder / CONFIG, lambda part: part.write_text(to_json(settings)))
 
     def learn(self, sources: Sources, diagnostics: Diagnostics, *, until: str = DONE) -> None:
         """Runs the phases from the current one up to the phase `until`.

@@ -20,11 +20,11 @@ from bcvlr_fast.evaluation.likeness import size_warnings
 from bcvlr_fast.evaluation.report import Subject, write_report
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.method import Method, Sight, Sources
-from bcvlr_fast.methods.registry import method_type
+from bcvlr_fast.methods.registry import last_phase, method_type
 from bcvlr_fast.runs.diagnostics import RunDiagnostics
 from bcvlr_fast.runs.expert_videos import RunVideos, open_run_videos
 from bcvlr_fast.runs.labeled import labeled_replay
-from bcvlr_fast.runs.planning import Plan
+from bcvlr_fast.runs.planning import Plan, replanned
 from bcvlr_fast.runs.run import DONE, Run
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -70,7 +70,7 @@ def train(
             means = {name: score.mean for name, score in evaluation.scores.items()}
             run.log.write(DONE, run.progress.updates, {"stage": "evaluation", **means})
             with run.spent.on("report", 1):
-                write_report(folder, subject_of(settings, run.method, videos, held_out))
+                write_report(folder, subject_of(run.config, run.method, videos, held_out))
     finally:
         run.close()
     _finish(run)
@@ -96,7 +96,14 @@ def learn(
     screen.say(f"videos: {episodes} episodes, {frames:,} frames ({store.placement}), {videos.path}")
     labels = None if actions is None else actions.to(sampler.centers.device)[sampler.centers]
     sources = Sources(sampler, run.make_env, labels, transitions)
-    run.learn(sources, RunDiagnostics(run, store, held_out), until=until)
+    diagnostics = RunDiagnostics(run, store, held_out)
+    plan = Plan.load(run.folder)
+    if plan is not None and plan.open:
+        run.learn(sources, diagnostics, until=last_phase(settings.method))
+        settings, plan = replanned(settings, len(videos.train.frames), plan, run.start, screen)
+        run.reconfigure(settings)
+        plan.save(run.folder)
+    run.learn(sources, diagnostics, until=until)
     return held_out
 
 

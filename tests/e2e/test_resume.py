@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,20 +30,29 @@ def test_stopped_and_resumed_gives_the_same_weights(
 
 @pytest.mark.slow
 def test_a_stopped_run_of_given_minutes_keeps_its_plan(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
-    """All counts but the last are given, so that the plan has one to determine."""
+    """All counts but the last are given, so that the plan has one to determine, and once more when its phase begins."""
     _, videos, _ = finished
     out = tmp_path / "run"
     flags = [*TINY[: TINY.index("--final.updates")], "--minutes", "1.2", "--videos", str(videos), "--out", str(out)]
+
+    def kept() -> tuple[dict[str, Any], dict[str, Any]]:
+        plan, config = (json.loads((out / name).read_text()) for name in ("plan.json", "config.json"))
+        assert plan["minutes"] == 1.2
+        assert plan["counts"]["final.updates"] == config["final"]["updates"] > 24
+        assert plan["counts"]["features.updates"] == 6
+        return plan, config
+
     code, message = signaled("2/4", signal.SIGINT, *flags)
     assert code == 130, message
-    plan, config = (out / "plan.json").read_text(), json.loads((out / "config.json").read_text())
-    assert json.loads(plan)["minutes"] == 1.2
-    assert json.loads(plan)["counts"]["final.updates"] == config["final"]["updates"] > 24
-    assert json.loads(plan)["counts"]["features.updates"] == 6
+    assert kept()[0]["open"] == "final.updates"
+    code, message = signaled("the time that is left", signal.SIGINT, *flags, "--resume", "auto")
+    assert code == 130, message
+    before = kept()
+    assert before[0]["open"] == ""
     done = run("train", *flags, "--resume", "auto")
     assert done.returncode == 0, done.stderr
     assert "plan for" not in done.stdout
-    assert ((out / "plan.json").read_text(), json.loads((out / "config.json").read_text())) == (plan, config)
+    assert kept() == before
 
 
 @pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])

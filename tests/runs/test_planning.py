@@ -1,11 +1,12 @@
 """A run of given minutes: how time is divided over the phases, and which settings stay."""
 
 import dataclasses
-import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+import torch
 
 from bcvlr_fast.config.fields import flat
 from bcvlr_fast.config.files import read_saved
@@ -15,7 +16,8 @@ from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.registry import METHODS, costs_of, planned_settings
 from bcvlr_fast.methods.work import Costs, Work, divide
 from bcvlr_fast.runs import planning
-from bcvlr_fast.runs.arguments import PLAN, TimeLimit, resolve
+from bcvlr_fast.runs.arguments import TimeLimit, resolve
+from bcvlr_fast.runs.planning import Plan
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
 
@@ -45,9 +47,9 @@ def settings() -> Config:
     return dataclasses.replace(preset("procgen:bossfight", "quick"), episodes=10)
 
 
-def costs(fixed_s: float = 10.0) -> Costs:
-    parts = tuple(Work(name, 0.01, 1.0, 1 << 30) for name in planned_settings("bcv-lr"))
-    return Costs(parts, fixed_s, 1e-4)
+def costs(settings: Collection[str] = planned_settings("bcv-lr"), cost_s: float = 0.01, labels_s: float = 4.0) -> Costs:
+    parts = tuple(Work(name, cost_s, 1.0, 1 << 30) for name in settings)
+    return Costs(parts, 1e-4, 6.0, labels_s)
 
 
 def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,8 +66,32 @@ def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert values["final.updates"] == 100
     unchanged = {name for name, value in flat(before).items() if value == values[name]}
     assert set(values) - unchanged <= set(plan.counts)
+    assert not plan.open
     plan.save(tmp_path)
-    assert json.loads((tmp_path / PLAN).read_text())["counts"] == plan.counts
+    assert Plan.load(tmp_path) == plan
+
+
+def test_the_last_phase_is_planned_again_from_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "costs_of", lambda *_: costs())
+    before, plan = planning.planned(settings(), 1000, TimeLimit(5.0), time.monotonic(), QUIET)
+    assert plan.open == "final.updates"
+    monkeypatch.setattr(planning, "costs_of", lambda *given: costs(given[-1], cost_s=0.02))
+    random_state = torch.random.get_rng_state()
+    after, replanned = planning.replanned(before, 1000, plan, time.monotonic() - 200, QUIET)
+    left_s = 300 - 200 - 4 - (3 * 10 * 300 * 1e-4 + 15)
+    assert replanned.counts["final.updates"] == pytest.approx(left_s / 0.02, abs=10)
+    assert after.final.updates == replanned.counts["final.updates"]
+    assert replanned == dataclasses.replace(plan, counts=replanned.counts, cost_ms=replanned.cost_ms, open="")
+    assert {name for name in plan.counts if plan.counts[name] != replanned.counts[name]} == {"final.updates"}
+    assert dataclasses.replace(after, final=before.final) == before
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+def test_a_run_without_time_left_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "costs_of", lambda *given: costs(given[-1]))
+    before, plan = planning.planned(settings(), 1000, TimeLimit(5.0), time.monotonic(), QUIET)
+    _, replanned = planning.replanned(before, 1000, plan, time.monotonic() - 500, QUIET)
+    assert replanned.counts["final.updates"] == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +111,7 @@ def test_expert_frames_grow_with_the_minutes(env: str, minutes: float, given: tu
 
 
 def test_too_little_time_is_refused_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "costs_of", lambda *_: costs(fixed_s=100.0))
+    monkeypatch.setattr(planning, "costs_of", lambda *_: costs(labels_s=94.0))
     with pytest.raises(UserError, match=r"minutes: expected at least 2\.3 here, got 1"):
         planning.planned(settings(), 1000, TimeLimit(1.0), time.monotonic(), QUIET)
 
@@ -94,10 +120,11 @@ def test_too_little_time_is_refused_with_what_is_needed(monkeypatch: pytest.Monk
 def test_the_costs_of_a_method_are_those_of_its_planned_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_MEASURED_S", 0.0)
     request = resolve(["--env", "procgen:bossfight", "--method", method, "--preset", "quick"])
-    found = costs_of(request.settings, 1000)
-    assert tuple(part.setting for part in found.work) == planned_settings(method)
-    assert all(part.cost_s > 0 for part in found.work)
-    assert found.interaction_s > 0
+    for asked in (planned_settings(method), planned_settings(method)[-1:]):
+        found = costs_of(request.settings, 1000, asked)
+        assert tuple(part.setting for part in found.work) == asked
+        assert all(part.cost_s > 0 for part in found.work)
+        assert found.interaction_s > 0
 
 
 @pytest.mark.parametrize(

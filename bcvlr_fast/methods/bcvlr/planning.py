@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from bcvlr_fast.envs import spec
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.config import Config
-from bcvlr_fast.methods.bcvlr.synthetic import PHASES, learner_of, random_frames, store_of
+from bcvlr_fast.methods.bcvlr.synthetic import learner_of, random_frames, store_of
 from bcvlr_fast.methods.work import Costs, Work, seconds_per_interaction, seconds_per_update
 from bcvlr_fast.training.compute import configured_compute
 
@@ -39,29 +40,35 @@ _CONTINUOUS = {
 """Parts of the learning time by setting, and the counts beyond which more teaches nothing."""
 
 
-def measure_costs(config: Config, frames: int) -> Costs:
-    """Times the learners on random frames, and a few interactions.
+_PHASE_OF = {
+    "features.updates": "features",
+    "latent_actions.updates": "latent actions",
+    "policy.updates": "cloning",
+    "online.finetune_updates": "fine-tuning",
+    "online.clone_updates": "cloning",
+    "final.updates": "final cloning",
+}
+
+
+def measure_costs(config: Config, frames: int, settings: Collection[str]) -> Costs:
+    """Times the learners of `settings` on random frames, and a few interactions.
 
     The last phase labels all `frames` frames at once, unless they are more than it is likely to draw.
     """
     compute = configured_compute(config)
     env, online, tasks = spec(config.first_env), config.online, len(config.env)  # tasks share a pretraining
-    at_once = frames <= _LABELED_AT_ONCE
-    store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
-    cost = {
-        phase: seconds_per_update(learner_of(phase, config, compute, store)) for phase in (*PHASES, "final cloning")
-    }
-    cost_s = {
-        "features.updates": cost["features"],
-        "latent_actions.updates": cost["latent actions"],
-        "policy.updates": cost["cloning"],
-        "online.finetune_updates": tasks * online.rounds * cost["fine-tuning"],
-        "online.clone_updates": tasks * online.rounds * cost["cloning"],
-        "final.updates": tasks * cost["final cloning" if at_once else "cloning"],
-    }
     shares = _CONTINUOUS if env.actions.continuous else _DISCRETE
-    work = tuple(Work(name, cost_s[name], share.share, share.max) for name, share in shares.items())
+    phases = {name: _PHASE_OF[name] for name in shares if name in settings}
+    if "final.updates" in phases and frames > _LABELED_AT_ONCE:
+        phases["final.updates"] = "cloning"
+    store = store_of(random_frames(_MEASURED_FRAMES), compute.device)
+    cost_s = {
+        phase: seconds_per_update(learner_of(phase, config, compute, store))
+        for phase in dict.fromkeys([*phases.values(), "cloning"])
+    }
+    rounds = tasks * online.rounds
+    times = {"online.finetune_updates": rounds, "online.clone_updates": rounds, "final.updates": tasks}
+    work = tuple(Work(name, times.get(name, 1) * cost_s[phase], *shares[name]) for name, phase in phases.items())
     step_s = seconds_per_interaction(Agent(config, env, compute).acting_policy(), online.num_envs)
-    label_s = max(0.0, cost["cloning"] - cost["final cloning"]) / online.clone_batch_size
-    labels_s = frames * label_s if at_once and "final.updates" in shares else 0.0
-    return Costs(work, labels_s + tasks * online.interactions * step_s, step_s)
+    label_s = (cost_s["cloning"] - cost_s.get("final cloning", cost_s["cloning"])) / online.clone_batch_size
+    return Costs(work, step_s, tasks * online.interactions * step_s, frames * max(0.0, label_s))
