@@ -1,4 +1,7 @@
-"""Chaser: the nearest orb by a way on which no enemy can come first, with room to turn away."""
+"""Chaser: the nearest orb by a way on which no enemy can come first, with room to turn away.
+
+A frame does not show where an enemy is heading, so that it may come from either side.
+"""
 
 from __future__ import annotations
 
@@ -59,16 +62,15 @@ def _next_cell(is_open: np.ndarray, mover: np.ndarray, direction: np.ndarray) ->
 
 @numba.njit(cache=True)
 def _spread(is_open: np.ndarray, enemy: np.ndarray, delay: float, arrival: np.ndarray) -> None:
-    """Lowers `arrival` [H, W] to the steps after which an enemy, which does not turn back, can be at each cell."""
+    """Lowers `arrival` [H, W] to the steps after which an enemy can be at each cell."""
     i, j = int(np.round(enemy[0] - 0.5)), int(np.round(enemy[1] - 0.5))
     own = np.full(is_open.shape, _NEVER)
     own[j, i] = delay
     for direction in _DIRECTIONS:
-        if direction[0] * enemy[2] + direction[1] * enemy[3] >= 0:
-            a, b, steps = _next_cell(is_open, enemy, direction)
-            if a >= 0:
-                own[b, a] = min(own[b, a], delay + steps)
-                _flood(is_open, own, a, b, np.full(is_open.shape, _NEVER), 0.0)
+        a, b, steps = _next_cell(is_open, enemy, direction)
+        if a >= 0:
+            own[b, a] = min(own[b, a], delay + steps)
+            _flood(is_open, own, a, b, np.full(is_open.shape, _NEVER), 0.0)
     for b in range(is_open.shape[0]):
         for a in range(is_open.shape[1]):
             arrival[b, a] = min(arrival[b, a], own[b, a])

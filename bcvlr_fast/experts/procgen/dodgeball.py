@@ -1,4 +1,7 @@
-"""Dodgeball: keep away from walls, balls and enemies, throw where an enemy will be hit, and leave by the open door."""
+"""Dodgeball: keep away from walls, balls and enemies, throw where an enemy will be hit, and leave by the open door.
+
+A frame does not show how balls and enemies move, so that they are taken to stay where they are.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ def scores(seen: View) -> np.ndarray:
     """Scores [15] of the next action."""
     entities, kinds = seen.entities[:, :6].astype(np.float64), seen.kinds
     agent = entities[0]
+    entities[np.isin(kinds, (_ENEMY, _BALL)), 2:4] = 0
     walls, enemies, doors = (entities[kinds == kind] for kind in (_WALL, _ENEMY, _DOOR))
     path = follow(agent, _PLANS.moves, 0.45, 0.3375, agent[4:6], _SIDE - agent[4:6])
     near = np.zeros(len(path))

@@ -1,4 +1,7 @@
-"""Starpilot: keep away from where ships and bullets will be, and fire at the height where a ship will be hit."""
+"""Starpilot: keep away from where ships and bullets will be, and fire at the height where a ship will be hit.
+
+A frame does not show which ships fly slantwise, so that all are taken to fly straight to the left.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from bcvlr_fast.experts.simulator import FIRE, View
 TEMPERATURE = 0.03
 _OWN_BULLET, _BULLET, _SHIP = 1, 2, 4
 _OWN_BULLET_SPEED = 0.8
+_SHIP_VELOCITY = (-0.3, 0.0)
 _SIDE = 16.0
 _MARGIN, _FADE = 0.6, 0.5
 _SURE_HIT = 0.5
@@ -23,6 +27,7 @@ def scores(seen: View) -> np.ndarray:
     """Scores [15] of the next action."""
     entities, kinds = seen.entities[:, :6].astype(np.float64), seen.kinds
     agent, ships = entities[0], entities[kinds == _SHIP]
+    ships[:, 2:4] = _SHIP_VELOCITY
     path = follow(agent, _PLANS.moves, 0.45, 0.3375, agent[4:6], _SIDE - agent[4:6])
     near = danger(path, agent[4:6], entities[kinds == _BULLET], _MARGIN, _FADE)
     near_ships, miss = _aim(path, agent, _PLANS.moving_steps, ships, *_under_way(ships, entities[kinds == _OWN_BULLET]))
