@@ -19,7 +19,10 @@ from bcvlr_fast.system.screen import Screen
 
 @dataclass(frozen=True)
 class Arguments:
-    """Score the sampled and the greedy policy of a run, the random policy and the expert."""
+    """Score the policy of a run, random play and the expert.
+
+    The policy acts in three ways: sampled, greedy, and unstuck: greedily, but at random where it has been before.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, or a folder with policy.json."""

@@ -43,10 +43,7 @@ def random_score(game: str, episodes: int) -> Score:
     rng = np.random.default_rng(0)
     env = make(f"procgen:{game}", num_envs=96, seed=0)
 
-    def act(frames: np.ndarray) -> np.ndarray:
-        return rng.integers(NUM_ACTIONS, size=len(frames))
-
-    score = play(env, act, episodes)
+    score = play(env, lambda turn: rng.integers(NUM_ACTIONS, size=len(turn.frames)), episodes)
     env.close()
     return score
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from bcvlr_fast.config.files import to_json
 from bcvlr_fast.config.run import RunConfig
+from bcvlr_fast.evaluation.evaluation import AGENTS
 from bcvlr_fast.evaluation.report import HEALTH
 from bcvlr_fast.methods.registry import preset_for, read_config
 from bcvlr_fast.runs.arguments import PLAN
@@ -111,13 +112,13 @@ def keep(file: Path, row: Row) -> None:
 
 def table(rows: list[Row]) -> str:
     """Markdown table of the scores with 95 % intervals. Continuous policies have greedy scores only."""
-    scores, policies = ("random", "sampled", "greedy", "expert"), ("sampled", "greedy")
-    head = ["environment", "method", "minutes", "seed", *scores, *(f"recovery, {name}" for name in policies)]
+    scores = ("random", *AGENTS, "expert")
+    head = ["environment", "method", "minutes", "seed", *scores, *(f"recovery, {name}" for name in AGENTS)]
     lines = []
     for row in sorted(rows, key=lambda each: (each["env"], each["minutes"], each["seed"])):
         cells = [str(row[name]) for name in ("env", "method", "minutes", "seed")]
         cells += [interval(row["scores"].get(name)) for name in scores]
-        cells += [interval(row["recovery"].get(name)) for name in policies]
+        cells += [interval(row["recovery"].get(name)) for name in AGENTS]
         lines.append(cells)
     return markdown(head, lines)
 

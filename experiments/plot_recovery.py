@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 
 from bcvlr_fast.system.command import call
 from collect_runs import Row
-from recovery import IMITABILITY_MINUTES, PROCGEN, current_rows
+from recovery import ACTING, IMITABILITY_MINUTES, PROCGEN, current_rows
 
 _COLORS = {"bcv-lr": "C0", "bc-true-actions": "0.75"}
 _NAMES = {"bcv-lr": "BCV-LR, from videos alone", "bc-true-actions": "cloning of the true actions"}
@@ -38,7 +38,7 @@ def over_minutes(axes: Axes, rows: list[Row]) -> None:
     """Recovery of the games that were given more than one time: the mean of the seeds, and each of them as a point."""
     found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        found[row["env"]][row["minutes_given"]].append(row["recovery"]["sampled"]["mean"])
+        found[row["env"]][row["minutes_given"]].append(row["recovery"][ACTING]["mean"])
     shown = {env: by_minutes for env, by_minutes in found.items() if len(by_minutes) > 1}
     for number, (env, by_minutes) in enumerate(sorted(shown.items())):
         minutes = sorted(by_minutes)
@@ -60,7 +60,7 @@ def by_game(axes: Axes, rows: list[Row]) -> None:
     for shift, method in ((-0.2, "bc-true-actions"), (0.2, "bcv-lr")):
         for row in rows:
             if (row["method"], row["seed"]) == (method, 0):
-                value = row["recovery"]["sampled"]
+                value = row["recovery"][ACTING]
                 errors = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
                 place = PROCGEN.index(row["env"]) + shift
                 axes.bar(place, value["mean"], 0.4, yerr=errors, color=_COLORS[method], ecolor="0.4")

@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 from bcvlr_fast.envs import PROCGEN_GAMES, parse_name
+from bcvlr_fast.evaluation.evaluation import AGENTS
 from bcvlr_fast.experts import find_expert
 from bcvlr_fast.system.command import call
 from bcvlr_fast.system.errors import UserError
@@ -51,6 +52,8 @@ GROUPS = {"procgen": PROCGEN, "continuous": CONTINUOUS}
 METHODS = ("bcv-lr", "bc-true-actions")
 _CLONING_UPDATES_PER_MINUTE = 800
 IMITABILITY_MINUTES = 15
+ACTING = "unstuck"
+"""How the policies act whose recovery is compared."""
 
 
 def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], out: Path) -> None:
@@ -92,9 +95,9 @@ def train(env: str, method: str, minutes: float, seed: int, folder: Path) -> int
 def keep_imitability(row: Row) -> None:
     """Writes what cloning the true actions of a bundled expert recovers."""
     measured = json.loads(IMITABILITY.read_text())
-    sampled = {name: round(value, 3) for name, value in row["recovery"]["sampled"].items()}
+    recovery = {name: round(value, 3) for name, value in row["recovery"][ACTING].items()}
     _, game = parse_name(row["env"])
-    measured[game] = {"expert": row["expert"], **sampled, "cpu": row["machine"]["cpu"]}
+    measured[game] = {"expert": row["expert"], **recovery, "cpu": row["machine"]["cpu"]}
     IMITABILITY.write_text(json.dumps(dict(sorted(measured.items())), indent=1) + "\n")
 
 
@@ -117,15 +120,15 @@ def write_tables() -> None:
 
 def score_table(rows: list[Row]) -> str:
     """Markdown table of the scores of BCV-LR, beside what cloning the true actions recovers."""
-    cloned = {_key(row): row["recovery"]["sampled"] for row in rows if row["method"] == "bc-true-actions"}
-    scores, recoveries = ("random", "expert", "sampled", "greedy"), ("sampled", "greedy")
-    named = [f"recovery, {name}" for name in recoveries]
+    cloned = {_key(row): row["recovery"].get(ACTING) for row in rows if row["method"] == "bc-true-actions"}
+    scores = ("random", "expert", ACTING)
     cells = []
     for row in _learned(rows):
-        shown = [interval(row["scores"][name]) for name in scores]
-        shown += [interval(row["recovery"][name]) for name in recoveries]
+        shown = [interval(row["scores"].get(name)) for name in scores]
+        shown += [interval(row["recovery"].get(name)) for name in AGENTS]
         cells.append([*_about(row), *shown, interval(cloned.get(_key(row)))])
-    return markdown(["game", "minutes", "seed", *scores, *named, "recovery, true actions"], cells)
+    named = [f"recovery, {name}" for name in AGENTS]
+    return markdown(["game", "minutes", "seed", *scores, *named, f"true actions, {ACTING}"], cells)
 
 
 def health_table(rows: list[Row]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,21 @@ EVALUATION_SEED = 2**30
 """Seed of environments for evaluation; those for training have smaller seeds."""
 _RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 4_000_000
-Act = Callable[[np.ndarray], np.ndarray]
-"""Actions [k, ...] for frames [k, C, H, W] uint8."""
+
+
+class Turn(NamedTuple):
+    """What the k environments that are stepped next show."""
+
+    frames: np.ndarray
+    """[k, C, H, W] uint8."""
+    first: np.ndarray
+    """[k] bool: whether a frame is the first of its episode."""
+    envs: np.ndarray
+    """[k] int64: numbers of the environments."""
+
+
+Act = Callable[[Turn], np.ndarray]
+"""Actions [k, ...] for a turn."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +64,12 @@ def play(env: PixelEnv, act: Act, episodes: int, bar: Bar | None = None) -> Scor
     """
     quota = np.full(env.num_envs, episodes // env.num_envs)
     quota[: episodes % env.num_envs] += 1
-    frames = env.reset()
+    frames, first = env.reset(), np.ones(env.num_envs, bool)
     scores, lengths = [], []
     active = np.flatnonzero(quota)
     while len(active):
-        step = env.step(act(frames[active]), active)
-        frames[active] = step.next_frames()
+        step = env.step(act(Turn(frames[active], first[active], active)), active)
+        frames[active], first[active] = step.next_frames(), step.ended
         for episode in env.pop_episodes():
             scores.append(episode.score)
             lengths.append(episode.length_steps)

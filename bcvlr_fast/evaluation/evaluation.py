@@ -14,10 +14,12 @@ from rich.table import Table
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Act, Score, play
 from bcvlr_fast.envs.stacking import Stacked
-from bcvlr_fast.methods.policy import Policy
+from bcvlr_fast.methods.policy import Policy, Unstuck
 from bcvlr_fast.system.screen import Screen
 
 RESULT = "evaluation.json"
+AGENTS = ("sampled", "greedy", "unstuck")
+"""Ways in which a policy acts, by the names of their scores; `unstuck` is `Unstuck`."""
 _INTERVAL = 1.96
 """Half width of a 95 % interval, in standard errors."""
 
@@ -46,9 +48,10 @@ class Recovery(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by policy (sampled, greedy, random, expert; continuous policies have no sampled one).
+    """Scores by name: those of `AGENTS` (of continuous policies the greedy one alone), random, and expert.
 
-    `score` is their kind: return or success."""
+    `score` is their kind: return or success.
+    """
 
     env: str
     seed: int
@@ -66,7 +69,7 @@ class Evaluation:
         return Recovery.of(self.scores[policy], self.scores["random"], expert) if expert else None
 
     def to_json(self) -> str:
-        agents = [policy for policy in ("sampled", "greedy") if policy in self.scores]
+        agents = [policy for policy in AGENTS if policy in self.scores]
         recovery = {policy: self.recovery(policy) for policy in agents}
         kept = {
             "env": self.env,
@@ -83,7 +86,7 @@ class Evaluation:
         for heading in ("policy", "mean", "standard error", "95 % interval", "length", "agent / expert", "recovery"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
         for name, score in self.scores.items():
-            agent = name in ("sampled", "greedy")
+            agent = name in AGENTS
             norm, recovery = (self.video_norm(name), self.recovery(name)) if agent else (None, None)
             table.add_row(
                 name,
@@ -100,27 +103,28 @@ class Evaluation:
 def evaluate(
     policy: Policy, episodes: int, seed: int, screen: Screen, expert_scores: np.ndarray | None = None
 ) -> Evaluation:
-    """Plays `episodes` episodes each of the sampled, the greedy and the random policy from the same seeds.
+    """Plays `episodes` episodes each of the policy as each of `AGENTS` and of random play, from the same seeds.
 
-    A continuous policy is not sampled, because sampling only adds noise to its actions. The random policy runs without
-    rendering. `expert_scores` [E] are the scores of the expert's recorded episodes, where they are known.
+    A continuous policy is greedy only: sampling adds noise to its actions, and it does not get stuck. Random play runs
+    without rendering. `expert_scores` [E] are the scores of the expert's recorded episodes, where they are known.
     """
     sampling = torch.Generator(policy.compute.device)
     sampling.manual_seed(seed)
     random = np.random.default_rng(seed)
-    actions = policy.card.actions
+    actions, task = policy.card.actions, spec(policy.card.env)
+    num_envs = min(episodes, task.max_envs)
     acts: dict[str, Act] = {
-        "sampled": lambda frames: policy.act(frames, sampling),
-        "greedy": policy.act,
-        "random": lambda frames: actions.draw(random, len(frames)),
+        "sampled": lambda turn: policy.act(turn.frames, sampling),
+        "greedy": lambda turn: policy.act(turn.frames),
+        "unstuck": lambda turn: unstuck.act(*turn),
+        "random": lambda turn: actions.draw(random, len(turn.frames)),
     }
+    unstuck = Unstuck(policy, num_envs, seed)
     if actions.continuous:
-        del acts["sampled"]
-    task = spec(policy.card.env)
+        del acts["sampled"], acts["unstuck"]
     scores = {}
     with screen.bar("evaluating", total=len(acts) * episodes, unit="episodes") as bar:
         for name, act in acts.items():
-            num_envs = min(episodes, task.max_envs)
             with contextlib.closing(make_observed(policy, num_envs, seed, blind=name == "random")) as env:
                 scores[name] = play(env, act, episodes, bar)
     if expert_scores is not None and np.isfinite(expert_scores).all():

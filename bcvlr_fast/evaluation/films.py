@@ -6,11 +6,10 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bcvlr_fast.envs import spec
 from bcvlr_fast.evaluation.evaluation import make_observed
-from bcvlr_fast.methods.policy import Policy
+from bcvlr_fast.methods.policy import Policy, Unstuck
 from bcvlr_fast.videos import ExpertVideos
 from bcvlr_fast.videos.labels import NO_LEVEL
 from bcvlr_fast.videos.mp4 import write_mp4
@@ -42,17 +41,14 @@ def write_films(
 
 
 def play_episode(policy: Policy, level: int | None, seed: int) -> np.ndarray:
-    """Frames [T, C, H, W] uint8 of one episode, up to 600 steps; discrete actions are sampled, continuous ones have
-    no noise."""
-    generator = None
-    if not policy.card.actions.continuous:
-        generator = torch.Generator(policy.compute.device)
-        generator.manual_seed(seed)
+    """Frames [T, C, H, W] uint8 of one episode, up to 600 steps; discrete actions are those of `Unstuck`."""
+    unstuck = None if policy.card.actions.continuous else Unstuck(policy, 1, seed)
     with contextlib.closing(make_observed(policy, 1, seed, level)) as env:
         observed = env.reset()
         frames = [observed[0]]
-        for _ in range(_MAX_STEPS):
-            step = env.step(policy.act(observed, generator))
+        for n in range(_MAX_STEPS):
+            actions = unstuck.act(observed, np.array([n == 0])) if unstuck else policy.act(observed)
+            step = env.step(actions)
             observed = step.frames
             frames.append(observed[0])
             if step.ended[0]:

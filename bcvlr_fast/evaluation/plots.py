@@ -25,7 +25,7 @@ def learning_curve(rows: Rows, evaluation: dict[str, Any]) -> str:
     figure, axes = plt.subplots(figsize=(8, 3.6))
     if points:
         axes.plot(*zip(*points, strict=True), marker=".", label="training episodes, exploration included")
-    styles = {"sampled": "C0", "greedy": "C1", "random": "C7", "expert": "C2"}
+    styles = {"sampled": "C0", "greedy": "C1", "unstuck": "C3", "random": "C7", "expert": "C2"}
     for name, score in evaluation["scores"].items():
         axes.axhline(
             score["mean"], color=styles[name], linestyle="--", linewidth=1, label=f"{name} {score['mean']:.2f}"

@@ -60,7 +60,7 @@ def score_network(network: ActorCritic, game: str, compute: Compute, episodes: i
     """Scores the most probable actions on levels of the full distribution."""
     env = Procgen(game, min(episodes, 64), seed)
     try:
-        return play(env, lambda frames: act_greedily(network, frames, compute), episodes)
+        return play(env, lambda turn: act_greedily(network, turn.frames, compute), episodes)
     finally:
         env.close()
 

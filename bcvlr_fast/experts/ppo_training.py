@@ -144,7 +144,7 @@ def score(ppo: PPO, game: str) -> Score:
     """Scores the sampled policy on 100 episodes of the full distribution of levels, the same in every evaluation."""
     env = Procgen(game, _SCORED_EPISODES, EVALUATION_SEED)
     try:
-        return play(env, lambda frames: _act(ppo, frames), _SCORED_EPISODES)
+        return play(env, lambda turn: _act(ppo, turn.frames), _SCORED_EPISODES)
     finally:
         env.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -144,6 +145,37 @@ class Policy(nn.Module):
         except (OSError, RuntimeError, SafetensorError) as error:
             raise UserError(f"policy: {file}: expected the weights of a policy ({_on_one_line(error)})") from None
         return policy
+
+
+class Unstuck:
+    """Acts greedily with discrete actions, but at random where it has been before.
+
+    A function of the observation takes the same action whenever it comes back to one, so it may walk against a wall or
+    in circles for good where nothing else moves. Here an observation that equals an earlier one of its episode in every
+    pixel gets a uniformly random action.
+    """
+
+    def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
+        self.policy = policy
+        self._random = np.random.default_rng(seed)
+        self._seen: list[set[bytes]] = [set() for _ in range(num_envs)]
+
+    def act(self, frames: np.ndarray, first: np.ndarray, envs: np.ndarray | None = None) -> np.ndarray:
+        """Actions [B] int64 for observations [B, frame_stack * C, H, W] uint8 of the environments `envs` [B], by
+        default all; `first` [B] bool says which of them begin an episode. Raises ValueError as `Policy.act`."""
+        greedy = self.policy.act(frames)
+        numbers = np.arange(len(frames)) if envs is None else envs
+        repeated = [self._remember(*each) for each in zip(numbers, first, frames, strict=True)]
+        return np.where(repeated, self.policy.card.actions.draw(self._random, len(frames)), greedy)
+
+    def _remember(self, env: int, first: bool, frame: np.ndarray) -> bool:
+        """Whether the environment has shown the observation before in its episode."""
+        seen, digest = self._seen[env], hashlib.blake2b(frame.tobytes(), digest_size=8).digest()
+        if first:
+            seen.clear()
+        repeated = digest in seen
+        seen.add(digest)
+        return repeated
 
 
 def _read_card(file: Path) -> PolicyCard:

@@ -21,7 +21,7 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.files import write_whole
 from bcvlr_fast.system.screen import Screen
 
-_EVALUATED_STEPS = {"discrete": 3 * 300, "continuous": 2 * 500}
+_EVALUATED_STEPS = {"discrete": 4 * 300, "continuous": 2 * 500}
 """Approximate steps that the evaluation plays per episode: the policies that it plays, and the length of an episode."""
 _REPORT_S = 15.0
 _LEAST_FRAMES, _MOST_FRAMES = 0.25, 2.0

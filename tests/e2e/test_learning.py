@@ -45,5 +45,5 @@ def test_a_policy_is_learned_from_videos_alone(tmp_path: Path) -> None:
     # All phases, and cloning.
     scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())["scores"]
     assert scores["expert"]["mean"] == 1
-    for policy in ("sampled", "greedy"):
+    for policy in ("sampled", "greedy", "unstuck"):
         assert scores[policy]["low"] > scores["random"]["high"], scores

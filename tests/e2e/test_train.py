@@ -31,7 +31,7 @@ def test_a_run_writes_all_its_files(finished: tuple[Path, Path, str]) -> None:
     rounds = [r["interactions"] for r in rows if r.get("stage") == "round"]
     assert rounds == [240, 480, 700]
     scores = json.loads((folder / "evaluation.json").read_text())["scores"]
-    assert set(scores) == {"sampled", "greedy", "random"}
+    assert set(scores) == {"sampled", "greedy", "unstuck", "random"}
     assert all(s["episodes"] == 3 for s in scores.values())
     page = (folder / "report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

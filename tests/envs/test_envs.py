@@ -11,7 +11,7 @@ from bcvlr_fast.data.collector import Collector
 from bcvlr_fast.data.replay import Replay
 from bcvlr_fast.envs import PROCGEN_GAMES, SUITES, chosen_rendering, make, parse_name, pool, spec
 from bcvlr_fast.envs.budget import Budget
-from bcvlr_fast.envs.scoring import play
+from bcvlr_fast.envs.scoring import Turn, play
 from bcvlr_fast.envs.stacking import Stacked
 from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.system.errors import Interrupted, UserError
@@ -131,7 +131,7 @@ def test_interactions_are_counted_exactly() -> None:
 def test_random_returns_match_the_published_ones(game: str) -> None:
     rng = np.random.default_rng(0)
     env = make(f"procgen:{game}", num_envs=96, seed=11)
-    score = play(env, lambda frames: rng.integers(15, size=len(frames)), episodes=288)
+    score = play(env, lambda turn: rng.integers(15, size=len(turn.frames)), episodes=288)
     assert score.episodes == 288
     assert abs(score.mean - PUBLISHED_RANDOM[game]) < 4 * score.standard_error + 0.02
 
@@ -148,9 +148,15 @@ def test_evaluation_fixes_the_episodes_of_each_environment() -> None:
         return scores
 
     env.pop_episodes = counting  # type: ignore[method-assign]
-    score = play(env, lambda frames: np.full(len(frames), 4), episodes=16)
+    begun = np.zeros(7, int)
+
+    def idle(turn: Turn) -> np.ndarray:
+        begun[turn.envs] += turn.first
+        return np.full(len(turn.frames), 4)
+
+    score = play(env, idle, episodes=16)
     assert score.episodes == 16
-    assert counted.tolist() == [3, 3, 2, 2, 2, 2, 2]
+    assert counted.tolist() == begun.tolist() == [3, 3, 2, 2, 2, 2, 2]
 
 
 def test_paper_exceptions_by_game() -> None:

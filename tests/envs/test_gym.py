@@ -85,7 +85,7 @@ def test_bad_actions_are_refused_before_the_step(colored: PixelEnv, actions: np.
 
 
 def test_evaluation_plays_gymnasium_environments(colored: PixelEnv) -> None:
-    score = play(colored, lambda frames: np.zeros(len(frames), int), episodes=4)
+    score = play(colored, lambda turn: np.zeros(len(turn.frames), int), episodes=4)
     assert (score.mean, score.episodes, score.mean_length_steps) == (25.0, 4, 5.0)
 
 

@@ -52,7 +52,7 @@ def test_frames_and_rewards_equal_dm_controls(task: str, pixels: int, state: flo
 def test_blind_episodes_run_to_their_end(name: str, steps: int) -> None:
     env = make(name, 3, seed=1, blind=True)
     rng = np.random.default_rng(0)
-    score = play(Stacked(env, 3), lambda frames: env.spec.actions.draw(rng, len(frames)), 4)
+    score = play(Stacked(env, 3), lambda turn: env.spec.actions.draw(rng, len(turn.frames)), 4)
     assert score.mean_length_steps == steps
     assert 0 <= score.low <= score.high <= (1 if name.startswith("metaworld") else 1000)
 

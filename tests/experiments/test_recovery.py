@@ -16,7 +16,7 @@ INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6}
 
 def row(method: str, **fields: Any) -> dict[str, Any]:
     about = {"env": "procgen:maze", "method": method, "minutes_given": 15, "minutes": 14.2, "seed": 0, "expert": "one"}
-    return {**about, "recovery": {"sampled": INTERVAL}, "machine": {"cpu": "a CPU"}, **fields}
+    return {**about, "recovery": {"unstuck": INTERVAL}, "machine": {"cpu": "a CPU"}, **fields}
 
 
 def test_a_row_replaces_the_one_of_the_same_run(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_tables_in_the_documentation_are_replaced(monkeypatch: pytest.MonkeyPatc
     """A run stands beside the cloning of the same expert's true actions, and text around the tables stays."""
     names = ("own_decoder_accuracy", "own_accuracy_of_one_answer", "labelling_information", "labelling_accuracy")
     health = dict.fromkeys((*names, "policy_accuracy", "commonest_action"), 0.25)
-    scores = dict.fromkeys(("random", "sampled", "greedy", "expert"), INTERVAL)
-    learned = {"scores": scores, "recovery": {"sampled": INTERVAL, "greedy": INTERVAL}, **health}
+    scores = dict.fromkeys(("random", "sampled", "greedy", "unstuck", "expert"), INTERVAL)
+    learned = {"scores": scores, "recovery": dict.fromkeys(("sampled", "greedy", "unstuck"), INTERVAL), **health}
     rows = [row("bcv-lr", **learned), row("bc-true-actions"), row("bcv-lr", seed=1, **learned)]
     text = tmp_path / "quick.md"
     none = [recovery.score_table([]), recovery.health_table([])]

@@ -13,7 +13,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.presets import preset
-from bcvlr_fast.methods.policy import CARD, WEIGHTS, Policy
+from bcvlr_fast.methods.policy import CARD, WEIGHTS, Policy, Unstuck
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.compute import Compute
 
@@ -101,3 +101,22 @@ def test_a_damaged_policy_is_a_one_line_error(damage: str, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"expected the (card|weights) of a policy \(.*\)$") as caught:
         Policy.load(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_unstuck_is_greedy_in_new_frames_and_random_in_repeated_ones() -> None:
+    """An environment repeats only what it has shown itself, in the same episode."""
+    policy = policy_of("procgen:bossfight")
+    shown = observations(policy, 2)
+    greedy = policy.act(shown)
+    unstuck = Unstuck(policy, num_envs=64, seed=0)
+    first, rest = np.ones(2, bool), np.zeros(2, bool)
+    np.testing.assert_array_equal(unstuck.act(shown, first), greedy)
+    np.testing.assert_array_equal(unstuck.act(shown[[1, 0]], rest), greedy[[1, 0]])  # each has shown the other's
+    np.testing.assert_array_equal(unstuck.act(shown, first), greedy)
+    np.testing.assert_array_equal(unstuck.act(shown, rest, np.array([2, 3])), greedy)
+    everywhere = np.repeat(shown[:1], 64, axis=0)
+    unstuck.act(everywhere, np.ones(64, bool))
+    repeated = [unstuck.act(everywhere, np.zeros(64, bool)) for _ in range(20)]
+    assert set(np.unique(repeated)) == set(range(15))
+    counts = np.bincount(np.concatenate(repeated), minlength=15)
+    assert (np.abs(counts - 64 * 20 / 15) < 5 * (64 * 20 / 15) ** 0.5).all(), counts

@@ -58,7 +58,7 @@ def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     start = time.monotonic() - 20
     before = dataclasses.replace(settings(), final=dataclasses.replace(settings().final, updates=100))
     after, plan = planning.planned(before, 1000, limit, start, QUIET)
-    evaluation_s = 3 * 10 * 300 * 1e-4 + 15
+    evaluation_s = 4 * 10 * 300 * 1e-4 + 15
     learning_s = sum(0.01 * count for count in plan.counts.values())
     assert 20 + 10 + evaluation_s + learning_s == pytest.approx(300, abs=1)
     values = flat(after)
@@ -78,7 +78,7 @@ def test_the_last_phase_is_planned_again_from_the_time_that_is_left(monkeypatch:
     monkeypatch.setattr(planning, "costs_of", lambda *given: costs(given[-1], cost_s=0.02))
     random_state = torch.random.get_rng_state()
     after, replanned = planning.replanned(before, 1000, plan, time.monotonic() - 200, QUIET)
-    left_s = 300 - 200 - 4 - (3 * 10 * 300 * 1e-4 + 15)
+    left_s = 300 - 200 - 4 - (4 * 10 * 300 * 1e-4 + 15)
     assert replanned.counts["final.updates"] == pytest.approx(left_s / 0.02, abs=10)
     assert after.final.updates == replanned.counts["final.updates"]
     assert replanned == dataclasses.replace(plan, counts=replanned.counts, cost_ms=replanned.cost_ms, open="")
