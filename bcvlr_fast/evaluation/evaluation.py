@@ -14,12 +14,12 @@ from rich.table import Table
 from bcvlr_fast.envs import make, spec
 from bcvlr_fast.envs.scoring import Act, Score, play
 from bcvlr_fast.envs.stacking import Stacked
-from bcvlr_fast.methods.policy import Policy, Unstuck
+from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.system.screen import Screen
 
 RESULT = "evaluation.json"
 AGENTS = ("sampled", "greedy", "unstuck")
-"""Ways in which a policy acts, by the names of their scores; `unstuck` is `Unstuck`."""
+"""Ways in which a policy acts, by the names of their scores; `unstuck` is `Policy.unstuck`."""
 _INTERVAL = 1.96
 """Half width of a 95 % interval, in standard errors."""
 
@@ -113,15 +113,12 @@ def evaluate(
     random = np.random.default_rng(seed)
     actions, task = policy.card.actions, spec(policy.card.env)
     num_envs = min(episodes, task.max_envs)
-    acts: dict[str, Act] = {
-        "sampled": lambda turn: policy.act(turn.frames, sampling),
-        "greedy": lambda turn: policy.act(turn.frames),
-        "unstuck": lambda turn: unstuck.act(*turn),
-        "random": lambda turn: actions.draw(random, len(turn.frames)),
-    }
-    unstuck = Unstuck(policy, num_envs, seed)
-    if actions.continuous:
-        del acts["sampled"], acts["unstuck"]
+    acts: dict[str, Act] = {"greedy": lambda turn: policy.act(turn.frames)}
+    if not actions.continuous:
+        unstuck = policy.unstuck(num_envs, seed)
+        acts["sampled"] = lambda turn: policy.act(turn.frames, sampling)
+        acts["unstuck"] = lambda turn: unstuck.act(*turn)
+    acts["random"] = lambda turn: actions.draw(random, len(turn.frames))
     scores = {}
     with screen.bar("evaluating", total=len(acts) * episodes, unit="episodes") as bar:
         for name, act in acts.items():

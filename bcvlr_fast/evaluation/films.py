@@ -9,7 +9,7 @@ import numpy as np
 
 from bcvlr_fast.envs import spec
 from bcvlr_fast.evaluation.evaluation import make_observed
-from bcvlr_fast.methods.policy import Policy, Unstuck
+from bcvlr_fast.methods.policy import Policy
 from bcvlr_fast.videos import ExpertVideos
 from bcvlr_fast.videos.labels import NO_LEVEL
 from bcvlr_fast.videos.mp4 import write_mp4
@@ -41,8 +41,8 @@ def write_films(
 
 
 def play_episode(policy: Policy, level: int | None, seed: int) -> np.ndarray:
-    """Frames [T, C, H, W] uint8 of one episode, up to 600 steps; discrete actions are those of `Unstuck`."""
-    unstuck = None if policy.card.actions.continuous else Unstuck(policy, 1, seed)
+    """Frames [T, C, H, W] uint8 of one episode, up to 600 steps; discrete actions are those of `Policy.unstuck`."""
+    unstuck = None if policy.card.actions.continuous else policy.unstuck(1, seed)
     with contextlib.closing(make_observed(policy, 1, seed, level)) as env:
         observed = env.reset()
         frames = [observed[0]]

@@ -125,6 +125,13 @@ class Policy(nn.Module):
         clocks = torch.empty_like(decoded).exponential_(generator=generator)
         return cast(Tensor, (decoded.softmax(dim=1) / clocks).argmax(dim=1))
 
+    def unstuck(self, num_envs: int, seed: int = 0) -> Unstuck:
+        """Acts greedily in `num_envs` environments, but at random where it has been before, drawn with `seed`.
+
+        Raises ValueError for continuous actions.
+        """
+        return Unstuck(self, num_envs, seed)
+
     def save(self, folder: Path) -> None:
         """Writes policy.safetensors and policy.json into `folder`."""
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
@@ -156,6 +163,8 @@ class Unstuck:
     """
 
     def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
+        if policy.card.actions.continuous:
+            raise ValueError("unstuck: expected a policy with discrete actions")
         self.policy = policy
         self._random = np.random.default_rng(seed)
         self._seen: list[set[bytes]] = [set() for _ in range(num_envs)]

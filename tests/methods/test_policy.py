@@ -13,7 +13,7 @@ from bcvlr_fast.envs import spec
 from bcvlr_fast.kernels import random_shift
 from bcvlr_fast.methods.bcvlr.agent import Agent
 from bcvlr_fast.methods.bcvlr.presets import preset
-from bcvlr_fast.methods.policy import CARD, WEIGHTS, Policy, Unstuck
+from bcvlr_fast.methods.policy import CARD, WEIGHTS, Policy
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.training.compute import Compute
 
@@ -108,7 +108,7 @@ def test_unstuck_is_greedy_in_new_frames_and_random_in_repeated_ones() -> None:
     policy = policy_of("procgen:bossfight")
     shown = observations(policy, 2)
     greedy = policy.act(shown)
-    unstuck = Unstuck(policy, num_envs=64, seed=0)
+    unstuck = policy.unstuck(num_envs=64)
     first, rest = np.ones(2, bool), np.zeros(2, bool)
     np.testing.assert_array_equal(unstuck.act(shown, first), greedy)
     np.testing.assert_array_equal(unstuck.act(shown[[1, 0]], rest), greedy[[1, 0]])  # each has shown the other's
@@ -120,3 +120,8 @@ def test_unstuck_is_greedy_in_new_frames_and_random_in_repeated_ones() -> None:
     assert set(np.unique(repeated)) == set(range(15))
     counts = np.bincount(np.concatenate(repeated), minlength=15)
     assert (np.abs(counts - 64 * 20 / 15) < 5 * (64 * 20 / 15) ** 0.5).all(), counts
+
+
+def test_continuous_policies_do_not_get_unstuck() -> None:
+    with pytest.raises(ValueError, match="unstuck: expected a policy with discrete actions"):
+        policy_of("dmc:finger_spin").unstuck(1)
