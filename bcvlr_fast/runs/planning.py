@@ -42,9 +42,12 @@ class Plan:
 
     @classmethod
     def load(cls, folder: Path) -> Plan | None:
-        """The plan in a run folder; None if there is none."""
+        """The plan in a run folder; None if there is none. Raises UserError if it is damaged."""
         file = folder / PLAN
-        return cls(**json.loads(file.read_text())) if file.exists() else None
+        try:
+            return cls(**json.loads(file.read_text())) if file.exists() else None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"resume: {file}: expected the plan of a run ({error})") from None
 
     def save(self, folder: Path) -> None:
         """Writes the plan into a run folder."""

@@ -16,7 +16,7 @@ from bcvlr_fast.methods.bcvlr.presets import preset
 from bcvlr_fast.methods.registry import METHODS, costs_of, planned_settings
 from bcvlr_fast.methods.work import Costs, Work, divide
 from bcvlr_fast.runs import planning
-from bcvlr_fast.runs.arguments import TimeLimit, resolve
+from bcvlr_fast.runs.arguments import PLAN, TimeLimit, resolve
 from bcvlr_fast.runs.planning import Plan
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
@@ -69,6 +69,15 @@ def test_the_plan_fills_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not plan.open
     plan.save(tmp_path)
     assert Plan.load(tmp_path) == plan
+
+
+def test_a_damaged_plan_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / PLAN).write_text('{"minutes": 15, "cou')
+    with pytest.raises(UserError, match=r"resume: .*plan\.json: expected the plan of a run"):
+        Plan.load(tmp_path)
+    (tmp_path / PLAN).write_text('{"hours": 1}')
+    with pytest.raises(UserError, match="expected the plan of a run"):
+        Plan.load(tmp_path)
 
 
 def test_the_last_phase_is_planned_again_from_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
