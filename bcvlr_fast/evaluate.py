@@ -21,7 +21,8 @@ from bcvlr_fast.system.screen import Screen
 class Arguments:
     """Score the policy of a run, random play and the expert.
 
-    The policy acts in three ways: sampled, greedy, and unstuck: greedily, but at random where it has been before.
+    The policy acts in three ways: sampled, greedy, and unstuck: sampled at temperature 0.5, but at random where it has
+    been before.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -25,6 +25,7 @@ from bcvlr_fast.training.graph import capture
 
 CARD, WEIGHTS = "policy.json", "policy.safetensors"
 _FORMAT = 1
+_UNSTUCK_TEMPERATURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,23 @@ class Policy(nn.Module):
             return cast(Tensor, self.decoder(self.policy(self.encoder(pixels))).float())
 
     @overload
-    def act(self, frames: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray: ...
+    def act(
+        self, frames: np.ndarray, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> np.ndarray: ...
     @overload
-    def act(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+    def act(self, frames: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor: ...
     @torch.no_grad()
-    def act(self, frames: np.ndarray | Tensor, generator: torch.Generator | None = None) -> np.ndarray | Tensor:
+    def act(
+        self, frames: np.ndarray | Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> np.ndarray | Tensor:
         """Actions [B] int64 or [B, A] float32 in -1..1 for observations [B, frame_stack * C, H, W] uint8.
 
-        Greedy without a generator, else sampled with it (continuous actions with Gaussian noise). Arrays give arrays,
-        tensors on the policy's device give tensors. Raises ValueError for frames of another shape or type.
+        Greedy without a generator, else sampled with it: discrete actions at a temperature, continuous ones with
+        Gaussian noise. Arrays give arrays, tensors on the policy's device give tensors. Raises ValueError for frames of another shape or type.
         """
         if isinstance(frames, np.ndarray):
-            return self.act(torch.from_numpy(frames).to(self.compute.device), generator).cpu().numpy()
+            tensor = torch.from_numpy(frames).to(self.compute.device)
+            return self.act(tensor, generator, temperature).cpu().numpy()
         if frames.dtype != torch.uint8 or frames.shape[1:] != self.card.observation_shape:
             expected = f"uint8 {['B', *self.card.observation_shape]}"
             raise ValueError(f"frames: expected {expected}, got {frames.dtype} {list(frames.shape)}")
@@ -123,10 +129,10 @@ class Policy(nn.Module):
             return cast(Tensor, decoded.argmax(dim=1))
         # The first exponential clock to ring is a sample; torch.multinomial would check its input on the host.
         clocks = torch.empty_like(decoded).exponential_(generator=generator)
-        return cast(Tensor, (decoded.softmax(dim=1) / clocks).argmax(dim=1))
+        return cast(Tensor, ((decoded / temperature).softmax(dim=1) / clocks).argmax(dim=1))
 
     def unstuck(self, num_envs: int, seed: int = 0) -> Unstuck:
-        """Acts greedily in `num_envs` environments, but at random where it has been before, drawn with `seed`.
+        """Acts in `num_envs` environments, at random where it has been before; `seed` is that of the draws.
 
         Raises ValueError for continuous actions.
         """
@@ -155,11 +161,12 @@ class Policy(nn.Module):
 
 
 class Unstuck:
-    """Acts greedily with discrete actions, but at random where it has been before.
+    """Acts with discrete actions drawn at temperature 0.5, but at random where it has been before.
 
-    A function of the observation takes the same action whenever it comes back to one, so it may walk against a wall or
-    in circles for good where nothing else moves. Here an observation that equals an earlier one of its episode in every
-    pixel gets a uniformly random action.
+    A function of the observation does the same whenever it comes back to one, so it may walk against a wall or in
+    circles for good where nothing else moves. Here an observation that equals an earlier one of its episode in every
+    pixel gets a uniformly random action. The temperature is a compromise: games of reaction want the most probable
+    action, in others it leads in circles that cannot be seen, because something else moves.
     """
 
     def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
@@ -167,15 +174,16 @@ class Unstuck:
             raise ValueError("unstuck: expected a policy with discrete actions")
         self.policy = policy
         self._random = np.random.default_rng(seed)
+        self._generator = torch.Generator(policy.compute.device).manual_seed(seed)
         self._seen: list[set[bytes]] = [set() for _ in range(num_envs)]
 
     def act(self, frames: np.ndarray, first: np.ndarray, envs: np.ndarray | None = None) -> np.ndarray:
         """Actions [B] int64 for observations [B, frame_stack * C, H, W] uint8 of the environments `envs` [B], by
         default all; `first` [B] bool says which of them begin an episode. Raises ValueError as `Policy.act`."""
-        greedy = self.policy.act(frames)
+        drawn = self.policy.act(frames, self._generator, _UNSTUCK_TEMPERATURE)
         numbers = np.arange(len(frames)) if envs is None else envs
         repeated = [self._remember(*each) for each in zip(numbers, first, frames, strict=True)]
-        return np.where(repeated, self.policy.card.actions.draw(self._random, len(frames)), greedy)
+        return np.where(repeated, self.policy.card.actions.draw(self._random, len(frames)), drawn)
 
     def _remember(self, env: int, first: bool, frame: np.ndarray) -> bool:
         """Whether the environment has shown the observation before in its episode."""
