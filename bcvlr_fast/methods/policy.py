@@ -112,7 +112,8 @@ class Policy(nn.Module):
         """Actions [B] int64 or [B, A] float32 in -1..1 for observations [B, frame_stack * C, H, W] uint8.
 
         Greedy without a generator, else sampled with it: discrete actions at a temperature, continuous ones with
-        Gaussian noise. Arrays give arrays, tensors on the policy's device give tensors. Raises ValueError for frames of another shape or type.
+        Gaussian noise. Arrays give arrays, tensors on the policy's device give tensors. Raises ValueError for frames of
+        another shape or type.
         """
         if isinstance(frames, np.ndarray):
             tensor = torch.from_numpy(frames).to(self.compute.device)
