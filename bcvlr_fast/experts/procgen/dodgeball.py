@@ -57,7 +57,7 @@ def _throws(
     ready = 0.0
     for ball in balls:
         for n in range(len(enemies)):
-            if _hits(ball, enemies[n], 0, 0.3, walls) > 0:
+            if _hits(ball, enemies[n], 0.3, walls) > 0:
                 doomed[n] = True
         flown = max(abs(ball[0] - agent[0]), abs(ball[1] - agent[1])) / _BALL_SPEED
         ready = max(ready, _RELOADING_STEPS - flown)
@@ -70,21 +70,18 @@ def _throws(
         thrown[:2] = agent[:2] if steps == 0 else path[p, steps - 1]
         thrown[2:] = _BALL_SPEED * heading[p]
         for n in range(len(enemies)):
-            fly = 0 if doomed[n] else _hits(thrown, enemies[n], steps, 0.1, walls)
+            fly = 0 if doomed[n] else _hits(thrown, enemies[n], 0.1, walls)
             if fly > 0:
                 value[p] = max(value[p], 0.95 ** (steps + 0.5 * fly))
     return value
 
 
 @numba.njit(cache=True)
-def _hits(ball: np.ndarray, enemy: np.ndarray, after: int, width: float, walls: np.ndarray) -> int:
-    """Steps in which a ball (x, y, vx, vy) thrown after some steps hits an enemy before a wall; 0 if it does not."""
+def _hits(ball: np.ndarray, enemy: np.ndarray, width: float, walls: np.ndarray) -> int:
+    """Steps in which a ball (x, y, vx, vy) hits an enemy before a wall; 0 if it does not."""
     for step in range(1, 40):
         x, y = ball[0] + ball[2] * step, ball[1] + ball[3] * step
-        if (
-            abs(x - enemy[0] - enemy[2] * (after + step)) < enemy[4] + width
-            and abs(y - enemy[1] - enemy[3] * (after + step)) < enemy[5] + width
-        ):
+        if abs(x - enemy[0]) < enemy[4] + width and abs(y - enemy[1]) < enemy[5] + width:
             return step if _is_free(ball[0], ball[1], x, y, walls) else 0
     return 0
 
