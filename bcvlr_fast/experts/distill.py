@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.envs.specs import FRAME_SHAPE
@@ -43,12 +44,15 @@ class DistillConfig:
     """Copies of the game in each worker."""
     steps: int = 64
     """Steps of every copy in an iteration."""
-    updates_per_iteration: int = 80
+    samples_per_frame: float = 2.0
+    """Number of times that each frame is learned from. A new frame costs about as much as a sample of an old one."""
     buffer_frames: int = 300_000
     """Frames to learn from; the oldest are dropped first."""
+    shift_pad: int = 2
+    """Largest shift of a frame, in pixels."""
     expert_share: float = 0.2
-    """Fraction of the steps in which the expert acts, after the first iterations, in which it falls from 1."""
-    annealing_iterations: int = 10
+    """Fraction of the steps in which the expert acts, after the first updates, in which it falls from 1."""
+    annealing_updates: int = 800
     stretch_steps: int = 40
     """Mean number of steps until the one who acts is drawn again."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(stem=16))
@@ -61,8 +65,10 @@ class Collected(NamedTuple):
     """[N, C, H, W] uint8."""
     regrets: np.ndarray
     """[N, 15] float32: regrets of the expert."""
+    loss: float
+    """That of the network, which has not learned from these frames."""
     agreement: float
-    """Fraction of the network's actions that were the expert's; NaN if the network did not act."""
+    """Fraction of the network's actions whose regret was below 1; NaN if the network did not act."""
 
 
 class Stage:
@@ -76,34 +82,53 @@ class Stage:
         self._network = ActorCritic(config.network).eval()
         self._expert_acts = np.ones(config.copies, bool)
         self._is_greedy = np.arange(config.copies) % 2 == 0
+        self._last_frames = np.zeros((config.copies, *FRAME_SHAPE), np.uint8)
 
     def collect(self, weights: Weights, expert_share: float) -> Collected:
         """Plays `steps` steps in every copy. Half of the copies take the network's most probable actions, the others
-        samples."""
+        samples. Where nothing has changed since the last step, the frame is dropped and a random action is taken in
+        place of the network's, which would do the same again."""
         self._network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         config, simulator, copies = self._config, self._simulator, self._config.copies
         frames = np.empty((config.steps, copies, *FRAME_SHAPE), np.uint8)
         regrets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)
-        agrees = np.full((config.steps, copies), np.nan)
+        logits = np.empty_like(regrets)
+        is_new, by_network = np.empty((2, config.steps, copies), bool)
+        actions = np.empty((config.steps, copies), np.int64)
         for step in range(config.steps):
             frames[step] = simulator.frames
+            is_new[step] = (frames[step] != self._last_frames).any(axis=(1, 2, 3))
+            self._last_frames = frames[step]
             for copy in range(copies):
                 regrets[step, copy] = self._expert.regrets(simulator.view(copy))
-            chosen, best = self._network_actions(frames[step]), regrets[step].argmin(axis=1)
+            logits[step] = self._logits(simulator.frames)
             redrawn = self._random.random(copies) < 1 / config.stretch_steps
             self._expert_acts = np.where(redrawn, self._random.random(copies) < expert_share, self._expert_acts)
-            agrees[step] = np.where(self._expert_acts, np.nan, chosen == best)
-            simulator.step(np.where(self._expert_acts, best, chosen))
-        acted = agrees[~np.isnan(agrees)]
-        agreement = float(acted.mean()) if len(acted) else float("nan")
-        return Collected(frames.reshape(-1, *FRAME_SHAPE), regrets.reshape(-1, NUM_ACTIONS), agreement)
+            by_network[step] = ~self._expert_acts & is_new[step]
+            actions[step] = self._random.integers(NUM_ACTIONS, size=copies)
+            np.copyto(actions[step], self._choices(logits[step]), where=by_network[step])
+            np.copyto(actions[step], regrets[step].argmin(axis=1), where=self._expert_acts)
+            simulator.step(actions[step])
+        agrees = np.take_along_axis(regrets, actions[..., None], axis=2)[by_network] < 1
+        loss = float(divergence(torch.from_numpy(logits[is_new]), torch.from_numpy(regrets[is_new])))
+        return Collected(frames[is_new], regrets[is_new], loss, float(agrees.mean()) if len(agrees) else float("nan"))
 
-    @torch.no_grad()
-    def _network_actions(self, frames: np.ndarray) -> np.ndarray:
-        logits = self._network(torch.from_numpy(frames).float().div(255).sub(0.5))[0].numpy()
+    def _choices(self, logits: np.ndarray) -> np.ndarray:
+        """Actions [copies] of the network."""
         noise = np.where(self._is_greedy[:, None], 0, self._random.gumbel(size=logits.shape))
         chosen: np.ndarray = (logits + noise).argmax(axis=1)
         return chosen
+
+    @torch.no_grad()
+    def _logits(self, frames: np.ndarray) -> np.ndarray:
+        """Logits [B, 15] of frames [B, C, H, W]; twice as fast for the simulator's, which have channels last."""
+        logits: np.ndarray = self._network(torch.from_numpy(frames).float().div(255).sub(0.5))[0].numpy()
+        return logits
+
+
+def divergence(logits: Tensor, regrets: Tensor) -> Tensor:
+    """Mean divergence of policies from the softmax of the negative regrets, both [B, 15]."""
+    return F.kl_div(logits.log_softmax(dim=1), (-regrets).softmax(dim=1), reduction="batchmean")
 
 
 def collect(game: str, config: DistillConfig, seed: int, weights: Weights, expert_share: float) -> Collected:
@@ -142,7 +167,7 @@ class Student:
         self.added += len(rows)
 
     def learn(self, updates: int) -> float:
-        """Takes some updates and returns their mean loss: the divergence from the softmax of the negative regrets."""
+        """Takes some updates and returns their mean loss."""
         config, device = self.config, self.compute.device
         kept = min(self.added, config.buffer_frames)
         total = torch.zeros((), device=device)
@@ -150,9 +175,10 @@ class Student:
             progress = min(1.0, self.done / config.updates)
             set_learning_rate(self.optimizer, config.learning_rate * (1 + math.cos(math.pi * progress)) / 2)
             rows = torch.randint(kept, (config.batch_size,), generator=self.generator, device=device)
-            logits, _ = forward(self.network, self.frames, rows, self.compute)
-            targets = (-self.regrets[rows]).softmax(dim=1)
-            loss = F.kl_div(logits.log_softmax(dim=1), targets, reduction="batchmean")
+            logits, _ = forward(
+                self.network, self.frames, rows, self.compute, shift_pad=config.shift_pad, generator=self.generator
+            )
+            loss = divergence(logits, self.regrets[rows])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -28,8 +29,6 @@ from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 _SAVE_EVERY_S = 120.0
 _CHECK_EVERY_UPDATES = 4000
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
-_STEPS = {"miner": 16}
-"""Steps of every copy in an iteration where the teacher is slow: it searches five paths a step."""
 _REFILLED_FRAMES = 100_000
 """Frames to collect before a network learns on."""
 
@@ -59,7 +58,7 @@ def make_weights(
         raise UserError(f"out: expected a file named {WEIGHTS_SUFFIX}, got {file}")
     check_writable(file.parent, "out")
     check_installed()
-    config, first, about_first = DistillConfig(updates=updates, steps=_STEPS.get(game, DistillConfig.steps)), None, None
+    config, first, about_first = DistillConfig(updates=updates), None, None
     compute = choose_compute(choose_device(device), precision, optimizer=config.optimizer)
     if compute.device.type == "cpu":
         torch.set_num_threads(usable_cores())
@@ -115,19 +114,21 @@ def distill(
         _stages(game, config, first_seed, workers or usable_cores()) as play_on,
     ):
         while student.done < config.updates:
-            iteration = student.done // config.updates_per_iteration
-            share = max(config.expert_share, 1 - iteration / config.annealing_iterations)
-            parts = play_on(student.weights, share)
+            parts = play_on(student.weights, max(config.expert_share, 1 - student.done / config.annealing_updates))
+            new_frames = sum(len(part.frames) for part in parts)
             for part in parts:
                 student.add(part)
-            if student.added < refilled:
+            if student.added < refilled or not new_frames:
                 continue
-            loss = student.learn(min(config.updates_per_iteration, config.updates - student.done))
+            begun = student.done
+            updates = math.ceil(config.samples_per_frame * new_frames / config.batch_size)
+            loss = student.learn(min(updates, config.updates - begun))
             if not loss < float("inf"):
                 raise Diverged(f"distill: the loss is not finite after {student.done:,} updates; {folder} has the rest")
-            bar.advance(config.updates_per_iteration)
-            bar.show(f"loss {loss:.3f}  agreement {np.mean([part.agreement for part in parts]):.0%}")
-            if student.done % _CHECK_EVERY_UPDATES == 0:
+            bar.advance(student.done - begun)
+            on_new, agreement = (np.mean([getattr(part, name) for part in parts]) for name in ("loss", "agreement"))
+            bar.show(f"loss {loss:.3f}  on new frames {on_new:.3f}  agreement {agreement:.0%}")
+            if student.done // _CHECK_EVERY_UPDATES > begun // _CHECK_EVERY_UPDATES:
                 score = score_network(student.network, game, compute, _CHECK_EPISODES, _CHECK_SEED)
                 curve.append([student.done, round(score.mean, 2)])
                 screen.say(f"after {student.done:,} updates: return {score.mean:.2f}")

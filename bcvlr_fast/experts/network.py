@@ -57,9 +57,21 @@ class ActorCritic(nn.Module):
         return self.policy(hidden).float(), self.value(hidden).float()[:, 0]
 
 
-def forward(network: ActorCritic, frames: Tensor, rows: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
-    """(logits [B, 15], values [B]) of the rows [B] of frames [N, C, H, W] uint8."""
-    pixels = random_shift(frames, rows[:, None], dtype=compute.dtype, memory_format=compute.memory_format)
+def forward(
+    network: ActorCritic,
+    frames: Tensor,
+    rows: Tensor,
+    compute: Compute,
+    *,
+    shift_pad: int = 0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(logits [B, 15], values [B]) of the rows [B] of frames [N, C, H, W] uint8, shifted at random by up to
+    `shift_pad` pixels."""
+    offset = torch.randint(2 * shift_pad + 1, (len(rows), 2), generator=generator, device=frames.device)
+    pixels = random_shift(
+        frames, rows[:, None], offset, pad=shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
+    )
     with compute.autocast():
         return cast(tuple[Tensor, Tensor], network(pixels))
 

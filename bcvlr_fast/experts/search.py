@@ -207,11 +207,6 @@ def _climber(seen: View) -> Targets:
     return Targets(tuple(coins[:1]), later=len(coins) - 1)
 
 
-def _leaper(seen: View) -> Targets:
-    finish = seen.entities[seen.kinds == 5][0]
-    return Targets(tuple((x, int(finish[1])) for x in range(seen.grid.shape[1])))
-
-
 def _motion(seen: View, places: float, speeds: float) -> tuple[int, ...]:
     """Position and speed of the agent in units of 1 / `places` cells and 1 / `speeds` cells per step."""
     x, y, vx, vy = (float(value) for value in seen.entities[0, :4])
@@ -244,15 +239,6 @@ def _jumper_cell(seen: View, step: int, fineness: float) -> tuple[int, ...]:
     return (*_platform_cell(seen, step, fineness), seen.rest[0])
 
 
-def _leaper_cell(seen: View, step: int, fineness: float) -> tuple[int, ...]:
-    return (*_motion(seen, 2 * fineness, 5 * fineness), int(step * fineness) // 2)
-
-
-def _cave_cell(seen: View, step: int, fineness: float) -> tuple[int, ...]:
-    targets = int((seen.kinds == 3).sum())
-    return (*_motion(seen, 1.5 * fineness, 4 * fineness), targets, int(step * fineness) // 16)
-
-
 _PLATFORM = (RIGHT, RIGHT_UP, LEFT, LEFT_UP, UP, IDLE)
 SEARCHES = {
     "maze": Search(_goal(2), _maze_cell, (RIGHT, UP, LEFT, DOWN), 1, 1.0, diagonal=False, change_cost_steps=0),
@@ -261,6 +247,4 @@ SEARCHES = {
     "ninja": Search(_goal(1), _ninja_cell, (*_PLATFORM, 9, 10, 11, 12), 4, 0.5, weight=1.5, max_nodes=800),
     "jumper": Search(_goal(1), _jumper_cell, _PLATFORM, 4, 0.4, weight=1.5),
     "climber": Search(_climber, _climber_cell, _PLATFORM, 4, 0.5, weight=2.0),
-    "leaper": Search(_leaper, _leaper_cell, (UP, LEFT, RIGHT, IDLE, DOWN), 3, 0.25, weight=1.3),
-    "caveflyer": Search(_goal(1), _cave_cell, tuple(range(10)), 4, 0.5, weight=2.0),
 }

@@ -11,7 +11,7 @@ import torch
 
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.experts import find_expert, is_expert_file, measuring, playing, simulator
-from bcvlr_fast.experts.distill import Collected, DistillConfig, Student
+from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, collect, divergence
 from bcvlr_fast.experts.distill_training import distill
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, act_greedily, load_network, save_network
@@ -20,6 +20,7 @@ from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.screen import Screen
+from bcvlr_fast.system.workers import worker_pool
 from bcvlr_fast.training.compute import choose_compute
 from bcvlr_fast.videos import labels as evaluation_labels
 from bcvlr_fast.videos import open_videos
@@ -28,9 +29,7 @@ from helpers.commands import invoke, refusal, run, start, wait_until
 COMPUTE = choose_compute(torch.device("cpu"), "fp32")
 QUIET = Screen(quiet=True)
 SMALL = NetworkConfig(stem=4, channels=(4, 4), hidden_dim=8)
-TINY = DistillConfig(
-    updates=6, batch_size=8, copies=2, steps=8, updates_per_iteration=2, buffer_frames=64, network=SMALL
-)
+TINY = DistillConfig(updates=6, batch_size=8, copies=2, steps=8, samples_per_frame=1.0, buffer_frames=64, network=SMALL)
 needs_simulator = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 
 
@@ -53,7 +52,7 @@ def test_the_network_learns_the_softmax_of_the_scores() -> None:
     regrets = np.full((40, 15), 10.0, np.float32)
     regrets[:20, 1] = 0.0
     regrets[20:, 2:4] = 0.0
-    student.add(Collected(frames, regrets, 0.0))
+    student.add(Collected(frames, regrets, 0.0, 0.0))
     losses = [student.learn(100) for _ in range(5)]
     assert losses[-1] < 0.05 < losses[0]
     with torch.no_grad():
@@ -67,7 +66,7 @@ def test_the_oldest_frames_are_replaced() -> None:
     student = Student(TINY, COMPUTE, seed=0)
     for value in range(3):
         frames = np.full((40, 3, 64, 64), value, np.uint8)
-        student.add(Collected(frames, np.full((40, 15), value, np.float32), 0.0))
+        student.add(Collected(frames, np.full((40, 15), value, np.float32), 0.0, 0.0))
     assert student.added == 120
     assert student.frames[:, 0, 0, 0].bincount().tolist() == [0, 24, 40]
     assert torch.equal(student.frames[:, 0, 0, 0].float(), student.regrets[:, 0])
@@ -192,6 +191,23 @@ def test_a_longer_recording_replaces_a_shorter_one(tmp_path: Path, monkeypatch: 
     assert labels is not None
     env = Procgen("leaper", 1, 0, int(labels.level[1]))
     np.testing.assert_array_equal(env.reset()[0], videos.part(1, 2).frames[0])
+
+
+@needs_simulator
+def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
+    """A network that rests would see the same frame again and again; random actions take it on."""
+    config = dataclasses.replace(TINY, copies=1, steps=60, stretch_steps=1)
+    network = ActorCritic(SMALL)
+    with torch.no_grad():
+        network.policy.bias[simulator.IDLE] = 100.0
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    with worker_pool(1, died="") as pool:
+        found = pool.submit(collect, "miner", config, 0, weights, 0.0).result()
+    assert 5 < len(found.frames) < 60
+    assert (found.frames[1:] != found.frames[:-1]).any(axis=(1, 2, 3)).all()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(found.frames).float() / 255 - 0.5)[0]
+    assert found.loss == pytest.approx(float(divergence(logits, torch.from_numpy(found.regrets))), rel=1e-3)
 
 
 @needs_simulator

@@ -33,10 +33,10 @@ SHAPE = (3, 64, 64)
 
 @pytest.fixture
 def three_episodes() -> Replays:
-    whole = replays.load_bundled("leaper")
+    whole = replays.load_bundled("coinrun")
     shortest = np.argsort(whole.length)[:3]
     actions = np.concatenate([whole.episode_actions(int(e)) for e in shortest])
-    part = Replays("leaper", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
+    part = Replays("coinrun", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
     return part
 
 
@@ -47,9 +47,9 @@ def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_epi
     assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
     assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
     manifest = read_manifest(folder)
-    assert (manifest.env, manifest.source) == ("procgen:leaper", "replays")
+    assert (manifest.env, manifest.source) == ("procgen:coinrun", "replays")
 
-    env = make("procgen:leaper", 1, seed=9, level=int(three_episodes.level[1]))
+    env = make("procgen:coinrun", 1, seed=9, level=int(three_episodes.level[1]))
     frames = [env.reset()[0]]
     frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
     np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
@@ -69,7 +69,7 @@ def test_a_replay_that_differs_is_refused_and_leaves_nothing(
     right = three_episodes
     change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
     wrong = dataclasses.replace(right, **change_of[change])
-    with pytest.raises(UserError, match="replay of procgen:leaper level"):
+    with pytest.raises(UserError, match="replay of procgen:coinrun level"):
         record(ReplayExpert(wrong), tmp_path / "data", screen=Screen(quiet=True))
     assert list(tmp_path.iterdir()) == []
 
@@ -144,13 +144,13 @@ def test_damaged_replays_are_refused(arrays: dict[str, Any], message: str, tmp_p
 
 def test_a_flipped_byte_of_replays_is_refused_or_harmless(tmp_path: Path) -> None:
     file = tmp_path / "it.npz"
-    whole = replays.load_bundled("leaper")
+    whole = replays.load_bundled("coinrun")
     whole.save(file)
     data = file.read_bytes()
     for at in range(0, len(data), 7):
         file.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
         with contextlib.suppress(UserError):  # bytes that the archive does not check are harmless
-            replays.load_replays(file, "leaper")
+            replays.load_replays(file, "coinrun")
 
 
 def test_default_folder_names_environment_source_size_and_seed() -> None:

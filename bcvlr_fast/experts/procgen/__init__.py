@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcvlr_fast.experts.procgen import bigfish, bossfight, chaser, dodgeball, fruitbot, miner, plunder, starpilot
+from bcvlr_fast.experts.procgen import (
+    bigfish,
+    bossfight,
+    caveflyer,
+    chaser,
+    dodgeball,
+    fruitbot,
+    leaper,
+    miner,
+    plunder,
+    starpilot,
+)
 from bcvlr_fast.experts.simulator import View
 
 
@@ -28,6 +39,6 @@ class Reactive(NamedTuple):
 _MAX_REGRET = 10.0
 REACTIVE = {
     module.__name__.rpartition(".")[2]: Reactive(module.scores, module.TEMPERATURE)
-    for module in (bigfish, bossfight, chaser, dodgeball, fruitbot, miner, plunder, starpilot)
+    for module in (bigfish, bossfight, caveflyer, chaser, dodgeball, fruitbot, leaper, miner, plunder, starpilot)
 }
 """Reactive experts by game."""

@@ -14,7 +14,7 @@ from bcvlr_fast.experts.simulator import FIRE, View
 TEMPERATURE = 0.03
 _OWN_BULLET, _BULLET, _SHIP = 1, 2, 4
 _OWN_BULLET_SPEED = 0.8
-_SHIP_VELOCITY = (-0.3, 0.0)
+_SHIP_SPEED = 0.3
 _SIDE = 16.0
 _MARGIN, _FADE = 0.6, 0.5
 _SURE_HIT = 0.5
@@ -27,7 +27,7 @@ def scores(seen: View) -> np.ndarray:
     """Scores [15] of the next action."""
     entities, kinds = seen.entities[:, :6].astype(np.float64), seen.kinds
     agent, ships = entities[0], entities[kinds == _SHIP]
-    ships[:, 2:4] = _SHIP_VELOCITY
+    ships[:, 2:4] = -_SHIP_SPEED, 0
     path = follow(agent, _PLANS.moves, 0.45, 0.3375, agent[4:6], _SIDE - agent[4:6])
     near = danger(path, agent[4:6], entities[kinds == _BULLET], _MARGIN, _FADE)
     near_ships, miss = _aim(path, agent, _PLANS.moving_steps, ships, *_under_way(ships, entities[kinds == _OWN_BULLET]))
@@ -43,8 +43,8 @@ def _under_way(ships: np.ndarray, bullets: np.ndarray) -> tuple[np.ndarray, np.n
     for n in range(len(ships)):
         ship, first = ships[n], _NEVER
         for bullet in bullets:
-            steps = (ship[0] - bullet[0]) / (_OWN_BULLET_SPEED - ship[2])
-            if steps > -1 and abs(ship[1] + ship[3] * steps - bullet[1]) < ship[5] + bullet[5]:
+            steps = (ship[0] - bullet[0]) / (_OWN_BULLET_SPEED + _SHIP_SPEED)
+            if steps > -1 and abs(ship[1] - bullet[1]) < ship[5] + bullet[5]:
                 count[n] += 1
                 second[n] = min(second[n], max(first, steps))
                 first = min(first, steps)
@@ -67,13 +67,12 @@ def _aim(
         x, y = (agent[0], agent[1]) if begin == 0 else (path[p, begin - 1, 0], path[p, begin - 1, 1])
         for n in range(len(ships)):
             ship, until = ships[n], destroyed[n]
-            fly = (ship[0] + ship[2] * begin - x) / (_OWN_BULLET_SPEED - ship[2])
+            fly = (ship[0] - _SHIP_SPEED * begin - x) / (_OWN_BULLET_SPEED + _SHIP_SPEED)
             if until == _NEVER and fly > 0.5:
-                height = ship[1] + ship[3] * (begin + fly)
-                off = abs(height - y) - _SURE_HIT
+                off = abs(ship[1] - y) - _SURE_HIT
                 if off < 0:
                     until = begin + fly + (1 if hits[n] == 0 else 0)
-                if 0 < height < _SIDE:
+                if 0 < ship[1] < _SIDE:
                     miss[p] = min(miss[p], max(0.0, off))
             for t in range(min(horizon, int(np.ceil(until - 1)))):
                 worst[p] = max(worst[p], lack(path[p, t], agent[4:6], ship, t, horizon, _MARGIN, _FADE))
