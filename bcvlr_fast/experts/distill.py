@@ -109,6 +109,7 @@ class Stage:
             np.copyto(actions[step], self._choices(logits[step]), where=by_network[step])
             np.copyto(actions[step], regrets[step].argmin(axis=1), where=self._expert_acts)
             simulator.step(actions[step])
+        self._last_frames = frames[-1].copy()  # a view would keep all frames until the next iteration
         agrees = np.take_along_axis(regrets, actions[..., None], axis=2)[by_network] < 1
         loss = float(divergence(torch.from_numpy(logits[is_new]), torch.from_numpy(regrets[is_new])))
         return Collected(frames[is_new], regrets[is_new], loss, float(agrees.mean()) if len(agrees) else float("nan"))
@@ -175,9 +176,9 @@ class Student:
             progress = min(1.0, self.done / config.updates)
             set_learning_rate(self.optimizer, config.learning_rate * (1 + math.cos(math.pi * progress)) / 2)
             rows = torch.randint(kept, (config.batch_size,), generator=self.generator, device=device)
-            logits, _ = forward(
-                self.network, self.frames, rows, self.compute, shift_pad=config.shift_pad, generator=self.generator
-            )
+            shifts = (config.batch_size, 2)
+            offset = torch.randint(2 * config.shift_pad + 1, shifts, generator=self.generator, device=device)
+            logits, _ = forward(self.network, self.frames, rows, self.compute, offset, config.shift_pad)
             loss = divergence(logits, self.regrets[rows])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

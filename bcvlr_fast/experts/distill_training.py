@@ -126,7 +126,7 @@ def distill(
             if not loss < float("inf"):
                 raise Diverged(f"distill: the loss is not finite after {student.done:,} updates; {folder} has the rest")
             bar.advance(student.done - begun)
-            on_new, agreement = (np.mean([getattr(part, name) for part in parts]) for name in ("loss", "agreement"))
+            on_new, agreement = np.mean([(part.loss, part.agreement) for part in parts], axis=0)
             bar.show(f"loss {loss:.3f}  on new frames {on_new:.3f}  agreement {agreement:.0%}")
             if student.done // _CHECK_EVERY_UPDATES > begun // _CHECK_EVERY_UPDATES:
                 score = score_network(student.network, game, compute, _CHECK_EPISODES, _CHECK_SEED)

@@ -62,15 +62,13 @@ def forward(
     frames: Tensor,
     rows: Tensor,
     compute: Compute,
-    *,
-    shift_pad: int = 0,
-    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+    pad: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """(logits [B, 15], values [B]) of the rows [B] of frames [N, C, H, W] uint8, shifted at random by up to
-    `shift_pad` pixels."""
-    offset = torch.randint(2 * shift_pad + 1, (len(rows), 2), generator=generator, device=frames.device)
+    """(logits [B, 15], values [B]) of the rows [B] of frames [N, C, H, W] uint8; `offset` [B, 2] and `pad` shift them,
+    as in `random_shift`."""
     pixels = random_shift(
-        frames, rows[:, None], offset, pad=shift_pad, dtype=compute.dtype, memory_format=compute.memory_format
+        frames, rows[:, None], offset, pad=pad, dtype=compute.dtype, memory_format=compute.memory_format
     )
     with compute.autocast():
         return cast(tuple[Tensor, Tensor], network(pixels))

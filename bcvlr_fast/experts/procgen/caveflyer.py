@@ -11,7 +11,7 @@ import math
 import numba
 import numpy as np
 
-from bcvlr_fast.experts.procgen.motion import best_by_action, lack
+from bcvlr_fast.experts.procgen.motion import best_by_action, distances, lack
 from bcvlr_fast.experts.simulator import View
 
 TEMPERATURE = 0.05
@@ -47,9 +47,9 @@ def scores(seen: View) -> np.ndarray:
     enemies, still = entities[kinds == _ENEMY, :6], entities[np.isin(kinds, (_OBSTACLE, _TARGET)), :6]
     enemies[:, 2:4] = _ENEMY_SPEED * np.sign(enemies[:, 2:4])
     wall = seen.grid == _WALL
-    closed = wall.copy()
-    closed[still[:, 1].astype(int), still[:, 0].astype(int)] = True
-    distance = _distances(closed, int(goal[0]), int(goal[1]))
+    free = ~wall
+    free[still[:, 1].astype(int), still[:, 0].astype(int)] = False
+    distance = distances(free, goal[None, 1::-1].astype(np.int64), math.sqrt(2), _FAR)
     ship = np.array([*agent[:6], agent[_ANGLE], agent[_TURNING]])
     way, near = _fly(ship, wall, distance, np.concatenate([still, enemies]), _TURNS, _ACCELERATIONS)
     return best_by_action(_FIRST, -0.3 * way - 4 * near)
@@ -108,22 +108,3 @@ def _remaining(distance: np.ndarray, x: float, y: float) -> float:
         for a in range(max(0, j - 1), min(distance.shape[1], j + 2)):
             best = min(best, distance[b, a] + math.hypot(x - a - 0.5, y - b - 0.5))
     return best
-
-
-@numba.njit(cache=True)
-def _distances(closed: np.ndarray, x: int, y: int) -> np.ndarray:
-    """Distance of each cell from the cell (x, y), past the closed ones and not across their corners."""
-    height, width = closed.shape
-    distance = np.full((height, width), _FAR)
-    distance[y, x] = 0
-    queue, done = [(y, x)], 0
-    while done < len(queue):
-        i, j = queue[done]
-        done += 1
-        for b in range(max(0, i - 1), min(height, i + 2)):
-            for a in range(max(0, j - 1), min(width, j + 2)):
-                further = distance[i, j] + math.hypot(a - j, b - i)
-                if not (closed[b, a] or closed[i, a] or closed[b, j]) and further < distance[b, a] - 1e-9:
-                    distance[b, a] = further
-                    queue.append((b, a))
-    return distance

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from bcvlr_fast.experts.procgen.motion import Plans, danger, follow
+from bcvlr_fast.experts.procgen.motion import Plans, danger, distances, follow
 from bcvlr_fast.experts.simulator import FIRE, View
 
 TEMPERATURE = 0.03
@@ -101,29 +101,15 @@ def _is_free(x: float, y: float, to_x: float, to_y: float, walls: np.ndarray) ->
 @numba.njit(cache=True)
 def _distances(agent: np.ndarray, walls: np.ndarray, enemies: np.ndarray, doors: np.ndarray) -> np.ndarray:
     """Cells [40, 40] on the way from each cell to one from which an enemy can be hit; to the door if there is none."""
-    free = np.zeros((_CELLS, _CELLS), np.bool_)
-    distance = np.full((_CELLS, _CELLS), _FAR)
-    queue = np.empty((_CELLS * _CELLS, 2), np.int64)
-    head = tail = 0
+    free, is_goal = np.zeros((2, _CELLS, _CELLS), np.bool_)
     for j in range(_CELLS):
         for i in range(_CELLS):
             x, y = (i + 0.5) * _CELL, (j + 0.5) * _CELL
             free[j, i] = min(x, _SIDE - x) > agent[4] - 0.3 and min(y, _SIDE - y) > agent[5] - 0.3
             free[j, i] &= not _touches(x, y, agent, walls, 0.1) and not _touches(x, y, agent, enemies, 0.6)
-            if free[j, i] and (_can_hit(x, y, enemies, walls) if len(enemies) else _touches(x, y, agent, doors, -0.1)):
-                distance[j, i] = 0
-                queue[tail, 0], queue[tail, 1] = j, i
-                tail += 1
-    while head < tail:
-        j, i = queue[head]
-        head += 1
-        for b in range(max(0, j - 1), min(_CELLS, j + 2)):
-            for a in range(max(0, i - 1), min(_CELLS, i + 2)):
-                if free[b, a] and free[j, a] and free[b, i] and distance[b, a] == _FAR:
-                    distance[b, a] = distance[j, i] + 1
-                    queue[tail, 0], queue[tail, 1] = b, a
-                    tail += 1
-    return distance
+            if free[j, i]:
+                is_goal[j, i] = _can_hit(x, y, enemies, walls) if len(enemies) else _touches(x, y, agent, doors, -0.1)
+    return distances(free, np.argwhere(is_goal), 1.0, _FAR)
 
 
 @numba.njit(cache=True)

@@ -75,6 +75,30 @@ def follow(
 
 
 @numba.njit(cache=True)
+def distances(free: np.ndarray, goals: np.ndarray, diagonal: float, far: float) -> np.ndarray:
+    """Distances [H, W] of cells from the nearest of the goals [N, 2] (row, column) over free cells [H, W], below `far`.
+
+    A diagonal step is `diagonal` long, and only between free cells.
+    """
+    height, width = free.shape
+    distance = np.full((height, width), far)
+    queue = [(row, column) for row, column in goals]
+    for row, column in queue:
+        distance[row, column] = 0
+    done = 0
+    while done < len(queue):
+        i, j = queue[done]
+        done += 1
+        for b in range(max(0, i - 1), min(height, i + 2)):
+            for a in range(max(0, j - 1), min(width, j + 2)):
+                further = distance[i, j] + (1.0 if a == j or b == i else diagonal)
+                if free[b, a] and free[i, a] and free[b, j] and further < distance[b, a] - 1e-9:
+                    distance[b, a] = further
+                    queue.append((b, a))
+    return distance
+
+
+@numba.njit(cache=True)
 def danger(path: np.ndarray, size: np.ndarray, obstacles: np.ndarray, margin: float, fade: float) -> np.ndarray:
     """Danger [P] of the paths [P, T, 2] of an agent of half extents `size` [2]: the largest `lack` of a margin.
 
