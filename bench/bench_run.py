@@ -61,7 +61,7 @@ def main() -> None:
     row: Row = {
         "env": settings.first_env,
         "scale": settings.preset,
-        "precision": str(compute.dtype).removeprefix("torch."),
+        "precision": compute.precision,
         "commit": there["commit"],
         "peak_tflops": peak,
         **{name: value for name, value in status.items() if name != "spent"},

@@ -262,7 +262,7 @@ def test_update(
         "env": env,
         "phase": phase,
         "scale": scale,
-        "precision": str(choose_compute(device, precision).dtype).removeprefix("torch."),
+        "precision": choose_compute(device, precision).precision,
         "threads": threads,
         "update_ms": {name: statistics.median(values) * 1e3 for name, values in seconds.items()},
         "ratio": {

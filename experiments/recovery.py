@@ -126,9 +126,9 @@ def score_table(rows: list[Row]) -> str:
     for row in _learned(rows):
         shown = [interval(row["scores"].get(name)) for name in scores]
         shown += [interval(row["recovery"].get(name)) for name in AGENTS]
-        cells.append([*_about(row), *shown, interval(cloned.get(_key(row)))])
+        cells.append([*_about(row), _machine(row), *shown, interval(cloned.get(_key(row)))])
     named = [f"recovery, {name}" for name in AGENTS]
-    return markdown(["game", "minutes", "seed", *scores, *named, f"true actions, {ACTING}"], cells)
+    return markdown(["game", "minutes", "seed", "machine", *scores, *named, f"true actions, {ACTING}"], cells)
 
 
 def health_table(rows: list[Row]) -> str:
@@ -149,6 +149,12 @@ def _learned(rows: list[Row]) -> list[Row]:
 
 def _about(row: Row) -> list[str]:
     return [parse_name(row["env"])[1], f"{row['minutes']:.1f} of {row['minutes_given']:g}", str(row["seed"])]
+
+
+def _machine(row: Row) -> str:
+    """Short name of the CPU, and the precision there."""
+    cpu = row["machine"]["cpu"].replace("(R)", "").removesuffix(" Processor")
+    return f"{cpu}, {row['machine']['precision']}"
 
 
 def _key(row: Row) -> tuple[object, ...]:

@@ -26,10 +26,9 @@ def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> Non
     """
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
-    precision = str(compute.dtype).removeprefix("torch.")
     screen.say(f"{settings.method} on {settings.task_name}, preset {settings.preset} ({why})")
     screen.say(
-        f"{compute.device} in {precision}, {tflops:.2f} TFLOP/s measured{_about(settings, tflops)}; run folder {folder}"
+        f"{compute.device} in {compute.precision}, {tflops:.2f} TFLOP/s measured{_about(settings, tflops)}; run folder {folder}"
     )
     screen.say(f"kernels: {kernels.describe(compute.device)}")
 

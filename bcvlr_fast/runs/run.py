@@ -85,7 +85,8 @@ class Run:
         self._changed_versions: list[tuple[str, str | None, str | None]] = []
         self.progress = Progress()
         if not (folder / CONFIG).exists():
-            (folder / "environment.json").write_text(json.dumps(machine(), indent=1))
+            here = {**machine(), "precision": self.compute.precision}
+            (folder / "environment.json").write_text(json.dumps(here, indent=1))
             (folder / CONFIG).write_text(to_json(settings))
         self.log = MetricsLog(folder, track, time.monotonic() if start is None else start)
         self._parts: dict[str, Resumable] = {

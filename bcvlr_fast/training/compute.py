@@ -32,6 +32,11 @@ class Compute:
     muon: bool = False
     """Whether optimizers are Muon instead of AdamW."""
 
+    @property
+    def precision(self) -> str:
+        """The name of `dtype`, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
+
     def autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 

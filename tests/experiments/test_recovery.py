@@ -16,7 +16,12 @@ INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6}
 
 def row(method: str, **fields: Any) -> dict[str, Any]:
     about = {"env": "procgen:maze", "method": method, "minutes_given": 15, "minutes": 14.2, "seed": 0, "expert": "one"}
-    return {**about, "recovery": {"unstuck": INTERVAL}, "machine": {"cpu": "a CPU"}, **fields}
+    return {
+        **about,
+        "recovery": {"unstuck": INTERVAL},
+        "machine": {"cpu": "A(R) CPU", "precision": "float32"},
+        **fields,
+    }
 
 
 def test_a_row_replaces_the_one_of_the_same_run(tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_tables_in_the_documentation_are_replaced(monkeypatch: pytest.MonkeyPatc
     before, scored, between, healthy, after = text.read_text().strip().split("\n\n")
     assert (before, between, after) == ("before", "between", "after")
     seeds = [line.split(" | ") for line in scored.splitlines()[2:]]
-    assert [cells[:3] for cells in seeds] == [["| maze", "14.2 of 15", seed] for seed in ("0", "1")]
+    assert [cells[:4] for cells in seeds] == [["| maze", "14.2 of 15", seed, "A CPU, float32"] for seed in ("0", "1")]
     assert [cells[-1] for cells in seeds] == ["0.50 (0.40 .. 0.60) |", " |"]
     assert all(line.endswith("| 25% (25%) | 25% | 25% | 25% (25%) |") for line in healthy.splitlines()[2:])
 
@@ -59,5 +64,5 @@ def test_imitability_is_kept_with_the_name_of_the_expert(monkeypatch: pytest.Mon
     monkeypatch.setattr(recovery, "IMITABILITY", file)
     recovery.keep_imitability(row("bc-true-actions"))
     kept = json.loads(file.read_text())
-    assert kept["maze"] == {"expert": "one", **INTERVAL, "cpu": "a CPU"}
+    assert kept["maze"] == {"expert": "one", **INTERVAL, "cpu": "A(R) CPU"}
     assert kept["ninja"] == {"expert": "kept"}
