@@ -27,9 +27,8 @@ def announce(settings: RunConfig, folder: Path, why: str, screen: Screen) -> Non
     compute = choose_compute(choose_device(settings.device), settings.precision)
     tflops = measured_tflops(compute)
     screen.say(f"{settings.method} on {settings.task_name}, preset {settings.preset} ({why})")
-    screen.say(
-        f"{compute.device} in {compute.precision}, {tflops:.2f} TFLOP/s measured{_about(settings, tflops)}; run folder {folder}"
-    )
+    speed = f"{compute.device} in {compute.precision}, {tflops:.2f} TFLOP/s measured"
+    screen.say(f"{speed}{_about(settings, tflops)}; run folder {folder}")
     screen.say(f"kernels: {kernels.describe(compute.device)}")
 
 
