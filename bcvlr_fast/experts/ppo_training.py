@@ -31,8 +31,8 @@ from bcvlr_fast.training.metrics_log import MetricsLog
 REPLAYS, SCORE, NETWORK = "replays.npz", "score.json", f"network{WEIGHTS_SUFFIX}"
 _SAVE_EVERY_S = 60.0
 _CLONE_UPDATES = 3000
-_FROM_NETWORK: dict[str, Any] = {"learning_rate": 2e-4, "anneal": True, "value_frames": 8 * PPOConfig().batch_frames}
-"""Settings for a distilled network, which is to be improved, not forgotten."""
+_FROM_NETWORK: dict[str, Any] = {"anneal": True, "value_frames": 8 * PPOConfig().batch_frames, "entropy_weight": 0.0}
+"""Settings for a distilled network, whose policy explores enough: it is softer than the best one."""
 _LANES = 16
 _SCORED_EPISODES = 100
 _RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
