@@ -290,7 +290,7 @@ def test_unsupported_inputs_fall_back_to_torch() -> None:
         assert library.bcvlr_choose_isa(1) == 1
         try:
             assert not _uses_cpp(x, (weight, bias))
-            with pytest.raises(RuntimeError, match="not here"):
+            with pytest.raises(RuntimeError, match="not supported here"):
                 native.call("bcvlr_conv_pool", x, weight, bias, x, None, 0, 8, 8, 16, 16)
         finally:
             library.bcvlr_choose_isa(9)
