@@ -58,13 +58,16 @@ def by_game(axes: Axes, rows: list[Row]) -> None:
     """Recovery of both methods by game (seed 0) with 95 % intervals."""
     games = [env.partition(":")[2] for env in PROCGEN]
     for shift, method in ((-0.2, "bc-true-actions"), (0.2, "bcv-lr")):
-        for row in rows:
-            if (row["method"], row["seed"]) == (method, 0):
-                value = row["recovery"][ACTING]
+        found = {row["env"]: row["recovery"][ACTING] for row in rows if (row["method"], row["seed"]) == (method, 0)}
+        for place, env in enumerate(PROCGEN):
+            if env in found:
+                value = found[env]
                 errors = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
-                place = PROCGEN.index(row["env"]) + shift
-                axes.bar(place, value["mean"], 0.4, yerr=errors, color=_COLORS[method], ecolor="0.4")
-        axes.bar(0, 0, color=_COLORS[method], label=_NAMES[method])
+                axes.bar(place + shift, value["mean"], 0.4, yerr=errors, color=_COLORS[method], ecolor="0.4")
+            elif found:
+                axes.text(place + shift, 0.02, "not measured", rotation=90, size="x-small", color="0.6", ha="center")
+        if found:
+            axes.bar(0, 0, color=_COLORS[method], label=_NAMES[method])
     axes.axhline(0, color="0.4", linewidth=0.8)
     axes.set(ylabel=f"recovery after {IMITABILITY_MINUTES} minutes")
     axes.set_xticks(range(len(games)), games, rotation=60, ha="right")

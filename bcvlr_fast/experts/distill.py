@@ -21,6 +21,7 @@ from torch import Tensor
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, forward
+from bcvlr_fast.experts.playing import choose
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import Simulator
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
@@ -81,7 +82,7 @@ class Stage:
         self._random = np.random.default_rng(seed)
         self._network = ActorCritic(config.network).eval()
         self._expert_acts = np.ones(config.copies, bool)
-        self._is_greedy = np.arange(config.copies) % 2 == 0
+        self._temperature = np.arange(config.copies)[:, None] % 2
         self._last_frames = np.zeros((config.copies, *FRAME_SHAPE), np.uint8)
 
     def collect(self, weights: Weights, expert_share: float) -> Collected:
@@ -106,19 +107,13 @@ class Stage:
             self._expert_acts = np.where(redrawn, self._random.random(copies) < expert_share, self._expert_acts)
             by_network[step] = ~self._expert_acts & is_new[step]
             actions[step] = self._random.integers(NUM_ACTIONS, size=copies)
-            np.copyto(actions[step], self._choices(logits[step]), where=by_network[step])
+            np.copyto(actions[step], choose(logits[step], self._temperature, self._random), where=by_network[step])
             np.copyto(actions[step], regrets[step].argmin(axis=1), where=self._expert_acts)
             simulator.step(actions[step])
         self._last_frames = frames[-1].copy()  # a view would keep all frames until the next iteration
         agrees = np.take_along_axis(regrets, actions[..., None], axis=2)[by_network] < 1
         loss = float(divergence(torch.from_numpy(logits[is_new]), torch.from_numpy(regrets[is_new])))
         return Collected(frames[is_new], regrets[is_new], loss, float(agrees.mean()) if len(agrees) else float("nan"))
-
-    def _choices(self, logits: np.ndarray) -> np.ndarray:
-        """Actions [copies] of the network."""
-        noise = np.where(self._is_greedy[:, None], 0, self._random.gumbel(size=logits.shape))
-        chosen: np.ndarray = (logits + noise).argmax(axis=1)
-        return chosen
 
     @torch.no_grad()
     def _logits(self, frames: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.measuring import check_same, save_measured, score_network
+from bcvlr_fast.experts.measuring import check_same, check_score, save_measured
 from bcvlr_fast.experts.network import ActorCritic, load_network
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import check_installed
@@ -28,7 +28,6 @@ from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 
 _SAVE_EVERY_S = 120.0
 _CHECK_EVERY_UPDATES = 4000
-_CHECK_EPISODES, _CHECK_SEED = 64, 2**29
 _REFILLED_FRAMES = 100_000
 """Frames to collect before a network learns on."""
 
@@ -129,7 +128,7 @@ def distill(
             on_new, agreement = np.mean([(part.loss, part.agreement) for part in parts], axis=0)
             bar.show(f"loss {loss:.3f}  on new frames {on_new:.3f}  agreement {agreement:.0%}")
             if student.done // _CHECK_EVERY_UPDATES > begun // _CHECK_EVERY_UPDATES:
-                score = score_network(student.network, game, compute, _CHECK_EPISODES, _CHECK_SEED)
+                score = check_score(student.network, game, compute)
                 curve.append([student.done, round(score.mean, 2)])
                 screen.say(f"after {student.done:,} updates: return {score.mean:.2f}")
             if time.monotonic() - saved > _SAVE_EVERY_S or student.done == config.updates:

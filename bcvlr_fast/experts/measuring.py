@@ -11,9 +11,9 @@ import numpy as np
 
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
-from bcvlr_fast.experts.network import ActorCritic, act_greedily, save_network
+from bcvlr_fast.experts.network import ActorCritic, logits_for, save_network
 from bcvlr_fast.experts.paper import PAPER_EXPERT
-from bcvlr_fast.experts.playing import PlayingExpert
+from bcvlr_fast.experts.playing import PlayingExpert, choose
 from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine
@@ -21,6 +21,8 @@ from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import Compute
 
 _SCORED_EPISODES = 256
+_CHECK_EPISODES, _CHECK_SEED = 64, 2**29
+_TEMPERATURES = (0.0, 0.5)
 _WATCHED_FRAMES = 20_000
 _HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "started_from")
 """What the card of a network keeps of the card of the one that it started from."""
@@ -44,29 +46,39 @@ def save_measured(
     screen: Screen,
 ) -> None:
     """Saves a network, as it is in half precision, with a card: how it was made, its return and how often it changes
-    its action. `started_from` is the card of the network that it started from."""
+    its action. It acts at the temperature that scores more in other episodes than those of the return. `started_from`
+    is the card of the network that it started from."""
     network = rounded(network)
-    score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED)
+    temperature = max(_TEMPERATURES, key=lambda each: check_score(network, game, compute, each).mean)
+    score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED, temperature)
     card = {"env": f"procgen:{game}", **about, "return": asdict(score), "machine": machine()}
-    card["change_rate"] = round(change_rate(network, game, compute), 4)
+    card |= {"temperature": temperature, "change_rate": round(change_rate(network, game, compute, temperature), 4)}
     if started_from is not None:
         card["started_from"] = {name: started_from[name] for name in _HISTORY if name in started_from}
     save_network(file, network, card)
     interval = f"{score.mean:.2f} ({score.low:.2f} .. {score.high:.2f})"
-    screen.say(f"return {interval} over {score.episodes} episodes; the paper's expert: {PAPER_EXPERT[game]:g}")
+    acting = f"return {interval} over {score.episodes} episodes at temperature {temperature:g}"
+    screen.say(f"{acting}; the paper's expert: {PAPER_EXPERT[game]:g}")
 
 
-def score_network(network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int) -> Score:
-    """Scores the most probable actions on levels of the full distribution."""
-    env = Procgen(game, min(episodes, 64), seed)
+def check_score(network: ActorCritic, game: str, compute: Compute, temperature: float = 0.0) -> Score:
+    """Score in a few episodes that the card's return does not count."""
+    return score_network(network, game, compute, _CHECK_EPISODES, _CHECK_SEED, temperature)
+
+
+def score_network(
+    network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int, temperature: float = 0.0
+) -> Score:
+    """Score on levels of the full distribution, of actions drawn at a temperature."""
+    env, random = Procgen(game, min(episodes, 64), seed), np.random.default_rng(seed)
     try:
-        return play(env, lambda turn: act_greedily(network, turn.frames, compute), episodes)
+        return play(env, lambda turn: choose(logits_for(network, turn.frames, compute), temperature, random), episodes)
     finally:
         env.close()
 
 
-def change_rate(network: ActorCritic, game: str, compute: Compute) -> float:
-    """Fraction of the steps in which the most probable action differs from the one before."""
-    expert = PlayingExpert(f"procgen:{game}", "", lambda frames: act_greedily(network, frames, compute))
+def change_rate(network: ActorCritic, game: str, compute: Compute, temperature: float) -> float:
+    """Fraction of the steps in which the action differs from the one before."""
+    expert = PlayingExpert(f"procgen:{game}", "", lambda frames: logits_for(network, frames, compute), temperature)
     changes = [np.diff(episode.actions) != 0 for episode in expert.episodes(_WATCHED_FRAMES, 0, "stock")]
     return float(np.concatenate(changes).mean())

@@ -75,12 +75,12 @@ def forward(
 
 
 @torch.no_grad()
-def act_greedily(network: ActorCritic, frames: np.ndarray, compute: Compute) -> np.ndarray:
-    """Most probable actions [B] int64 for frames [B, C, H, W] uint8."""
+def logits_for(network: ActorCritic, frames: np.ndarray, compute: Compute) -> np.ndarray:
+    """Logits [B, 15] float32 of the actions for frames [B, C, H, W] uint8."""
     tensor = torch.from_numpy(frames).to(compute.device)
     logits, _ = forward(network, tensor, torch.arange(len(frames), device=compute.device), compute)
-    actions: np.ndarray = logits.argmax(dim=1).cpu().numpy()
-    return actions
+    found: np.ndarray = logits.cpu().numpy()
+    return found
 
 
 def digest(network: ActorCritic) -> str:
@@ -95,12 +95,18 @@ def save_network(file: Path, network: ActorCritic, card: dict[str, Any]) -> None
 
 
 def load_network(file: Path, env: str | None = None) -> tuple[ActorCritic, dict[str, Any]]:
-    """Loads (network, card) that `save_network` wrote. Raises UserError if the file is invalid or not of `env`."""
+    """Loads (network, card) that `save_network` wrote; the card has the `temperature` at which the network acts.
+
+    Raises UserError if the file is invalid or not of `env`.
+    """
     tensors, card = load_weights(file)
     try:
         sizes: dict[str, Any] = dict(card["network"])
         network = ActorCritic(NetworkConfig(sizes["stem"], tuple(sizes["channels"]), sizes["hidden_dim"]))
         network.load_state_dict(tensors)
+        card["temperature"] = float(card.get("temperature", 0))
+        if not 0 <= card["temperature"] < float("inf"):
+            raise ValueError(f"temperature {card['temperature']}")
     except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise not_weights(file, error) from None
     if env not in (None, card.get("env")):

@@ -29,8 +29,10 @@ class PlayingExpert:
 
     env: str
     name: str
-    act: Callable[[np.ndarray], np.ndarray]
-    """Actions [B] for frames [B, C, H, W] uint8."""
+    logits: Callable[[np.ndarray], np.ndarray]
+    """Logits [B, 15] of the actions for frames [B, C, H, W] uint8."""
+    temperature: float
+    """That of the softmax from which the actions are drawn; 0 takes the most probable ones."""
     total_frames = None
     extends = True
 
@@ -44,13 +46,15 @@ class PlayingExpert:
         In the order in which they end, long episodes would be rarer than they are.
         """
         env = Procgen(parse_name(self.env)[1], _NUM_ENVS, _RECORDING_SEED)
+        random = np.random.default_rng(_RECORDING_SEED)
         with contextlib.closing(env):
             now = env.reset()
             playing = [_Playing(number, [frame], []) for number, frame in enumerate(now)]
             begun, following, recorded = env.num_envs, 0, 0
             ended: dict[int, ExpertEpisode] = {}
             while recorded < frames:
-                actions, level = self.act(now), env.level.copy()
+                actions = choose(self.logits(now), self.temperature, random)
+                level = env.level.copy()
                 step = env.step(actions)
                 now = step.next_frames()
                 for each, action, frame in zip(playing, actions, step.frames, strict=True):
@@ -68,6 +72,13 @@ class PlayingExpert:
                     yield episode
                     recorded += len(episode.frames)
                     following += 1
+
+
+def choose(logits: np.ndarray, temperature: float | np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Actions [B] int64 drawn from the softmax of logits [B, 15] / temperature, by the Gumbel-max trick; the most
+    probable ones where the temperature, one or [B, 1], is 0."""
+    actions: np.ndarray = (logits + temperature * random.gumbel(size=logits.shape)).argmax(axis=1)
+    return actions
 
 
 class _Playing(NamedTuple):
@@ -90,14 +101,15 @@ def bundled(env: str) -> PlayingExpert:
 
 def from_file(file: Path, env: str) -> PlayingExpert:
     """An expert from its weights. Raises UserError if the file is invalid or of another environment."""
-    from bcvlr_fast.experts.network import act_greedily, digest, load_network
+    from bcvlr_fast.experts.network import digest, load_network, logits_for
     from bcvlr_fast.training.compute import choose_compute, choose_device
 
-    network, _ = load_network(file, env)
-    name = digest(network)
+    network, card = load_network(file, env)
+    temperature = card["temperature"]
+    name = digest(network) + (f"-t{temperature:g}" if temperature else "")
     compute = choose_compute(choose_device("auto"), "auto")
     compute.network(network)
-    return PlayingExpert(env, name, lambda frames: act_greedily(network, frames, compute))
+    return PlayingExpert(env, name, lambda frames: logits_for(network, frames, compute), temperature)
 
 
 def available() -> tuple[str, ...]:

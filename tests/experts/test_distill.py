@@ -14,8 +14,8 @@ from bcvlr_fast.experts import find_expert, is_expert_file, measuring, playing, 
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, collect, divergence
 from bcvlr_fast.experts.distill_training import distill
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
-from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, act_greedily, load_network, save_network
-from bcvlr_fast.experts.playing import PlayingExpert
+from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, load_network, logits_for, save_network
+from bcvlr_fast.experts.playing import PlayingExpert, choose
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import UserError
@@ -33,13 +33,13 @@ TINY = DistillConfig(updates=6, batch_size=8, copies=2, steps=8, samples_per_fra
 needs_simulator = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 
 
-def network_file(file: Path, game: str = "leaper") -> ActorCritic:
+def network_file(file: Path, game: str = "leaper", **card: float) -> ActorCritic:
     """Writes a random network and returns it as it is read."""
     torch.manual_seed(3)
     network = ActorCritic(SMALL)
     with torch.no_grad():
         network.policy.weight.normal_()
-    save_network(file, network, {"env": f"procgen:{game}"})
+    save_network(file, network, {"env": f"procgen:{game}", **card})
     return rounded(network)
 
 
@@ -79,10 +79,10 @@ def test_a_network_is_read_as_it_was_rounded(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
     for own, other in zip(again.parameters(), network.parameters(), strict=True):
         assert torch.equal(own, other)
-    np.testing.assert_array_equal(act_greedily(again, frames, COMPUTE), act_greedily(network, frames, COMPUTE))
+    np.testing.assert_array_equal(logits_for(again, frames, COMPUTE), logits_for(network, frames, COMPUTE))
 
 
-@pytest.mark.parametrize("damage", ["cut", "other card", "other sizes"])
+@pytest.mark.parametrize("damage", ["cut", "other card", "other sizes", "other temperature"])
 def test_a_damaged_network_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "it.safetensors"
     network = network_file(file)
@@ -92,6 +92,8 @@ def test_a_damaged_network_is_refused(tmp_path: Path, damage: str) -> None:
         from bcvlr_fast.experts.weights import save_weights
 
         save_weights(file, network, {"env": "procgen:leaper"})
+    elif damage == "other temperature":
+        network_file(file, temperature=-1.0)
     else:
         network.sizes = NetworkConfig(stem=8)
         save_network(file, network, {"env": "procgen:leaper"})
@@ -146,7 +148,7 @@ class Counting:
 
 
 def counted(frames: int, steps: int = 0) -> list[ExpertEpisode]:
-    expert: Expert = PlayingExpert("procgen:leaper", "it", lambda seen: seen[:, 2, 0, 0].astype(np.int64))
+    expert: Expert = PlayingExpert("procgen:leaper", "it", lambda seen: np.eye(99)[seen[:, 2, 0, 0]], 0.0)
     return list(expert.episodes(frames, steps, "stock"))
 
 
@@ -268,8 +270,35 @@ def test_the_bundled_networks_have_cards() -> None:
         assert find_expert(f"procgen:{game}").total_frames is None
 
 
-def test_a_score_is_that_of_the_most_probable_actions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_a_score_can_be_repeated(tmp_path: Path, temperature: float) -> None:
     network = network_file(tmp_path / "it.safetensors")
-    first, second = (measuring.score_network(network, "leaper", COMPUTE, 3, 5) for _ in range(2))
+    first, second = (measuring.score_network(network, "leaper", COMPUTE, 3, 5, temperature) for _ in range(2))
     assert first == second
     assert first.episodes == 3
+
+
+def test_actions_are_drawn_at_a_temperature() -> None:
+    logits = np.tile(np.log([0.1, 0.2, 0.7]), (20_000, 1))
+    random = np.random.default_rng(0)
+    assert (choose(logits, 0.0, random) == 2).all()
+    found = np.bincount(choose(logits, 0.5, random)) / len(logits)
+    np.testing.assert_allclose(found, np.array([0.01, 0.04, 0.49]) / 0.54, atol=0.01)
+    mixed = choose(logits, np.arange(20_000)[:, None] % 2, random)
+    assert (mixed[::2] == 2).all()
+    np.testing.assert_allclose(np.bincount(mixed[1::2]) / 10_000, [0.1, 0.2, 0.7], atol=0.02)
+
+
+def test_a_network_plays_at_the_temperature_of_its_card(tmp_path: Path) -> None:
+    """Recordings at two temperatures differ, and so do their names; each can be repeated."""
+    played = {}
+    for temperature in (0.0, 0.5):
+        file = tmp_path / f"{temperature}.safetensors"
+        network_file(file, temperature=temperature)
+        expert = find_expert("procgen:leaper", file)
+        first, again = (next(iter(expert.episodes(50, 0, "stock"))).actions for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        played[expert.name] = first.tolist()
+    assert [name.partition("-")[2] for name in played] == ["", "t0.5"]
+    greedy, drawn = played.values()
+    assert greedy != drawn
