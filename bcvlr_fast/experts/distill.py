@@ -8,6 +8,7 @@ in every state, whoever acts, and the network learns their softmax.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, forward
 from bcvlr_fast.experts.playing import choose
 from bcvlr_fast.experts.procgen import REACTIVE
-from bcvlr_fast.experts.simulator import Simulator
+from bcvlr_fast.experts.simulator import Simulator, View
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
 from bcvlr_fast.training.compute import Compute, set_learning_rate
 
@@ -41,9 +42,14 @@ class DistillConfig:
     learning_rate: float = 2e-3
     """Learning rate at the start; it falls to zero along a cosine."""
     weight_decay: float = 1e-2
-    copies: int = 32
+    copies: int = 256
     """Copies of the game in each worker."""
-    steps: int = 64
+    group_copies: int = 8
+    """Copies that begin anew together; divides `copies`."""
+    level_steps: int = 200
+    """Mean number of steps until a group of copies begins with new levels, whether or not its episodes have ended. With
+    fewer levels, the network learns them by heart."""
+    steps: int = 8
     """Steps of every copy in an iteration."""
     samples_per_frame: float = 2.0
     """Number of times that each frame is learned from. A new frame costs about as much as a sample of an old one."""
@@ -72,13 +78,43 @@ class Collected(NamedTuple):
     """Fraction of the network's actions whose regret was below 1; NaN if the network did not act."""
 
 
+class Copies:
+    """Copies of a game in groups, each of which begins with new levels now and then."""
+
+    def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
+        self._game, self._size, self._seeds = game, config.group_copies, itertools.count(seed * 2**16)
+        self._groups = [self._begin() for _ in range(config.copies // self._size)]
+
+    def _begin(self) -> Simulator:
+        return Simulator(self._game, self._size, None, seed=next(self._seeds) % 2**31, draws=True)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """[copies, C, H, W] uint8."""
+        return np.concatenate([group.frames for group in self._groups])
+
+    def view(self, copy: int) -> View:
+        """Contents of the present state of one copy."""
+        return self._groups[copy // self._size].view(copy % self._size)
+
+    def step(self, actions: np.ndarray) -> None:
+        """Steps every copy by its action."""
+        for group, own in zip(self._groups, actions.reshape(-1, self._size), strict=True):
+            group.step(own)
+
+    def renew(self, group: int) -> None:
+        """Begins a group with new levels."""
+        self._groups[group].close()
+        self._groups[group] = self._begin()
+
+
 class Stage:
     """Copies of a game in which network and expert take turns; lives in a worker."""
 
     def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
         torch.set_num_threads(1)
         self._config, self._expert = config, REACTIVE[game]
-        self._simulator = Simulator(game, config.copies, None, seed=seed, draws=True)
+        self._simulator = Copies(game, config, seed)
         self._random = np.random.default_rng(seed)
         self._network = ActorCritic(config.network).eval()
         self._expert_acts = np.ones(config.copies, bool)
@@ -91,18 +127,21 @@ class Stage:
         place of the network's, which would do the same again."""
         self._network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         config, simulator, copies = self._config, self._simulator, self._config.copies
+        ends = self._random.random(copies // config.group_copies) < config.steps / config.level_steps
+        for group in np.flatnonzero(ends):
+            simulator.renew(group)
         frames = np.empty((config.steps, copies, *FRAME_SHAPE), np.uint8)
         regrets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)
         logits = np.empty_like(regrets)
         is_new, by_network = np.empty((2, config.steps, copies), bool)
         actions = np.empty((config.steps, copies), np.int64)
         for step in range(config.steps):
-            frames[step] = simulator.frames
+            frames[step] = seen = simulator.frames
             is_new[step] = (frames[step] != self._last_frames).any(axis=(1, 2, 3))
             self._last_frames = frames[step]
             for copy in range(copies):
                 regrets[step, copy] = self._expert.regrets(simulator.view(copy))
-            logits[step] = self._logits(simulator.frames)
+            logits[step] = self._logits(seen)
             redrawn = self._random.random(copies) < 1 / config.stretch_steps
             self._expert_acts = np.where(redrawn, self._random.random(copies) < expert_share, self._expert_acts)
             by_network[step] = ~self._expert_acts & is_new[step]

@@ -11,7 +11,7 @@ import torch
 
 from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.experts import find_expert, is_expert_file, measuring, playing, simulator
-from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, collect, divergence
+from bcvlr_fast.experts.distill import Collected, Copies, DistillConfig, Student, collect, divergence
 from bcvlr_fast.experts.distill_training import distill
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, load_network, logits_for, save_network
@@ -29,7 +29,9 @@ from helpers.commands import invoke, refusal, run, start, wait_until
 COMPUTE = choose_compute(torch.device("cpu"), "fp32")
 QUIET = Screen(quiet=True)
 SMALL = NetworkConfig(stem=4, channels=(4, 4), hidden_dim=8)
-TINY = DistillConfig(updates=6, batch_size=8, copies=2, steps=8, samples_per_frame=1.0, buffer_frames=64, network=SMALL)
+TINY = DistillConfig(
+    updates=6, batch_size=8, copies=2, group_copies=1, steps=8, samples_per_frame=1.0, buffer_frames=64, network=SMALL
+)
 needs_simulator = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 
 
@@ -198,7 +200,7 @@ def test_a_longer_recording_replaces_a_shorter_one(tmp_path: Path, monkeypatch: 
 @needs_simulator
 def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
     """A network that rests would see the same frame again and again; random actions take it on."""
-    config = dataclasses.replace(TINY, copies=1, steps=60, stretch_steps=1)
+    config = dataclasses.replace(TINY, copies=1, level_steps=10**9, steps=60, stretch_steps=1)
     network = ActorCritic(SMALL)
     with torch.no_grad():
         network.policy.bias[simulator.IDLE] = 100.0
@@ -210,6 +212,29 @@ def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
     with torch.no_grad():
         logits = network(torch.from_numpy(found.frames).float() / 255 - 0.5)[0]
     assert found.loss == pytest.approx(float(divergence(logits, torch.from_numpy(found.regrets))), rel=1e-3)
+
+
+def _begin_and_renew() -> list[tuple[np.ndarray, bool]]:
+    """(frames, whether channels are last) of four copies in two groups at first, after a step, and after the second
+    group has begun anew; runs in a worker, for the simulator cannot be beside EnvPool."""
+    copies = Copies("plunder", dataclasses.replace(TINY, copies=4, group_copies=2), 0)
+    found = [copies.frames]
+    copies.step(np.full(4, simulator.LEFT))
+    found.append(copies.frames)
+    copies.renew(1)
+    found.append(copies.frames)
+    return [(np.ascontiguousarray(seen), seen.transpose(0, 2, 3, 1).flags.c_contiguous) for seen in found]
+
+
+@needs_simulator
+def test_groups_of_copies_begin_with_other_levels() -> None:
+    with worker_pool(1, died="") as pool:
+        (first, channels_last), (stepped, _), (renewed, _) = pool.submit(_begin_and_renew).result()
+    assert channels_last
+    assert len({seen.tobytes() for seen in first}) == 4
+    np.testing.assert_array_equal(renewed[:2], stepped[:2])
+    assert (renewed[2:] != stepped[2:]).any(axis=(1, 2, 3)).all()
+    assert (renewed[2:] != first[2:]).any(axis=(1, 2, 3)).all()
 
 
 @needs_simulator
