@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bcvlr_fast.envs.episodes import Episode, Episodes
@@ -42,9 +44,7 @@ class Procgen:
     def __init__(self, game: str, num_envs: int, seed: int, level: int | None = None) -> None:
         """`level` fixes one level; None plays the full distribution."""
         self.num_envs, self.spec = num_envs, _SPEC
-        levels = {} if level is None else {"num_levels": 1, "start_level": level}
-        package = envpool("procgen", "envpool.procgen", probe="CoinrunEasy-v0")
-        self._pool = package.make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
+        self._pool = _pool(game, num_envs, seed, level)
         self._all = np.arange(num_envs, dtype=np.int32)
         self.last_reward = np.zeros(num_envs)
         self.level = np.zeros(num_envs, np.int32)
@@ -77,6 +77,40 @@ class Procgen:
         check_order(info["env_id"], ids)
         self.level[ids] = info["level_seed"]
         return np.asarray(frames)
+
+
+class Level:
+    """A level of a game whose steps are sent and received apart, so that several levels take theirs at the same time.
+
+    `Procgen` with one environment takes three times as long.
+    """
+
+    def __init__(self, game: str, level: int) -> None:
+        self._pool = _pool(game, 1, 0, level)
+        self._ids = np.zeros(1, np.int32)
+
+    def reset(self) -> np.ndarray:
+        """Begins the episode and returns its first frame [C, H, W] uint8."""
+        frame: np.ndarray = self._pool.reset(self._ids)[0][0]
+        return frame
+
+    def send(self, action: int) -> None:
+        """Begins a step."""
+        self._pool.send(np.array([action], np.int32), self._ids)
+
+    def receive(self) -> tuple[np.ndarray, float, bool]:
+        """(frame [C, H, W] uint8, reward, whether the episode has ended) of the step."""
+        frames, reward, terminated, truncated, _ = self._pool.recv()
+        return frames[0], float(reward[0]), bool(terminated[0] or truncated[0])
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _pool(game: str, num_envs: int, seed: int, level: int | None) -> Any:
+    levels = {} if level is None else {"num_levels": 1, "start_level": level}
+    package = envpool("procgen", "envpool.procgen", probe="CoinrunEasy-v0")
+    return package.make_gymnasium(f"{game.capitalize()}Easy-v0", num_envs=num_envs, seed=seed, **levels)
 
 
 def _make(game: str, num_envs: int, seed: int, options: EnvOptions) -> PixelEnv:

@@ -128,7 +128,7 @@ class Stage:
         self._network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         config, simulator, copies = self._config, self._simulator, self._config.copies
         ends = self._random.random(copies // config.group_copies) < config.steps / config.level_steps
-        for group in np.flatnonzero(ends):
+        for group in np.flatnonzero(ends).tolist():
             simulator.renew(group)
         frames = np.empty((config.steps, copies, *FRAME_SHAPE), np.uint8)
         regrets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcvlr_fast.envs import PROCGEN_GAMES, parse_name
-from bcvlr_fast.envs.procgen import Procgen
+from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
 from bcvlr_fast.envs.specs import Rendering
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX, ExpertEpisode
 from bcvlr_fast.system.errors import UserError
@@ -43,42 +43,46 @@ class PlayingExpert:
     def episodes(self, frames: int, steps: int, rendering: Rendering) -> Iterator[ExpertEpisode]:  # noqa: ARG002
         """Plays whole episodes and yields them in the order in which they began, until they have `frames` frames.
 
-        In the order in which they end, long episodes would be rarer than they are.
+        In the order in which they end, long episodes would be rarer than they are. Once enough frames have begun, no
+        further episodes begin, and those that turn out not to be needed are left.
         """
         env = Procgen(parse_name(self.env)[1], _NUM_ENVS, _RECORDING_SEED)
         random = np.random.default_rng(_RECORDING_SEED)
         with contextlib.closing(env):
-            now = env.reset()
-            playing = [_Playing(number, [frame], []) for number, frame in enumerate(now)]
-            begun, following, recorded = env.num_envs, 0, 0
+            first = env.reset()
+            now = first.copy()
+            logits = np.zeros((env.num_envs, NUM_ACTIONS), np.float32)
+            playing = {number: _Playing(number, [frame], []) for number, frame in enumerate(first)}
+            lengths = [1] * env.num_envs  # frames so far of every episode that has begun
+            following, recorded = 0, 0
             ended: dict[int, ExpertEpisode] = {}
-            while recorded < frames:
-                actions = choose(self.logits(now), self.temperature, random)
-                level = env.level.copy()
-                step = env.step(actions)
-                now = step.next_frames()
-                for each, action, frame in zip(playing, actions, step.frames, strict=True):
+            while playing:
+                envs, level = np.array(sorted(playing), np.int32), env.level.copy()
+                logits[envs] = self.logits(now[envs])
+                actions = choose(logits, self.temperature, random)[envs]
+                step = env.step(actions, envs)
+                now[envs] = step.next_frames()
+                for place, action, frame in zip(envs, actions, step.frames, strict=True):
+                    each = playing[place]
                     if not steps or len(each.actions) < steps:
                         each.actions.append(int(action))
                         each.frames.append(frame)
+                        lengths[each.number] += 1
                 for end in env.pop_episodes():
-                    each = playing[end.env]
+                    each = playing.pop(end.env)
                     taken = np.array(each.actions, np.uint8)
                     ended[each.number] = ExpertEpisode(np.stack(each.frames), taken, end.score, int(level[end.env]))
-                    playing[end.env] = _Playing(begun, [now[end.env]], [])
-                    begun += 1
+                    if sum(lengths) < frames:
+                        playing[end.env] = _Playing(len(lengths), [now[end.env].copy()], [])
+                        lengths.append(1)
+                if sum(lengths) >= frames:
+                    before = np.cumsum(lengths) - lengths
+                    playing = {place: each for place, each in playing.items() if before[each.number] < frames}
                 while following in ended and recorded < frames:
                     episode = ended.pop(following)
                     yield episode
                     recorded += len(episode.frames)
                     following += 1
-
-
-def choose(logits: np.ndarray, temperature: float | np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Actions [B] int64 drawn from the softmax of logits [B, 15] / temperature, by the Gumbel-max trick; the most
-    probable ones where the temperature, one or [B, 1], is 0."""
-    actions: np.ndarray = (logits + temperature * random.gumbel(size=logits.shape)).argmax(axis=1)
-    return actions
 
 
 class _Playing(NamedTuple):
@@ -88,6 +92,13 @@ class _Playing(NamedTuple):
     """Counted from 0, in the order in which they began."""
     frames: list[np.ndarray]
     actions: list[int]
+
+
+def choose(logits: np.ndarray, temperature: float | np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Actions [B] int64 drawn from the softmax of logits [B, 15] / temperature, by the Gumbel-max trick; the most
+    probable ones where the temperature, one or [B, 1], is 0."""
+    actions: np.ndarray = (logits + temperature * random.gumbel(size=logits.shape)).argmax(axis=1)
+    return actions
 
 
 def bundled(env: str) -> PlayingExpert:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bcvlr_fast.envs import make, parse_name
-from bcvlr_fast.envs.specs import Rendering
+from bcvlr_fast.envs import parse_name
+from bcvlr_fast.envs.procgen import Level
+from bcvlr_fast.envs.specs import FRAME_SHAPE, Rendering
 from bcvlr_fast.experts.expert import ExpertEpisode
 from bcvlr_fast.experts.replays import Replays, is_replays, load_bundled, load_replays
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
-from bcvlr_fast.system.workers import worker_pool
 
-_MIN_FRAMES_PER_WORKER = 4_000
-"""Below this, a process takes longer to start than to play."""
-_EPISODES_TOGETHER = 4
+_LEVELS_PER_CORE = 2
 
 
 @dataclass(frozen=True)
@@ -76,58 +71,73 @@ def verify(replays: Replays, screen: Screen) -> None:
 
 
 def play(replays: Replays) -> Iterator[np.ndarray]:
-    """Plays the episodes on all cores and yields their frames [T + 1, C, H, W] uint8 in order.
+    """Plays the episodes, some at the same time, and yields their frames [T + 1, C, H, W] uint8 in order.
 
-    Raises UserError if an episode ends elsewhere or with another return than its replay, or if a worker dies.
+    Raises UserError if an episode ends elsewhere or with another return than its replay.
     """
-    workers = min(usable_cores(), replays.frames // _MIN_FRAMES_PER_WORKER)
-    if workers < 2:
-        for episode in range(len(replays.level)):
-            yield from _play(replays.part(episode, episode + 1))
-        return
-    firsts = iter(range(0, len(replays.level), _EPISODES_TOGETHER))
-    died = f"videos: a worker that plays replays died (is there memory for {workers}?)"
-    with worker_pool(workers, died=died) as pool:
-
-        def submit() -> Iterator[Future[list[np.ndarray]]]:
-            for first in firsts:
-                yield pool.submit(_play, replays.part(first, first + _EPISODES_TOGETHER))
-
-        tasks = submit()
-        pending = deque(itertools.islice(tasks, 2 * workers))
-        while pending:
-            yield from pending.popleft().result()
-            pending.extend(itertools.islice(tasks, 1))
-
-
-def _play(replays: Replays) -> list[np.ndarray]:
-    """Frames of each episode; runs in a worker, too."""
-    env_name = f"procgen:{replays.game}"
-    played = []
-    for episode, level in enumerate(replays.level):
-        actions = replays.episode_actions(episode)
-        with contextlib.closing(make(env_name, num_envs=1, seed=0, level=int(level))) as env:
-            frames = np.empty((len(actions) + 1, *env.spec.frame_shape), np.uint8)
-            frames[0] = env.reset()[0]
-            for i, action in enumerate(actions):
-                step = env.step(np.array([action]))
-                frames[i + 1] = step.frames[0]
-                if step.ended[0] != (i == len(actions) - 1):
-                    found = "ends at" if step.ended[0] else "continues after"
-                    raise _mismatch(env_name, level, f"{found} step {i + 1} of {len(actions)}")
-            score = env.pop_episodes()[0].score
-        if abs(score - replays.episode_return[episode]) > 1e-3:
-            found = f"has return {score:g}, not {replays.episode_return[episode]:g}"
-            raise _mismatch(env_name, level, found)
-        played.append(frames)
-    return played
+    episodes = iter(range(len(replays.level)))
+    playing: list[_Playing] = []
+    played: dict[int, np.ndarray] = {}
+    following = 0
+    try:
+        while following < len(replays.level):
+            free = _LEVELS_PER_CORE * usable_cores() - len(playing)
+            playing += [_Playing(replays, episode) for episode in itertools.islice(episodes, free)]
+            for each in playing:
+                each.send()
+            for each in playing:
+                each.receive()
+            for each in [each for each in playing if each.is_over]:
+                playing.remove(each)
+                played[each.episode] = each.close()
+            while following in played:
+                yield played.pop(following)
+                following += 1
+    finally:
+        for each in playing:
+            each.level.close()
 
 
-def _mismatch(env_name: str, level: int, found: str) -> UserError:
-    return UserError(
-        f"videos: replay of {env_name} level {level} {found}: "
-        "the installed EnvPool plays this game differently (expected the version in constraints.txt)"
-    )
+class _Playing:
+    """An episode that is being played."""
+
+    def __init__(self, replays: Replays, episode: int) -> None:
+        self.episode, self._replays, self._actions = episode, replays, replays.episode_actions(episode)
+        self.level = Level(replays.game, int(replays.level[episode]))
+        self._frames = np.empty((len(self._actions) + 1, *FRAME_SHAPE), np.uint8)
+        self._frames[0] = self.level.reset()
+        self._steps, self._score, self._ended = 0, 0.0, False
+
+    @property
+    def is_over(self) -> bool:
+        return self._ended or self._steps == len(self._actions)
+
+    def send(self) -> None:
+        self.level.send(self._actions[self._steps])
+
+    def receive(self) -> None:
+        frame, reward, self._ended = self.level.receive()
+        self._steps += 1
+        self._frames[self._steps] = frame
+        self._score += reward
+
+    def close(self) -> np.ndarray:
+        """Returns the frames. Raises UserError if the episode was not that of the replay."""
+        self.level.close()
+        expected = self._replays.episode_return[self.episode]
+        if not self._ended or self._steps < len(self._actions):
+            raise self._mismatch(
+                f"{'ends at' if self._ended else 'continues after'} step {self._steps} of {len(self._actions)}"
+            )
+        if abs(self._score - expected) > 1e-3:
+            raise self._mismatch(f"has return {self._score:g}, not {expected:g}")
+        return self._frames
+
+    def _mismatch(self, found: str) -> UserError:
+        return UserError(
+            f"videos: replay of procgen:{self._replays.game} level {self._replays.level[self.episode]} {found}: "
+            "the installed EnvPool plays this game differently (expected the version in constraints.txt)"
+        )
 
 
 __all__ = ["ReplayExpert", "bundled", "from_file", "is_replays", "play", "verify"]

@@ -119,6 +119,7 @@ class Counting:
     def __init__(self, *_: object) -> None:
         self.episode, self.step_number = np.zeros(32, int), np.zeros(32, int)
         self.level = np.arange(32, dtype=np.int32)
+        self.steps_taken = 0
         self._ended: list[int] = []
 
     def frames(self) -> np.ndarray:
@@ -128,18 +129,19 @@ class Counting:
 
     reset = frames
 
-    def step(self, actions: np.ndarray) -> object:
+    def step(self, actions: np.ndarray, envs: np.ndarray) -> object:
         from bcvlr_fast.envs import Step
 
-        assert (actions == self.step_number).all()
-        self.step_number += 1
+        assert (actions == self.step_number[envs] % 15).all()
+        self.step_number[envs] += 1
+        self.steps_taken += len(envs)
         frames = self.frames()
         ended = self.step_number == 3 + 2 * np.arange(32)
         self._ended = np.flatnonzero(ended).tolist()
         self.episode[ended] += 1
         self.level[ended] += 100
         self.step_number[ended] = 0
-        return Step(frames, ended, self.frames()[ended])
+        return Step(frames[envs], ended[envs], self.frames()[ended])
 
     def pop_episodes(self) -> list[object]:
         from bcvlr_fast.envs import Episode
@@ -150,7 +152,7 @@ class Counting:
 
 
 def counted(frames: int, steps: int = 0) -> list[ExpertEpisode]:
-    expert: Expert = PlayingExpert("procgen:leaper", "it", lambda seen: np.eye(99)[seen[:, 2, 0, 0]], 0.0)
+    expert: Expert = PlayingExpert("procgen:leaper", "it", lambda seen: np.eye(15)[seen[:, 2, 0, 0] % 15], 0.0)
     return list(expert.episodes(frames, steps, "stock"))
 
 
@@ -160,7 +162,7 @@ def test_episodes_come_in_the_order_in_which_they_began(monkeypatch: pytest.Monk
     assert [int(episode.frames[0, 0, 0, 0]) for episode in found] == list(range(len(found)))
     for n, episode in enumerate(found):
         assert episode.frames[:, 2, 0, 0].tolist() == list(range(4 + 2 * n))
-        assert episode.actions.tolist() == list(range(3 + 2 * n))
+        assert episode.actions.tolist() == [step % 15 for step in range(3 + 2 * n)]
         assert (episode.score, episode.level) == (n, n)
     assert sum(len(episode.frames) for episode in found[:-1]) < 300 <= sum(len(episode.frames) for episode in found)
 
@@ -172,6 +174,19 @@ def test_fewer_frames_are_the_beginning_of_more(monkeypatch: pytest.MonkeyPatch)
     for one, other in zip(few, many, strict=False):
         np.testing.assert_array_equal(one.frames, other.frames)
     assert all(len(episode.frames) == 4 for episode in counted(50, steps=3))
+
+
+def test_no_steps_are_taken_that_nobody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once enough frames have begun, only the episodes that are yielded go on."""
+    made: list[Counting] = []
+
+    def make(*_: object) -> Counting:
+        made.append(Counting())
+        return made[-1]
+
+    monkeypatch.setattr(playing, "Procgen", make)
+    yielded = sum(len(episode.actions) for episode in counted(2000))
+    assert yielded < made[-1].steps_taken < 1.12 * yielded
 
 
 def test_a_longer_recording_replaces_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
