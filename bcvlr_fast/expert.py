@@ -37,7 +37,7 @@ class Arguments:
     distill: bool = False
     """Distill Procgen's reactive expert of a game into a network and write a file of weights."""
     ppo: bool = False
-    """Train on Procgen's rewards with PPO and write files of weights and of replays."""
+    """Train on Procgen's rewards with PPO and write a file of weights."""
     sac: bool = False
     """Train on rewards and states of DMControl or MetaWorld with SAC and write a file of weights."""
     updates: int | None = None
@@ -53,9 +53,9 @@ class Arguments:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Distill, PPO: precision of the network. auto is bf16 where the hardware supports it natively."""
     frames: int = 100_000
-    """Planner, PPO: minimum number of frames in the replays, in whole episodes."""
+    """Planner: minimum number of frames in the replays, in whole episodes."""
     first_level: int = 10_000
-    """Planner, PPO: first of the consecutive levels to play."""
+    """Planner: first of the consecutive levels to play."""
     workers: int = 0
     """Planner, distill: number of processes. 0 uses every core."""
     out: Path | None = None

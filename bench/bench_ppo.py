@@ -116,7 +116,7 @@ def _ours(frames: int, device: torch.device, precision: str) -> float:
     """Frames per second of this package for as many iterations, from the last time in the log, as for CleanRL."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "expert"
-        arguments = ["--env", f"procgen:{_GAME}", "--ppo", "--steps", str(frames), "--out", str(out), "--frames", "1"]
+        arguments = ["--env", f"procgen:{_GAME}", "--ppo", "--steps", str(frames), "--out", str(out)]
         arguments += ["--device", str(device), "--precision", precision]
         command = [sys.executable, "-m", "bcvlr_fast.expert", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -58,7 +58,12 @@ def _plan(settings: Settings, screen: Screen) -> Path:
 
     _, game = parse_name(settings.env)
     s = settings
-    return _verified(game, planner.make_replays(game, s.frames, s.first_level, s.workers, s.out, screen), screen)
+    file = planner.make_replays(game, s.frames, s.first_level, s.workers, s.out, screen)
+    made = replays.load_replays(file, game)
+    verify(made, screen)
+    screen.table(replays_table(made))
+    screen.say("every episode has the same end and return in EnvPool as in its replay")
+    return file
 
 
 def _distill(settings: Settings, screen: Screen) -> Path:
@@ -82,11 +87,9 @@ def _train_ppo(settings: Settings, screen: Screen) -> Path:
     from bcvlr_fast.experts import ppo_training
 
     _, game = parse_name(settings.env)
-    file = ppo_training.make_replays(
+    return ppo_training.make_weights(
         game,
         int(settings.steps),
-        settings.frames,
-        settings.first_level,
         settings.seed,
         device=settings.device,
         precision=settings.precision,
@@ -94,7 +97,6 @@ def _train_ppo(settings: Settings, screen: Screen) -> Path:
         out=settings.out,
         screen=screen,
     )
-    return _verified(game, file, screen)
 
 
 def _train_sac(settings: Settings, screen: Screen) -> Path:
@@ -103,15 +105,6 @@ def _train_sac(settings: Settings, screen: Screen) -> Path:
     return sac_training.make_weights(
         settings.env, settings.updates or _SAC_UPDATES, settings.seed, settings.out, screen
     )
-
-
-def _verified(game: str, file: Path, screen: Screen) -> Path:
-    """Plays new replays in EnvPool, checks every episode, and prints their table."""
-    made = replays.load_replays(file, game)
-    verify(made, screen)
-    screen.table(replays_table(made))
-    screen.say("every episode has the same end and return in EnvPool as in its replay")
-    return file
 
 
 WAYS: dict[str, Callable[[Settings, Screen], Path]] = {

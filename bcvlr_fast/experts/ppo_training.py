@@ -1,4 +1,4 @@
-"""Trains a PPO expert with checkpoints, scores it, and records replays of its play."""
+"""Trains a PPO expert with checkpoints, scores it, and saves its weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.training.metrics_log import MetricsLog
 
-REPLAYS, SCORE, NETWORK = "replays.npz", "score.json", f"network{WEIGHTS_SUFFIX}"
+SCORE, NETWORK = "score.json", f"network{WEIGHTS_SUFFIX}"
 _SAVE_EVERY_S = 60.0
 _CLONE_UPDATES = 3000
 _FROM_NETWORK: dict[str, Any] = {"anneal": True, "value_frames": 8 * PPOConfig().batch_frames, "entropy_weight": 0.0}
 """Settings for a distilled network, whose policy explores enough: it is softer than the best one."""
-_LANES = 16
 _SCORED_EPISODES = 100
 _RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
 """Settings that older folders name otherwise."""
@@ -41,11 +40,9 @@ _ADDED = {"stem": 0, "anneal": False, "value_frames": 0}
 """Settings that older folders lack, with the values that they had."""
 
 
-def make_replays(
+def make_weights(
     game: str,
     steps: int,
-    frames: int,
-    first_level: int,
     seed: int,
     *,
     device: str,
@@ -54,11 +51,10 @@ def make_replays(
     out: Path | None,
     screen: Screen,
 ) -> Path:
-    """Trains on `steps` frames in the folder `out`, by default one in the cache, saves the network, and records at
-    least `frames` frames.
+    """Trains on `steps` frames in the folder `out`, by default one in the cache, and returns the file of weights.
 
-    `start_from` is a file of replays to clone first, or of the weights to start with. Returns the file of replays.
-    Raises UserError and Diverged as `train` does.
+    `start_from` is a file of replays to clone first, or of the weights to start with. Raises UserError and Diverged as
+    `train` does.
     """
     folder = out or cache_folder() / "experts" / f"procgen-{game}-ppo-s{seed}"
     check_writable(folder, "out")
@@ -81,9 +77,8 @@ def make_replays(
         screen.say(
             f"after {ppo.frames_done:,} frames: return {result.mean:.2f} ({result.low:.2f} .. {result.high:.2f})"
         )
-        record(ppo, game, frames, first_level, screen).save(folder / REPLAYS)
         ppo.close()
-    return folder / REPLAYS
+    return folder / NETWORK
 
 
 def train(
@@ -147,41 +142,6 @@ def score(ppo: PPO, game: str) -> Score:
         return play(env, lambda turn: _act(ppo, turn.frames), _SCORED_EPISODES)
     finally:
         env.close()
-
-
-def record(ppo: PPO, game: str, frames: int, first_level: int, screen: Screen) -> Replays:
-    """Plays the sampled policy on levels `first_level`, `first_level` + 1, ... for at least `frames` frames."""
-    made: list[tuple[int, list[int], float]] = []
-    lanes: dict[int, tuple[Procgen, list[int]]] = {}
-    now: dict[int, np.ndarray] = {}
-    level, done = first_level, 0
-    with screen.bar(f"playing {game}", total=frames, unit="frames") as bar:
-        while done < frames or lanes:
-            while done < frames and len(lanes) < _LANES:
-                env = Procgen(game, 1, 0, level)
-                lanes[level], now[level] = (env, []), env.reset()[0]
-                level += 1
-            playing = sorted(lanes)
-            actions = _act(ppo, np.stack([now[n] for n in playing]))
-            for n, action in zip(playing, actions, strict=True):
-                env, taken = lanes[n]
-                step = env.step(np.array([action]))
-                taken.append(int(action))
-                now[n] = step.frames[0]
-                if step.ended[0]:
-                    made.append((n, taken, env.pop_episodes()[0].score))
-                    env.close()
-                    del lanes[n], now[n]
-                    done += len(taken) + 1
-                    bar.advance(len(taken) + 1)
-    made.sort()
-    return Replays(
-        game,
-        np.array([level for level, _, _ in made], np.int32),
-        np.array([len(taken) for _, taken, _ in made], np.int32),
-        np.concatenate([np.array(taken, np.uint8) for _, taken, _ in made]),
-        np.array([total for _, _, total in made], np.float32),
-    )
 
 
 def _keep_settings(file: Path, about: dict[str, Any]) -> None:
