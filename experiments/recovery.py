@@ -63,7 +63,9 @@ def main(envs: list[str], methods: list[str], minutes: float, seeds: list[int], 
         for env in envs:
             expert = find_expert(env).name
             for method in methods:
-                folder = out / f"{env.replace(':', '-')}-{expert[-8:]}-{method}-{minutes:g}min-s{seed}"
+                folder = (
+                    out / f"{env.replace(':', '-')}-{expert.removeprefix('replays-')}-{method}-{minutes:g}min-s{seed}"
+                )
                 if not (folder / "status.json").exists() and train(env, method, minutes, seed, folder):
                     failed.append(f"{env} ({method}, seed {seed})")
                     continue

@@ -2,13 +2,12 @@
 
 Workers play in Procgen's simulator. In each of their copies the network acts most of the time and the expert now and
 then, so that states late in an episode are seen before the network gets there by itself. The expert scores the actions
-in every state, whoever acts, and the network learns their softmax.
+in every state, whoever acts, and the network learns their softmax. Copies begin with new levels now and then.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from torch import Tensor
 from bcvlr_fast.envs.procgen import NUM_ACTIONS
 from bcvlr_fast.envs.specs import FRAME_SHAPE
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, forward
-from bcvlr_fast.experts.playing import choose
+from bcvlr_fast.experts.playing import sample_actions
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import Simulator, View
 from bcvlr_fast.training.checkpoint import load_optimizer_state, optimizer_state
@@ -42,13 +41,12 @@ class DistillConfig:
     learning_rate: float = 2e-3
     """Learning rate at the start; it falls to zero along a cosine."""
     weight_decay: float = 1e-2
-    copies: int = 256
-    """Copies of the game in each worker."""
+    groups: int = 32
+    """Groups of copies of the game in each worker."""
     group_copies: int = 8
-    """Copies that begin anew together; divides `copies`."""
     level_steps: int = 200
-    """Mean number of steps until a group of copies begins with new levels, whether or not its episodes have ended. With
-    fewer levels, the network learns them by heart."""
+    """Mean number of steps until a group begins with new levels, whether or not its episodes have ended. If it saw
+    fewer levels, the network would learn them by heart."""
     steps: int = 8
     """Steps of every copy in an iteration."""
     samples_per_frame: float = 2.0
@@ -63,6 +61,11 @@ class DistillConfig:
     stretch_steps: int = 40
     """Mean number of steps until the one who acts is drawn again."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(stem=16))
+
+    @property
+    def copies(self) -> int:
+        """Copies of the game in each worker."""
+        return self.groups * self.group_copies
 
 
 class Collected(NamedTuple):
@@ -82,11 +85,11 @@ class Copies:
     """Copies of a game in groups, each of which begins with new levels now and then."""
 
     def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
-        self._game, self._size, self._seeds = game, config.group_copies, itertools.count(seed * 2**16)
-        self._groups = [self._begin() for _ in range(config.copies // self._size)]
+        self._game, self._size, self._random = game, config.group_copies, np.random.default_rng(seed)
+        self._groups = [self._begin() for _ in range(config.groups)]
 
     def _begin(self) -> Simulator:
-        return Simulator(self._game, self._size, None, seed=next(self._seeds) % 2**31, draws=True)
+        return Simulator(self._game, self._size, None, seed=int(self._random.integers(2**31)), draws=True)
 
     @property
     def frames(self) -> np.ndarray:
@@ -114,7 +117,7 @@ class Stage:
     def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
         torch.set_num_threads(1)
         self._config, self._expert = config, REACTIVE[game]
-        self._simulator = Copies(game, config, seed)
+        self._copies = Copies(game, config, seed)
         self._random = np.random.default_rng(seed)
         self._network = ActorCritic(config.network).eval()
         self._expert_acts = np.ones(config.copies, bool)
@@ -122,33 +125,38 @@ class Stage:
         self._last_frames = np.zeros((config.copies, *FRAME_SHAPE), np.uint8)
 
     def collect(self, weights: Weights, expert_share: float) -> Collected:
-        """Plays `steps` steps in every copy. Half of the copies take the network's most probable actions, the others
-        samples. Where nothing has changed since the last step, the frame is dropped and a random action is taken in
-        place of the network's, which would do the same again."""
+        """Gives some groups new levels, then plays `steps` steps in every copy.
+
+        Half of the copies take the network's most probable actions, the others samples. Where nothing has changed since
+        the last step, the frame is dropped and a random action is taken in place of the network's, which would do the
+        same again.
+        """
         self._network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-        config, simulator, copies = self._config, self._simulator, self._config.copies
-        ends = self._random.random(copies // config.group_copies) < config.steps / config.level_steps
-        for group in np.flatnonzero(ends).tolist():
-            simulator.renew(group)
+        config, copies = self._config, self._config.copies
+        renewed = self._random.random(config.groups) < config.steps / config.level_steps
+        for group in np.flatnonzero(renewed).tolist():
+            self._copies.renew(group)
         frames = np.empty((config.steps, copies, *FRAME_SHAPE), np.uint8)
         regrets = np.empty((config.steps, copies, NUM_ACTIONS), np.float32)
         logits = np.empty_like(regrets)
         is_new, by_network = np.empty((2, config.steps, copies), bool)
         actions = np.empty((config.steps, copies), np.int64)
         for step in range(config.steps):
-            frames[step] = seen = simulator.frames
+            frames[step] = seen = self._copies.frames
             is_new[step] = (frames[step] != self._last_frames).any(axis=(1, 2, 3))
             self._last_frames = frames[step]
             for copy in range(copies):
-                regrets[step, copy] = self._expert.regrets(simulator.view(copy))
+                regrets[step, copy] = self._expert.regrets(self._copies.view(copy))
             logits[step] = self._logits(seen)
             redrawn = self._random.random(copies) < 1 / config.stretch_steps
             self._expert_acts = np.where(redrawn, self._random.random(copies) < expert_share, self._expert_acts)
             by_network[step] = ~self._expert_acts & is_new[step]
             actions[step] = self._random.integers(NUM_ACTIONS, size=copies)
-            np.copyto(actions[step], choose(logits[step], self._temperature, self._random), where=by_network[step])
+            np.copyto(
+                actions[step], sample_actions(logits[step], self._temperature, self._random), where=by_network[step]
+            )
             np.copyto(actions[step], regrets[step].argmin(axis=1), where=self._expert_acts)
-            simulator.step(actions[step])
+            self._copies.step(actions[step])
         self._last_frames = frames[-1].copy()  # a view would keep all frames until the next iteration
         agrees = np.take_along_axis(regrets, actions[..., None], axis=2)[by_network] < 1
         loss = float(divergence(torch.from_numpy(logits[is_new]), torch.from_numpy(regrets[is_new])))

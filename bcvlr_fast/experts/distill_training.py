@@ -14,7 +14,7 @@ import torch
 
 from bcvlr_fast.experts.distill import Collected, DistillConfig, Student, Weights, collect
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
-from bcvlr_fast.experts.measuring import check_same, check_score, save_measured
+from bcvlr_fast.experts.measuring import best_temperature, check_same, save_measured
 from bcvlr_fast.experts.network import ActorCritic, load_network
 from bcvlr_fast.experts.procgen import REACTIVE
 from bcvlr_fast.experts.simulator import check_installed
@@ -128,9 +128,9 @@ def distill(
             on_new, agreement = np.mean([(part.loss, part.agreement) for part in parts], axis=0)
             bar.show(f"loss {loss:.3f}  on new frames {on_new:.3f}  agreement {agreement:.0%}")
             if student.done // _CHECK_EVERY_UPDATES > begun // _CHECK_EVERY_UPDATES:
-                score = check_score(student.network, game, compute)
-                curve.append([student.done, round(score.mean, 2)])
-                screen.say(f"after {student.done:,} updates: return {score.mean:.2f}")
+                temperature, mean = best_temperature(student.network, game, compute)
+                curve.append([student.done, round(mean, 2)])
+                screen.say(f"after {student.done:,} updates: return {mean:.2f} at temperature {temperature:g}")
             if time.monotonic() - saved > _SAVE_EVERY_S or student.done == config.updates:
                 save()
                 saved = time.monotonic()

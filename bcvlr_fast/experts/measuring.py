@@ -13,7 +13,7 @@ from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
 from bcvlr_fast.experts.network import ActorCritic, logits_for, save_network
 from bcvlr_fast.experts.paper import PAPER_EXPERT
-from bcvlr_fast.experts.playing import PlayingExpert, choose
+from bcvlr_fast.experts.playing import PlayingExpert, sample_actions
 from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import machine
@@ -22,9 +22,9 @@ from bcvlr_fast.training.compute import Compute
 
 _SCORED_EPISODES = 256
 _CHECK_EPISODES, _CHECK_SEED = 64, 2**29
-_TEMPERATURES = (0.0, 0.5)
+_TEMPERATURES = (0.0, 0.5, 1.0)
 _WATCHED_FRAMES = 20_000
-_HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "started_from")
+_HISTORY = ("made_by", "updates", "steps", "minutes", "curve", "return", "temperature", "started_from")
 """What the card of a network keeps of the card of the one that it started from."""
 
 
@@ -46,10 +46,9 @@ def save_measured(
     screen: Screen,
 ) -> None:
     """Saves a network, as it is in half precision, with a card: how it was made, its return and how often it changes
-    its action. It acts at the temperature that scores more in other episodes than those of the return. `started_from`
-    is the card of the network that it started from."""
+    its action. It acts at its best temperature. `started_from` is the card of the network that it started from."""
     network = rounded(network)
-    temperature = max(_TEMPERATURES, key=lambda each: check_score(network, game, compute, each).mean)
+    temperature, _ = best_temperature(network, game, compute)
     score = score_network(network, game, compute, _SCORED_EPISODES, EVALUATION_SEED, temperature)
     card = {"env": f"procgen:{game}", **about, "return": asdict(score), "machine": machine()}
     card |= {"temperature": temperature, "change_rate": round(change_rate(network, game, compute, temperature), 4)}
@@ -61,18 +60,24 @@ def save_measured(
     screen.say(f"{acting}; the paper's expert: {PAPER_EXPERT[game]:g}")
 
 
-def check_score(network: ActorCritic, game: str, compute: Compute, temperature: float = 0.0) -> Score:
-    """Score in a few episodes that the card's return does not count."""
-    return score_network(network, game, compute, _CHECK_EPISODES, _CHECK_SEED, temperature)
+def best_temperature(network: ActorCritic, game: str, compute: Compute) -> tuple[float, float]:
+    """(temperature with the highest mean return, that return) in a few episodes, other ones than a card counts."""
+    means = {
+        temperature: score_network(network, game, compute, _CHECK_EPISODES, _CHECK_SEED, temperature).mean
+        for temperature in _TEMPERATURES
+    }
+    return max(means.items(), key=lambda each: each[1])
 
 
 def score_network(
-    network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int, temperature: float = 0.0
+    network: ActorCritic, game: str, compute: Compute, episodes: int, seed: int, temperature: float
 ) -> Score:
     """Score on levels of the full distribution, of actions drawn at a temperature."""
     env, random = Procgen(game, min(episodes, 64), seed), np.random.default_rng(seed)
     try:
-        return play(env, lambda turn: choose(logits_for(network, turn.frames, compute), temperature, random), episodes)
+        return play(
+            env, lambda turn: sample_actions(logits_for(network, turn.frames, compute), temperature, random), episodes
+        )
     finally:
         env.close()
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcvlr_fast.envs import PROCGEN_GAMES, parse_name
-from bcvlr_fast.envs.procgen import NUM_ACTIONS, Procgen
+from bcvlr_fast.envs.procgen import Procgen
 from bcvlr_fast.envs.specs import Rendering
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX, ExpertEpisode
 from bcvlr_fast.system.errors import UserError
@@ -44,38 +44,40 @@ class PlayingExpert:
         """Plays whole episodes and yields them in the order in which they began, until they have `frames` frames.
 
         In the order in which they end, long episodes would be rarer than they are. Once enough frames have begun, no
-        further episodes begin, and those that turn out not to be needed are left.
+        further episodes begin, and those that turn out not to be needed are abandoned. The network sees all
+        environments all the same, for its logits may depend on the size of a batch: a shorter recording is exactly the
+        beginning of a longer one.
         """
         env = Procgen(parse_name(self.env)[1], _NUM_ENVS, _RECORDING_SEED)
         random = np.random.default_rng(_RECORDING_SEED)
         with contextlib.closing(env):
             first = env.reset()
             now = first.copy()
-            logits = np.zeros((env.num_envs, NUM_ACTIONS), np.float32)
-            playing = {number: _Playing(number, [frame], []) for number, frame in enumerate(first)}
+            playing = {place: _Playing(place, [frame], []) for place, frame in enumerate(first)}
             lengths = [1] * env.num_envs  # frames so far of every episode that has begun
-            following, recorded = 0, 0
             ended: dict[int, ExpertEpisode] = {}
+            following = recorded = 0
             while playing:
+                actions = sample_actions(self.logits(now), self.temperature, random)
                 envs, level = np.array(sorted(playing), np.int32), env.level.copy()
-                logits[envs] = self.logits(now[envs])
-                actions = choose(logits, self.temperature, random)[envs]
-                step = env.step(actions, envs)
+                step = env.step(actions[envs], envs)
                 now[envs] = step.next_frames()
-                for place, action, frame in zip(envs, actions, step.frames, strict=True):
+                for place, frame in zip(envs, step.frames, strict=True):
                     each = playing[place]
                     if not steps or len(each.actions) < steps:
-                        each.actions.append(int(action))
-                        each.frames.append(frame)
+                        each.actions.append(int(actions[place]))
+                        each.frames.append(frame.copy())  # a view would keep the frames of all environments
                         lengths[each.number] += 1
+                begun = sum(lengths)
                 for end in env.pop_episodes():
                     each = playing.pop(end.env)
                     taken = np.array(each.actions, np.uint8)
                     ended[each.number] = ExpertEpisode(np.stack(each.frames), taken, end.score, int(level[end.env]))
-                    if sum(lengths) < frames:
+                    if begun < frames:
                         playing[end.env] = _Playing(len(lengths), [now[end.env].copy()], [])
                         lengths.append(1)
-                if sum(lengths) >= frames:
+                        begun += 1
+                if begun >= frames:
                     before = np.cumsum(lengths) - lengths
                     playing = {place: each for place, each in playing.items() if before[each.number] < frames}
                 while following in ended and recorded < frames:
@@ -94,7 +96,7 @@ class _Playing(NamedTuple):
     actions: list[int]
 
 
-def choose(logits: np.ndarray, temperature: float | np.ndarray, random: np.random.Generator) -> np.ndarray:
+def sample_actions(logits: np.ndarray, temperature: float | np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Actions [B] int64 drawn from the softmax of logits [B, 15] / temperature, by the Gumbel-max trick; the most
     probable ones where the temperature, one or [B, 1], is 0."""
     actions: np.ndarray = (logits + temperature * random.gumbel(size=logits.shape)).argmax(axis=1)

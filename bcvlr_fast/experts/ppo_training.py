@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bcvlr_fast.envs.procgen import Procgen
-from bcvlr_fast.envs.scoring import EVALUATION_SEED, Score, play
+from bcvlr_fast.envs.scoring import EVALUATION_SEED
 from bcvlr_fast.experts.expert import WEIGHTS_SUFFIX
 from bcvlr_fast.experts.measuring import check_same, save_measured
 from bcvlr_fast.experts.network import ActorCritic, digest, load_network
@@ -28,12 +27,10 @@ from bcvlr_fast.training import checkpoint
 from bcvlr_fast.training.compute import Compute, choose_compute, choose_device
 from bcvlr_fast.training.metrics_log import MetricsLog
 
-SCORE, NETWORK = "score.json", f"network{WEIGHTS_SUFFIX}"
 _SAVE_EVERY_S = 60.0
 _CLONE_UPDATES = 3000
 _FROM_NETWORK: dict[str, Any] = {"anneal": True, "value_frames": 8 * PPOConfig().batch_frames, "entropy_weight": 0.0}
 """Settings for a distilled network, whose policy explores enough: it is softer than the best one."""
-_SCORED_EPISODES = 100
 _RENAMED = {"most_gradient_norm": "max_grad_norm", "most_reward": "max_reward"}
 """Settings that older folders name otherwise."""
 _ADDED = {"stem": 0, "anneal": False, "value_frames": 0}
@@ -70,15 +67,11 @@ def make_weights(
         torch.set_num_threads(usable_cores())
     with lock_folder(folder):
         ppo = train(game, steps, folder, compute, seed, screen, start, config)
-        about = {"made_by": "ppo", "seed": seed, "steps": ppo.frames_done, **asdict(config)}
-        save_measured(folder / NETWORK, ppo.network, game, about, about_start, compute, screen)
-        result = score(ppo, game)
-        (folder / SCORE).write_text(json.dumps({"frames": ppo.frames_done, **asdict(result)}))
-        screen.say(
-            f"after {ppo.frames_done:,} frames: return {result.mean:.2f} ({result.low:.2f} .. {result.high:.2f})"
-        )
         ppo.close()
-    return folder / NETWORK
+        file = folder / f"network{WEIGHTS_SUFFIX}"
+        about = {"made_by": "ppo", "seed": seed, "steps": ppo.frames_done, **asdict(config)}
+        save_measured(file, ppo.network, game, about, about_start, compute, screen)
+    return file
 
 
 def train(
@@ -135,15 +128,6 @@ def train(
     return ppo
 
 
-def score(ppo: PPO, game: str) -> Score:
-    """Scores the sampled policy on 100 episodes of the full distribution of levels, the same in every evaluation."""
-    env = Procgen(game, _SCORED_EPISODES, EVALUATION_SEED)
-    try:
-        return play(env, lambda turn: _act(ppo, turn.frames), _SCORED_EPISODES)
-    finally:
-        env.close()
-
-
 def _keep_settings(file: Path, about: dict[str, Any]) -> None:
     """Writes an expert's settings to a new file. Raises UserError if the file exists with other settings."""
     if not file.exists():
@@ -169,8 +153,3 @@ def _clone(ppo: PPO, frames: np.ndarray, expert: Replays, screen: Screen) -> Non
 def _save(ppo: PPO, folder: Path, log: MetricsLog) -> None:
     state = {"ppo": ppo.state_dict(), "log": log.state_dict()}
     checkpoint.save(folder / "ckpt", ppo.frames_done, state)
-
-
-def _act(ppo: PPO, frames: np.ndarray) -> np.ndarray:
-    actions: np.ndarray = ppo.act(torch.from_numpy(frames).to(ppo.compute.device))[0].cpu().numpy()
-    return actions

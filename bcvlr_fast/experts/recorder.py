@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +44,14 @@ def record(
     last = np.full((1, env.actions.size), np.nan, np.float32) if env.actions.continuous else np.array([NO_ACTION])
     with DatasetWriter(folder, env.frame_shape) as writer:
         total = min(frames, expert.total_frames or frames)
-        writing: Future[None] | None = None
-        with (
-            screen.bar(f"recording {expert.env}", total=total, unit="frames") as bar,
-            ThreadPoolExecutor(1) as beside,  # a core writes about half as fast as two play
-        ):
+        with screen.bar(f"recording {expert.env}", total=total, unit="frames") as bar:
             for episode in expert.episodes(frames, steps, drawn):
-                if writing:
-                    writing.result()
-                writing = beside.submit(writer.append, episode.frames)
+                writer.append(episode.frames)
                 actions += [episode.actions, last.astype(episode.actions.dtype)]
                 scores.append(episode.score)
                 levels.append(episode.level)
                 lengths.append(len(episode.frames))
                 bar.advance(len(episode.frames))
-            if writing:
-                writing.result()
         labels = EvaluationLabels(np.concatenate(actions), np.array(scores, np.float32), np.array(levels, np.int32))
         labels.save(writer.work)
         shown = drawn if SUITES[parse_name(expert.env)[0]].renderings else ""

@@ -18,7 +18,8 @@ from bcvlr_fast.system.errors import UserError
 from bcvlr_fast.system.host import usable_cores
 from bcvlr_fast.system.screen import Screen
 
-_LEVELS_PER_CORE = 2
+_LEVELS_PER_CORE, _MOST_LEVELS = 2, 16
+"""Levels that are played at the same time: while one core steps a level, this process reads the frames of another."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,22 @@ def play(replays: Replays) -> Iterator[np.ndarray]:
 
     Raises UserError if an episode ends elsewhere or with another return than its replay.
     """
+    together = min(_LEVELS_PER_CORE * usable_cores(), _MOST_LEVELS)
     episodes = iter(range(len(replays.level)))
     playing: list[_Playing] = []
     played: dict[int, np.ndarray] = {}
     following = 0
     try:
         while following < len(replays.level):
-            free = _LEVELS_PER_CORE * usable_cores() - len(playing)
-            playing += [_Playing(replays, episode) for episode in itertools.islice(episodes, free)]
+            for episode in itertools.islice(episodes, together - len(playing)):
+                playing.append(_Playing(replays, episode))
             for each in playing:
                 each.send()
             for each in playing:
                 each.receive()
             for each in [each for each in playing if each.is_over]:
                 playing.remove(each)
-                played[each.episode] = each.close()
+                played[each.episode] = each.finish()
             while following in played:
                 yield played.pop(following)
                 following += 1
@@ -121,7 +123,7 @@ class _Playing:
         self._frames[self._steps] = frame
         self._score += reward
 
-    def close(self) -> np.ndarray:
+    def finish(self) -> np.ndarray:
         """Returns the frames. Raises UserError if the episode was not that of the replay."""
         self.level.close()
         expected = self._replays.episode_return[self.episode]

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from bcvlr_fast.envs.procgen import Procgen
+from bcvlr_fast.envs.scoring import Score
 from bcvlr_fast.experts import find_expert, is_expert_file, measuring, playing, simulator
 from bcvlr_fast.experts.distill import Collected, Copies, DistillConfig, Student, collect, divergence
 from bcvlr_fast.experts.distill_training import distill
 from bcvlr_fast.experts.expert import Expert, ExpertEpisode
 from bcvlr_fast.experts.network import ActorCritic, NetworkConfig, load_network, logits_for, save_network
-from bcvlr_fast.experts.playing import PlayingExpert, choose
+from bcvlr_fast.experts.playing import PlayingExpert, sample_actions
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.weights import rounded
 from bcvlr_fast.system.errors import UserError
@@ -30,7 +31,7 @@ COMPUTE = choose_compute(torch.device("cpu"), "fp32")
 QUIET = Screen(quiet=True)
 SMALL = NetworkConfig(stem=4, channels=(4, 4), hidden_dim=8)
 TINY = DistillConfig(
-    updates=6, batch_size=8, copies=2, group_copies=1, steps=8, samples_per_frame=1.0, buffer_frames=64, network=SMALL
+    updates=6, batch_size=8, groups=2, group_copies=1, steps=8, samples_per_frame=1.0, buffer_frames=64, network=SMALL
 )
 needs_simulator = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 
@@ -176,6 +177,18 @@ def test_fewer_frames_are_the_beginning_of_more(monkeypatch: pytest.MonkeyPatch)
     assert all(len(episode.frames) == 4 for episode in counted(50, steps=3))
 
 
+def test_a_networks_shorter_recording_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
+    """Also where actions are drawn."""
+    network_file(tmp_path / "it.safetensors", temperature=0.5)
+    expert = find_expert("procgen:leaper", tmp_path / "it.safetensors")
+    short, long = (list(expert.episodes(frames, 0, "stock")) for frames in (100, 700))
+    assert len(short) < len(long)
+    for one, other in zip(short, long, strict=False):
+        np.testing.assert_array_equal(one.frames, other.frames)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        assert (one.score, one.level) == (other.score, other.level)
+
+
 def test_no_steps_are_taken_that_nobody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once enough frames have begun, only the episodes that are yielded go on."""
     made: list[Counting] = []
@@ -215,7 +228,7 @@ def test_a_longer_recording_replaces_a_shorter_one(tmp_path: Path, monkeypatch: 
 @needs_simulator
 def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
     """A network that rests would see the same frame again and again; random actions take it on."""
-    config = dataclasses.replace(TINY, copies=1, level_steps=10**9, steps=60, stretch_steps=1)
+    config = dataclasses.replace(TINY, groups=1, level_steps=10**9, steps=60, stretch_steps=1)
     network = ActorCritic(SMALL)
     with torch.no_grad():
         network.policy.bias[simulator.IDLE] = 100.0
@@ -232,7 +245,7 @@ def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
 def _begin_and_renew() -> list[tuple[np.ndarray, bool]]:
     """(frames, whether channels are last) of four copies in two groups at first, after a step, and after the second
     group has begun anew; runs in a worker, for the simulator cannot be beside EnvPool."""
-    copies = Copies("plunder", dataclasses.replace(TINY, copies=4, group_copies=2), 0)
+    copies = Copies("plunder", dataclasses.replace(TINY, group_copies=2), 0)
     found = [copies.frames]
     copies.step(np.full(4, simulator.LEFT))
     found.append(copies.frames)
@@ -250,6 +263,16 @@ def test_groups_of_copies_begin_with_other_levels() -> None:
     np.testing.assert_array_equal(renewed[:2], stepped[:2])
     assert (renewed[2:] != stepped[2:]).any(axis=(1, 2, 3)).all()
     assert (renewed[2:] != first[2:]).any(axis=(1, 2, 3)).all()
+
+
+@needs_simulator
+def test_levels_change_within_episodes() -> None:
+    config = dataclasses.replace(TINY, groups=1, steps=1, level_steps=1)
+    weights = {name: value.numpy() for name, value in ActorCritic(SMALL).state_dict().items()}
+    with worker_pool(1, died="") as pool:
+        found = [pool.submit(collect, "plunder", config, 0, weights, 0.0).result().frames[0] for _ in range(4)]
+    legends = {frame[:, 52:, :12].tobytes() for frame in found}
+    assert len(legends) > 1
 
 
 @needs_simulator
@@ -318,13 +341,28 @@ def test_a_score_can_be_repeated(tmp_path: Path, temperature: float) -> None:
     assert first.episodes == 3
 
 
+def test_the_card_has_the_temperature_that_scores_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*given: float) -> Score:
+        temperature = given[-1]
+        return Score(10 - abs(temperature - 0.5), 0.1, 9.0, 11.0, 256, 20.0)
+
+    monkeypatch.setattr(measuring, "score_network", score)
+    monkeypatch.setattr(measuring, "_WATCHED_FRAMES", 100)
+    file = tmp_path / "it.safetensors"
+    before = {"made_by": "distill", "temperature": 0.0, "env": "procgen:leaper"}
+    measuring.save_measured(file, ActorCritic(SMALL), "leaper", {"made_by": "ppo"}, before, COMPUTE, QUIET)
+    card = load_network(file)[1]
+    assert (card["temperature"], card["return"]["mean"]) == (0.5, 10)
+    assert card["started_from"] == {"made_by": "distill", "temperature": 0.0}
+
+
 def test_actions_are_drawn_at_a_temperature() -> None:
     logits = np.tile(np.log([0.1, 0.2, 0.7]), (20_000, 1))
     random = np.random.default_rng(0)
-    assert (choose(logits, 0.0, random) == 2).all()
-    found = np.bincount(choose(logits, 0.5, random)) / len(logits)
+    assert (sample_actions(logits, 0.0, random) == 2).all()
+    found = np.bincount(sample_actions(logits, 0.5, random)) / len(logits)
     np.testing.assert_allclose(found, np.array([0.01, 0.04, 0.49]) / 0.54, atol=0.01)
-    mixed = choose(logits, np.arange(20_000)[:, None] % 2, random)
+    mixed = sample_actions(logits, np.arange(20_000)[:, None] % 2, random)
     assert (mixed[::2] == 2).all()
     np.testing.assert_allclose(np.bincount(mixed[1::2]) / 10_000, [0.1, 0.2, 0.7], atol=0.02)
 

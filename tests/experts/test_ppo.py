@@ -12,13 +12,14 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from torch.distributions import Categorical
 
 from bcvlr_fast.envs import Episode, Step
+from bcvlr_fast.experts import measuring, ppo_training
 from bcvlr_fast.experts import ppo as ppo_module
-from bcvlr_fast.experts import ppo_training
-from bcvlr_fast.experts.network import ActorCritic
+from bcvlr_fast.experts.network import ActorCritic, load_network, save_network
 from bcvlr_fast.experts.ppo import PPO, PPOConfig, ReturnScale
 from bcvlr_fast.system.errors import Diverged, UserError
 from bcvlr_fast.system.screen import Screen
 from bcvlr_fast.training.compute import choose_compute
+from helpers.commands import invoke
 
 TINY = PPOConfig(num_envs=4, rollout_steps=12, minibatches=3, epochs=2, channels=(4, 4), hidden_dim=16)
 COMPUTE = choose_compute(torch.device("cpu"), "fp32")
@@ -181,6 +182,23 @@ def test_training_resumes(tmp_path: Path) -> None:
         file.write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         ppo_training.train("maze", 1, tmp_path, COMPUTE, 0, QUIET, config=TINY)
+
+
+def test_the_command_improves_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(4)
+    file, out = tmp_path / "first.safetensors", tmp_path / "out"
+    save_network(file, ActorCritic(TINY), {"env": "procgen:maze", "made_by": "distill"})
+    tiny = {"num_envs": 4, "rollout_steps": 12, "minibatches": 3, "epochs": 2, "value_frames": 0}
+    monkeypatch.setattr(ppo_training, "_FROM_NETWORK", tiny)
+    for name in ("_SCORED_EPISODES", "_CHECK_EPISODES", "_WATCHED_FRAMES"):
+        monkeypatch.setattr(measuring, name, 2)
+    command = ["--env", "procgen:maze", "--ppo", "--steps", "96", "--start-from", str(file), "--out", str(out)]
+    assert f"--videos {out / 'network.safetensors'}" in invoke("expert", *command).stdout
+    first, _ = load_network(file)
+    network, card = load_network(out / "network.safetensors", "procgen:maze")
+    assert not torch.equal(network.policy.weight, first.policy.weight)
+    assert (card["made_by"], card["steps"], card["return"]["episodes"]) == ("ppo", 96, 2)
+    assert card["started_from"]["made_by"] == "distill"
 
 
 def test_a_network_to_start_with_is_improved_after_its_value_has_learned(tmp_path: Path) -> None:

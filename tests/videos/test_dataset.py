@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcvlr_fast.envs import PROCGEN_GAMES, make
-from bcvlr_fast.experts import find_expert, playing, replays
+from bcvlr_fast.experts import find_expert, playing, replaying, replays
 from bcvlr_fast.experts.paper import PAPER_EXPERT
 from bcvlr_fast.experts.recorder import default_folder, record
 from bcvlr_fast.experts.replaying import ReplayExpert, verify
@@ -32,41 +32,45 @@ SHAPE = (3, 64, 64)
 
 
 @pytest.fixture
-def three_episodes() -> Replays:
+def five_episodes() -> Replays:
+    """Short ones; the first is the longest, so that others end before it."""
     whole = replays.load_bundled("coinrun")
-    shortest = np.argsort(whole.length)[:3]
-    actions = np.concatenate([whole.episode_actions(int(e)) for e in shortest])
-    part = Replays("coinrun", whole.level[shortest], whole.length[shortest], actions, whole.episode_return[shortest])
-    return part
+    chosen = np.argsort(whole.length)[[100, 0, 1, 2, 3]]
+    actions = np.concatenate([whole.episode_actions(int(e)) for e in chosen])
+    return Replays("coinrun", whole.level[chosen], whole.length[chosen], actions, whole.episode_return[chosen])
 
 
-def test_recording_gives_back_the_experts_frames_and_hides_its_actions(three_episodes: Replays, tmp_path: Path) -> None:
+def test_recording_gives_back_the_experts_frames_and_hides_its_actions(
+    five_episodes: Replays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two levels are played at a time."""
+    monkeypatch.setattr(replaying, "usable_cores", lambda: 1)
     folder = tmp_path / "data"
-    record(ReplayExpert(three_episodes), folder, screen=Screen(quiet=True))
+    record(ReplayExpert(five_episodes), folder, screen=Screen(quiet=True))
     videos = open_videos(folder, SHAPE)
-    assert videos.lengths.tolist() == (three_episodes.length + 1).tolist()
+    assert videos.lengths.tolist() == (five_episodes.length + 1).tolist()
     assert sorted(f.name for f in folder.iterdir()) == ["evaluation_only.npz", "frames.npy", "manifest.json"]
     manifest = read_manifest(folder)
     assert (manifest.env, manifest.source) == ("procgen:coinrun", "replays")
 
-    env = make("procgen:coinrun", 1, seed=9, level=int(three_episodes.level[1]))
+    env = make("procgen:coinrun", 1, seed=9, level=int(five_episodes.level[1]))
     frames = [env.reset()[0]]
-    frames += [env.step(np.array([a])).frames[0] for a in three_episodes.episode_actions(1)]
+    frames += [env.step(np.array([a])).frames[0] for a in five_episodes.episode_actions(1)]
     np.testing.assert_array_equal(np.stack(frames), videos.part(1, 2).frames)
 
     labels = evaluation_labels.load_labels(folder)
     assert labels is not None
     ends = videos.lengths.cumsum() - 1
     assert (labels.action[ends] == NO_ACTION).all()
-    np.testing.assert_array_equal(np.delete(labels.action, ends), three_episodes.actions)
-    np.testing.assert_array_equal(labels.episode_return, three_episodes.episode_return)
+    np.testing.assert_array_equal(np.delete(labels.action, ends), five_episodes.actions)
+    np.testing.assert_array_equal(labels.episode_return, five_episodes.episode_return)
 
 
 @pytest.mark.parametrize("change", ["return", "actions"])
 def test_a_replay_that_differs_is_refused_and_leaves_nothing(
-    three_episodes: Replays, tmp_path: Path, change: str
+    five_episodes: Replays, tmp_path: Path, change: str
 ) -> None:
-    right = three_episodes
+    right = five_episodes
     change_of = {"return": {"episode_return": right.episode_return + 1}, "actions": {"actions": right.actions * 0}}
     wrong = dataclasses.replace(right, **change_of[change])
     with pytest.raises(UserError, match="replay of procgen:coinrun level"):
@@ -97,7 +101,7 @@ def test_every_game_has_a_bundled_expert_and_its_replays_are_as_good_as_the_pape
     assert sorted([*replays.available(), *playing.available()]) == sorted(PROCGEN_GAMES)
     for game in replays.available():
         loaded = replays.load_bundled(game)
-        assert loaded.frames >= 30_000
+        assert loaded.frames >= 100_000
         assert len(np.unique(loaded.level)) == len(loaded.level)
         played = len(loaded.level) + len(loaded.dropped)  # abandoned levels count as a return of zero
         assert loaded.episode_return.sum() / played >= PAPER_EXPERT[game] * 0.95
