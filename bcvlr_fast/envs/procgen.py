@@ -82,7 +82,7 @@ class Procgen:
 class Level:
     """A level of a game whose steps are sent and received apart, so that several levels take theirs at the same time.
 
-    `Procgen` with one environment takes three times as long.
+    `Procgen` with one environment takes more than twice as long.
     """
 
     def __init__(self, game: str, level: int) -> None:
