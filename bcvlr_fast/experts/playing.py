@@ -43,43 +43,30 @@ class PlayingExpert:
     def episodes(self, frames: int, steps: int, rendering: Rendering) -> Iterator[ExpertEpisode]:  # noqa: ARG002
         """Plays whole episodes and yields them in the order in which they began, until they have `frames` frames.
 
-        In the order in which they end, long episodes would be rarer than they are. Once enough frames have begun, no
-        further episodes begin, and those that turn out not to be needed are abandoned. The network sees all
-        environments all the same, for its logits may depend on the size of a batch: a shorter recording is exactly the
-        beginning of a longer one.
+        In the order in which they end, long episodes would be rarer than they are.
         """
         env = Procgen(parse_name(self.env)[1], _NUM_ENVS, _RECORDING_SEED)
         random = np.random.default_rng(_RECORDING_SEED)
         with contextlib.closing(env):
-            first = env.reset()
-            now = first.copy()
-            playing = {place: _Playing(place, [frame], []) for place, frame in enumerate(first)}
-            lengths = [1] * env.num_envs  # frames so far of every episode that has begun
+            now = env.reset()
+            playing = [_Playing(number, [frame], []) for number, frame in enumerate(now)]
+            begun, following, recorded = env.num_envs, 0, 0
             ended: dict[int, ExpertEpisode] = {}
-            following = recorded = 0
-            while playing:
+            while recorded < frames:
                 actions = sample_actions(self.logits(now), self.temperature, random)
-                envs, level = np.array(sorted(playing), np.int32), env.level.copy()
-                step = env.step(actions[envs], envs)
-                now[envs] = step.next_frames()
-                for place, frame in zip(envs, step.frames, strict=True):
-                    each = playing[place]
+                level = env.level.copy()
+                step = env.step(actions)
+                now = step.next_frames()
+                for each, action, frame in zip(playing, actions, step.frames, strict=True):
                     if not steps or len(each.actions) < steps:
-                        each.actions.append(int(actions[place]))
+                        each.actions.append(int(action))
                         each.frames.append(frame.copy())  # a view would keep the frames of all environments
-                        lengths[each.number] += 1
-                begun = sum(lengths)
                 for end in env.pop_episodes():
-                    each = playing.pop(end.env)
+                    each = playing[end.env]
                     taken = np.array(each.actions, np.uint8)
                     ended[each.number] = ExpertEpisode(np.stack(each.frames), taken, end.score, int(level[end.env]))
-                    if begun < frames:
-                        playing[end.env] = _Playing(len(lengths), [now[end.env].copy()], [])
-                        lengths.append(1)
-                        begun += 1
-                if begun >= frames:
-                    before = np.cumsum(lengths) - lengths
-                    playing = {place: each for place, each in playing.items() if before[each.number] < frames}
+                    playing[end.env] = _Playing(begun, [now[end.env].copy()], [])
+                    begun += 1
                 while following in ended and recorded < frames:
                     episode = ended.pop(following)
                     yield episode
