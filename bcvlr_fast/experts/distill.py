@@ -45,8 +45,8 @@ class DistillConfig:
     """Groups of copies of the game in each worker."""
     group_copies: int = 8
     level_steps: int = 200
-    """Mean number of steps until a group begins with new levels, whether or not its episodes have ended. If it saw
-    fewer levels, the network would learn them by heart."""
+    """Mean number of steps until a group begins with new levels, whether or not its episodes have ended. A network that
+    sees few levels may learn them by heart."""
     steps: int = 8
     """Steps of every copy in an iteration."""
     samples_per_frame: float = 2.0
@@ -84,8 +84,8 @@ class Collected(NamedTuple):
 class Copies:
     """Copies of a game in groups, each of which begins with new levels now and then."""
 
-    def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
-        self._game, self._size, self._random = game, config.group_copies, np.random.default_rng(seed)
+    def __init__(self, game: str, config: DistillConfig, random: np.random.Generator) -> None:
+        self._game, self._size, self._random = game, config.group_copies, random
         self._groups = [self._begin() for _ in range(config.groups)]
 
     def _begin(self) -> Simulator:
@@ -117,8 +117,8 @@ class Stage:
     def __init__(self, game: str, config: DistillConfig, seed: int) -> None:
         torch.set_num_threads(1)
         self._config, self._expert = config, REACTIVE[game]
-        self._copies = Copies(game, config, seed)
         self._random = np.random.default_rng(seed)
+        self._copies = Copies(game, config, self._random)
         self._network = ActorCritic(config.network).eval()
         self._expert_acts = np.ones(config.copies, bool)
         self._temperature = np.arange(config.copies)[:, None] % 2

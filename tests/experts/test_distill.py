@@ -230,7 +230,7 @@ def test_frames_in_which_nothing_has_changed_are_dropped() -> None:
 def _begin_and_renew() -> list[tuple[np.ndarray, bool]]:
     """(frames, whether channels are last) of four copies in two groups at first, after a step, and after the second
     group has begun anew; runs in a worker, for the simulator cannot be beside EnvPool."""
-    copies = Copies("plunder", dataclasses.replace(TINY, group_copies=2), 0)
+    copies = Copies("plunder", dataclasses.replace(TINY, group_copies=2), np.random.default_rng(0))
     found = [copies.frames]
     copies.step(np.full(4, simulator.LEFT))
     found.append(copies.frames)
