@@ -15,8 +15,8 @@ from bcvlr_fast.experts.procgen.motion import Plans, danger, follow
 
 pytestmark = pytest.mark.skipif(simulator.folder() is None, reason="Procgen's simulator is not installed")
 LEVEL = 77
-SIDES = {"bossfight": 20.0, "starpilot": 16.0, "bigfish": 20.0, "dodgeball": 20.0}
-GAINS = {"bossfight": 0.3825, "starpilot": 0.3375, "bigfish": 0.225, "dodgeball": 0.3375}
+SIDES = {"bossfight": 20.0, "starpilot": 16.0, "dodgeball": 20.0}
+GAINS = {"bossfight": 0.3825, "starpilot": 0.3375, "dodgeball": 0.3375}
 
 
 @pytest.fixture(scope="module")
