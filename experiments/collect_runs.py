@@ -116,9 +116,9 @@ def table(rows: list[Row]) -> str:
     head = ["environment", "method", "minutes", "seed", *scores, *(f"recovery, {name}" for name in AGENTS)]
     lines = []
     for row in sorted(rows, key=lambda each: (each["env"], each["minutes"], each["seed"])):
-        cells = [str(row[name]) for name in ("env", "method", "minutes", "seed")]
+        cells = [str(row.get(name, "")) for name in ("env", "method", "minutes", "seed")]  # old rows lack the method
         cells += [interval(row["scores"].get(name)) for name in scores]
-        cells += [interval(row["recovery"].get(name)) for name in AGENTS]
+        cells += [interval(row.get("recovery", {}).get(name)) for name in AGENTS]
         lines.append(cells)
     return markdown(head, lines)
 
